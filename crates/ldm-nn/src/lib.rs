@@ -1,1 +1,19 @@
 #![doc = include_str!("../README.md")]
+
+pub mod weights;
+
+mod activation;
+mod attention;
+mod conv;
+mod embedding;
+mod linear;
+mod norm;
+mod resnet;
+
+pub use activation::{Activation, quick_gelu, silu};
+pub use attention::{AttentionOptions, attention, merge_heads, split_heads};
+pub use conv::{Conv2d, Conv2dConfig, Padding, upsample_nearest};
+pub use embedding::{Embedding, EmbeddingConfig};
+pub use linear::{Linear, LinearConfig};
+pub use norm::{GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
+pub use resnet::{ResnetBlock, ResnetBlockConfig, TimeShift};

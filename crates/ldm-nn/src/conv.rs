@@ -1,0 +1,128 @@
+use burn::module::{Module, Param};
+use burn::tensor::module::{conv2d, interpolate};
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Device, Tensor};
+
+use crate::linear::initializer;
+
+/// Zero padding of a convolution, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same padding on all four sides.
+    pub const fn all(n: usize) -> Self {
+        Self { top: n, bottom: n, left: n, right: n }
+    }
+
+    /// Below and to the right only: how a first stage's downsampling pads (`(0, 1, 0, 1)` in the
+    /// reference's `model.py`).
+    pub const fn end(n: usize) -> Self {
+        Self { top: 0, bottom: n, left: 0, right: n }
+    }
+}
+
+/// Configures a [`Conv2d`].
+#[derive(Debug, Clone)]
+pub struct Conv2dConfig {
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    padding: Padding,
+    zero: bool,
+}
+
+/// A 2-d convolution with a square kernel and bias.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[c_out, c_in, k, k]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[c_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    stride: usize,
+    #[module(skip)]
+    padding: Padding,
+}
+
+impl Conv2dConfig {
+    /// `channels` is `[c_in, c_out]`; stride 1, and padding that keeps the size (`kernel / 2`).
+    pub fn new(channels: [usize; 2], kernel: usize) -> Self {
+        Self { channels, kernel, stride: 1, padding: Padding::all(kernel / 2), zero: false }
+    }
+
+    /// Sets the stride of both axes.
+    pub fn with_stride(mut self, stride: usize) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// Sets the padding.
+    pub fn with_padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Starts with all parameters zero (`zero_module` of the reference's `util.py`).
+    pub fn with_zero_init(mut self, zero: bool) -> Self {
+        self.zero = zero;
+        self
+    }
+
+    /// Creates the layer; parameters are made lazily, with PyTorch's default initialisation.
+    pub fn init(&self, device: &Device) -> Conv2d {
+        let [c_in, c_out] = self.channels;
+        let area = self.kernel * self.kernel;
+        let init = initializer(self.zero);
+        let (fan_in, fan_out) = (Some(c_in * area), Some(c_out * area));
+        Conv2d {
+            weight: init.init_with([c_out, c_in, self.kernel, self.kernel], fan_in, fan_out, device),
+            bias: Some(init.init_with([c_out], fan_in, fan_out, device)),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+impl Conv2d {
+    /// `[b, c_in, h, w] -> [b, c_out, h', w']`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let Padding { top, bottom, left, right } = self.padding;
+        let options = ConvOptions::new_with_padding(
+            [self.stride; 2],
+            [(top, bottom), (left, right)],
+            [1, 1],
+            1,
+        );
+        conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+    }
+
+    /// `[c_in, c_out]`.
+    pub fn channels(&self) -> [usize; 2] {
+        let shape = self.weight.lazy_shape();
+        [shape[1], shape[0]]
+    }
+}
+
+/// Nearest-neighbour enlargement to `size` (`[h, w]`), as `torch.nn.functional.interpolate` does it.
+pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    if size == [2 * h, 2 * w] {
+        // Exact doubling needs no index arithmetic: repeat every pixel in both directions.
+        return x
+            .reshape([b, c, h, 1, w, 1])
+            .expand([b, c, h, 2, w, 2])
+            .reshape([b, c, 2 * h, 2 * w]);
+    }
+    let options = InterpolateOptions::new(InterpolateMode::Nearest).with_align_corners(false);
+    interpolate(x, size, options)
+}

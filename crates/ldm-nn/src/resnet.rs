@@ -1,0 +1,140 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::{Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig, silu};
+
+/// How a time embedding enters a [`ResnetBlock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeShift {
+    /// Added after the first convolution.
+    Add,
+    /// Scales and shifts the second norm (`use_scale_shift_norm`, `resnet_time_scale_shift: scale_shift`).
+    ScaleShift,
+}
+
+/// Configures a [`ResnetBlock`].
+#[derive(Debug, Clone)]
+pub struct ResnetBlockConfig {
+    channels: [usize; 2],
+    groups: usize,
+    eps: f64,
+    time: Option<(usize, TimeShift)>,
+    zero: bool,
+    output_scale: f64,
+}
+
+/// The residual block of both the first stage and the U-Net.
+///
+/// `x + conv2(silu(norm2(conv1(silu(norm1 x)) + time)))`; a 1x1 convolution on the short cut where the
+/// channel counts differ. Source: `ResnetBlock` in the reference's `model.py` and `ResBlock` in its
+/// `openaimodel.py`; `ResnetBlock2D` in diffusers.
+#[derive(Module, Debug)]
+pub struct ResnetBlock {
+    /// Before the first convolution.
+    pub norm1: GroupNorm,
+    /// `[c_in -> c_out]`, 3x3.
+    pub conv1: Conv2d,
+    /// From the time embedding to `c_out` (twice that with scale and shift).
+    pub time_emb_proj: Option<Linear>,
+    /// Before the second convolution.
+    pub norm2: GroupNorm,
+    /// `[c_out -> c_out]`, 3x3.
+    pub conv2: Conv2d,
+    /// `[c_in -> c_out]`, 1x1, where the counts differ.
+    pub conv_shortcut: Option<Conv2d>,
+    #[module(skip)]
+    shift: TimeShift,
+    #[module(skip)]
+    output_scale: f64,
+}
+
+impl ResnetBlockConfig {
+    /// `channels` is `[c_in, c_out]`; `groups` must divide both.
+    pub fn new(channels: [usize; 2], groups: usize, eps: f64) -> Self {
+        Self { channels, groups, eps, time: None, zero: false, output_scale: 1.0 }
+    }
+
+    /// Takes a time embedding of this width, applied as `shift` says.
+    pub fn with_time(mut self, width: usize, shift: TimeShift) -> Self {
+        self.time = Some((width, shift));
+        self
+    }
+
+    /// Starts with the second convolution zero, so that the block begins as the identity.
+    pub fn with_zero_init(mut self, zero: bool) -> Self {
+        self.zero = zero;
+        self
+    }
+
+    /// Divides the block's output (`output_scale_factor`, `mid_block_scale_factor`).
+    pub fn with_output_scale(mut self, scale: f64) -> Self {
+        self.output_scale = scale;
+        self
+    }
+
+    /// Creates the block.
+    pub fn init(&self, device: &Device) -> ResnetBlock {
+        let [c_in, c_out] = self.channels;
+        let norm = |c| GroupNormConfig::new(self.groups, c, self.eps).init(device);
+        ResnetBlock {
+            norm1: norm(c_in),
+            conv1: Conv2dConfig::new([c_in, c_out], 3).init(device),
+            time_emb_proj: self.time.map(|(width, shift)| {
+                let out = if shift == TimeShift::ScaleShift { 2 * c_out } else { c_out };
+                LinearConfig::new(width, out).init(device)
+            }),
+            norm2: norm(c_out),
+            conv2: Conv2dConfig::new([c_out, c_out], 3).with_zero_init(self.zero).init(device),
+            conv_shortcut: (c_in != c_out).then(|| Conv2dConfig::new([c_in, c_out], 1).init(device)),
+            shift: self.time.map_or(TimeShift::Add, |(_, shift)| shift),
+            output_scale: self.output_scale,
+        }
+    }
+}
+
+impl ResnetBlock {
+    /// `x` `[b, c_in, h, w]`, `time` `[b, width]` -> `[b, c_out, h, w]`.
+    pub fn forward(&self, x: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<4> {
+        self.forward_resampled(x, time, |x| x)
+    }
+
+    /// As [`forward`](Self::forward), with `resample` between the first norm and convolution and on the
+    /// short cut: `resblock_updown` of the reference.
+    pub fn forward_resampled(
+        &self,
+        x: Tensor<4>,
+        time: Option<Tensor<2>>,
+        resample: impl Fn(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        let h = self.conv1.forward(resample(self.norm1.forward_silu(x.clone())));
+        let time = match (&self.time_emb_proj, time) {
+            (Some(proj), Some(time)) => Some(proj.forward(silu(time))),
+            _ => None,
+        };
+        let h = match (self.shift, time) {
+            (TimeShift::Add, Some(t)) => self.norm2.forward_silu(h + per_channel(t)),
+            (TimeShift::ScaleShift, Some(t)) => {
+                let [scale, shift] = halves(t);
+                silu(self.norm2.forward(h) * (per_channel(scale) + 1.0) + per_channel(shift))
+            }
+            (_, None) => self.norm2.forward_silu(h),
+        };
+        let h = self.conv2.forward(h);
+        let x = resample(x);
+        let x = match &self.conv_shortcut {
+            Some(conv) => conv.forward(x),
+            None => x,
+        };
+        if self.output_scale == 1.0 { x + h } else { (x + h) / self.output_scale }
+    }
+}
+
+fn per_channel(x: Tensor<2>) -> Tensor<4> {
+    let [b, c] = x.dims();
+    x.reshape([b, c, 1, 1])
+}
+
+fn halves(x: Tensor<2>) -> [Tensor<2>; 2] {
+    let [_, c] = x.dims();
+    [x.clone().narrow(1, 0, c / 2), x.narrow(1, c / 2, c / 2)]
+}
