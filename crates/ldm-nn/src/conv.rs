@@ -97,12 +97,8 @@ impl Conv2d {
     /// `[b, c_in, h, w] -> [b, c_out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Padding { top, bottom, left, right } = self.padding;
-        let options = ConvOptions::new_with_padding(
-            [self.stride; 2],
-            [(top, bottom), (left, right)],
-            [1, 1],
-            1,
-        );
+        let options =
+            ConvOptions::new_with_padding([self.stride; 2], [(top, bottom), (left, right)], [1, 1], 1);
         conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
     }
 
@@ -118,10 +114,7 @@ pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [b, c, h, w] = x.dims();
     if size == [2 * h, 2 * w] {
         // Exact doubling needs no index arithmetic: repeat every pixel in both directions.
-        return x
-            .reshape([b, c, h, 1, w, 1])
-            .expand([b, c, h, 2, w, 2])
-            .reshape([b, c, 2 * h, 2 * w]);
+        return x.reshape([b, c, h, 1, w, 1]).expand([b, c, h, 2, w, 2]).reshape([b, c, 2 * h, 2 * w]);
     }
     let options = InterpolateOptions::new(InterpolateMode::Nearest).with_align_corners(false);
     interpolate(x, size, options)
