@@ -116,6 +116,7 @@ pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
         // Exact doubling needs no index arithmetic: repeat every pixel in both directions.
         return x.reshape([b, c, h, 1, w, 1]).expand([b, c, h, 2, w, 2]).reshape([b, c, 2 * h, 2 * w]);
     }
-    let options = InterpolateOptions::new(InterpolateMode::Nearest).with_align_corners(false);
-    interpolate(x, size, options)
+    let options =
+        InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size).with_align_corners(false);
+    interpolate(x, options)
 }
