@@ -16,6 +16,8 @@ torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 diffusers.utils.logging.set_verbosity_error()
 
+OPEN_CLIP = importlib.util.find_spec("open_clip").submodule_search_locations[0]
+
 # The scheduler_config.json files that the published models carry; keys that they leave out stay out.
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
              trained_betas=None)
@@ -30,8 +32,7 @@ SDXL_SCHEDULER = dict(_class_name="EulerDiscreteScheduler", **BETAS, set_alpha_t
 
 def bpe_files(folder: Path) -> None:
     """CLIP's vocab.json and merges.txt, from the list of merges that open_clip ships."""
-    package = importlib.util.find_spec("open_clip").submodule_search_locations[0]
-    lines = gzip.open(Path(package) / "bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")
+    lines = gzip.open(Path(OPEN_CLIP) / "bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")
     merges = lines[1:49152 - 256 - 2 + 1]
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
@@ -50,7 +51,7 @@ def tokenizer(pad: str) -> CLIPTokenizer:
 
 def text_encoder(act: str, layers: int, hidden: int = 32, heads: int = 4, projection: int | None = None):
     """eos_token_id 2 is what the published configs say: the pooled token is then the argmax of the ids."""
-    config = CLIPTextConfig(hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+    config = CLIPTextConfig(hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
                             num_attention_heads=heads, hidden_act=act, projection_dim=projection or hidden,
                             bos_token_id=0, eos_token_id=2, pad_token_id=1)
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
