@@ -3,6 +3,7 @@
 Each fixture holds one model directory (metadata `files`: path -> JSON, `weights`: path -> name -> shape; the
 tokenizers' vocabulary is CLIP's) and its runs (metadata `cases`): for a case NAME, `NAME.image` is the
 final picture [n, H, W, 3] in u8 and `NAME.latents` the latents before decoding. `image` and `mask` are the inputs.
+A case's `scheduler` is its whole scheduler_config.json; where the sampler's name says it all, `sampler` is that name.
 
 python pipelines.py [--check]: with --check each run is repeated with noise of 1e-6 on every U-Net weight
 and must stay within 1/255, so that the fixture asks for parity and not for luck.
@@ -19,13 +20,13 @@ import tiny
 from seeded import save_fixture, seeded_input
 
 FOX, BOAT = "a red fox in the snow, oil on canvas", "a small boat on a quiet lake"
+# Our names for samplers, diffusers' class, and what the name says about its config.
 SAMPLERS = {
     "pndm": ("PNDMScheduler", {}),
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
-    "euler_karras": ("EulerDiscreteScheduler", dict(use_karras_sigmas=True)),
-    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
     "lms": ("LMSDiscreteScheduler", {}),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
@@ -104,6 +105,8 @@ def write(name: str, base, published: dict, groups: list, inputs: dict, text_pre
                 cls, extra = SAMPLERS[sampler]
                 config = getattr(diffusers, cls).from_config(config, **extra, **changes).config
             saved = {k: v for k, v in config.items() if k not in ("_use_default_values", "_diffusers_version")}
+            if changes:
+                case.pop("sampler")  # such a run needs the config, the name alone doesn't say it
             case["scheduler"] = saved | {"_class_name": cls if sampler else published["_class_name"]}
             case = dict(pipeline=type(pipe).__name__, num_inference_steps=6, guidance_scale=7.5, seed=33) | case
             image, latents = run(pipe, case, inputs)
@@ -127,20 +130,21 @@ def text_to_image():
     cases["no_guidance"] = dict(prompt=[FOX], guidance_scale=1.0, sampler="ddim", **size)
     cases["rescale"] = dict(prompt=[FOX], guidance_rescale=0.7, sampler="ddim", **size)
     cases["ddim_eta"] = dict(prompt=[FOX], eta=0.8, sampler="ddim", **size)
-    cases["batch"] = dict(prompt=[FOX, BOAT], num_images_per_prompt=2, sampler="euler_ancestral", **size)
+    cases["batch"] = dict(prompt=[FOX, BOAT], num_images_per_prompt=2, sampler="euler_a", **size)
     cases["batch_seeds"] = dict(prompt=[FOX, BOAT], num_images_per_prompt=2, seed=[1, 2, 3, 4],
-                                sampler="euler_ancestral", **size)
+                                sampler="euler_a", **size)
     cases["wide"] = dict(prompt=[FOX], height=64, width=96, sampler="dpmpp_2m")
     cases["odd"] = dict(prompt=[FOX], height=40, width=72, sampler="euler")
     cases["given_latents"] = dict(prompt=[BOAT], latents=("pipeline.latents", (1, 4, 16, 16)), sampler="lms", **size)
     cases["empty_prompt"] = dict(prompt=[""], sampler="ddim", **size)
     cases["long_prompt"] = dict(prompt=[", ".join([FOX] * 12)], sampler="ddim", **size)
+    cases["euler_karras"] = dict(prompt=[FOX], sampler="euler", config=dict(use_karras_sigmas=True), **size)
     cases["zero_snr"] = dict(prompt=[FOX], sampler="ddim", config=dict(
         rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction"), **size)
     return cases
 
 
-def image_to_image(samplers=("pndm", "ddim", "euler", "euler_ancestral", "dpmpp_2m_karras", "heun", "unipc", "lcm")):
+def image_to_image(samplers=("pndm", "ddim", "euler", "euler_a", "dpmpp_2m_karras", "heun", "unipc", "lcm")):
     cases = {f"img2img_{s}": dict(prompt=[FOX], image="image", strength=0.6, sampler=s, num_inference_steps=8)
              for s in samplers}
     cases["img2img_batch"] = dict(prompt=[FOX, BOAT], image="image", strength=0.45, sampler="ddim",
@@ -174,7 +178,7 @@ def main():
     base = tiny.sd2()
     image = diffusers.StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
     cases = {s: dict(prompt=[FOX], sampler=s, height=48, width=48) for s in
-             ("pndm", "ddim", "euler", "euler_ancestral", "heun", "lms", "dpmpp_2m", "unipc", "lcm")}
+             ("pndm", "ddim", "euler", "euler_a", "heun", "lms", "dpmpp_2m", "unipc", "lcm")}
     cases["negative"] = dict(prompt=[FOX], negative_prompt=["blurry"], height=48, width=64)
     # A file that transformers 5 saves: names without `text_model.`
     write("sd2", base, tiny.SD2_SCHEDULER, [(base, cases), (image, image_to_image(("ddim", "euler")))],
@@ -192,7 +196,7 @@ def main():
                             height=64, width=64, sampler="dpmpp_2m_karras"),
         "sizes": dict(prompt=[FOX], height=64, width=64, original_size=(512, 768), crops_coords_top_left=(8, 16),
                       target_size=(1024, 1024), guidance_rescale=0.5),
-        "euler_ancestral": dict(prompt=[FOX], height=64, width=64, sampler="euler_ancestral"),
+        "euler_a": dict(prompt=[FOX], height=64, width=64, sampler="euler_a"),
     }
     xl_image = {k: v for k, v in image_to_image(("euler", "ddim")).items() if k != "img2img_full"}
     xl_paint = {k: dict(v, height=64, width=80) for k, v in inpaint(("euler",)).items()}
