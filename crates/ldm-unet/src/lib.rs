@@ -1,1 +1,27 @@
 #![doc = include_str!("../README.md")]
+
+pub mod keys;
+pub mod presets;
+
+mod attention_block;
+mod blocks;
+mod conditioning;
+mod config;
+mod diffusers;
+mod error;
+mod plan;
+mod timestep;
+mod transformer;
+mod unet;
+
+pub use attention_block::{AttentionBlock, AttentionBlockConfig};
+pub use blocks::{DownBlock, Downsample, MidBlock, SpatialAttention, UpBlock, Upsample};
+pub use conditioning::{Conditioning, LabelEmbedding};
+pub use config::{AddedEmbedding, Middle, NumClasses, PerLevel, UNetConfig, VectorLabel};
+pub use diffusers::DiffusersClass;
+pub use error::{ConfigError, UNetError};
+pub use timestep::{TimestepEmbedding, sinusoidal_embedding};
+pub use transformer::{
+    BasicTransformerBlock, CrossAttention, FeedForward, SpatialTransformer, SpatialTransformerConfig,
+};
+pub use unet::UNet;

@@ -1,0 +1,334 @@
+//! `epsilon_theta(z_t, t, tau_theta(y))`: the paper's denoiser.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use ldm_nn::{
+    Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig,
+};
+
+use crate::blocks::Builder;
+use crate::plan::Plan;
+use crate::{
+    Conditioning, ConfigError, DownBlock, LabelEmbedding, MidBlock, TimestepEmbedding, UNetConfig, UNetError,
+    UpBlock, sinusoidal_embedding,
+};
+
+/// The time-conditional U-Net of latent diffusion, with cross-attention.
+///
+/// It predicts from a noisy latent, the timestep and the conditions what its training asked for: the
+/// noise, `x_0` or `v`. Source: paper, sections 3.2 and 3.3; `UNetModel` in the reference's
+/// `openaimodel.py`, `UNet2DConditionModel` and `UNet2DModel` in diffusers.
+#[derive(Module, Debug)]
+pub struct UNet {
+    /// `[in_channels -> model_channels]`, 3x3.
+    pub conv_in: Conv2d,
+    /// From the timestep's sinusoids.
+    pub time_embedding: TimestepEmbedding,
+    /// A table of classes.
+    pub class_embedding: Option<Embedding>,
+    /// A label vector through two layers.
+    pub class_projection: Option<TimestepEmbedding>,
+    /// A label vector through one layer.
+    pub class_linear: Option<Linear>,
+    /// SDXL's added embeddings.
+    pub add_embedding: Option<TimestepEmbedding>,
+    /// Finest level first.
+    pub down_blocks: Vec<DownBlock>,
+    /// At the coarsest level.
+    pub mid_block: Option<MidBlock>,
+    /// Coarsest level first.
+    pub up_blocks: Vec<UpBlock>,
+    /// Before the last convolution.
+    pub conv_norm_out: GroupNorm,
+    /// `[model_channels -> out_channels]`, 3x3, zero at first.
+    pub conv_out: Conv2d,
+    #[module(skip)]
+    inputs: Inputs,
+}
+
+/// What a forward pass checks its inputs against, and how it embeds numbers.
+#[derive(Debug, Clone)]
+struct Inputs {
+    channels: usize,
+    center: bool,
+    model_channels: usize,
+    time_width: usize,
+    cos_first: bool,
+    freq_shift: f64,
+    label: Option<LabelEmbedding>,
+    /// Width of the added embedding, and of each number's sinusoids in it.
+    added: Option<(usize, usize)>,
+    context: Option<usize>,
+    timestep_cond: Option<usize>,
+}
+
+impl UNetConfig {
+    /// Creates the model; its parameters are made lazily.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names what doesn't fit: sizes that don't divide, lists of another length than the
+    /// levels', keys that others make necessary.
+    pub fn init(&self, device: &Device) -> Result<UNet, ConfigError> {
+        let plan = Plan::new(self)?;
+        let builder = Builder { config: self, plan: &plan, device };
+        let (c, width) = (self.model_channels, self.time_width());
+        let mlp = |d_in| TimestepEmbedding::new(d_in, width, None, device);
+        Ok(UNet {
+            conv_in: Conv2dConfig::new([self.in_channels, c], 3).init(device),
+            time_embedding: TimestepEmbedding::new(c, width, self.time_cond_proj_dim, device),
+            class_embedding: match plan.label {
+                Some(LabelEmbedding::Classes(n)) => Some(EmbeddingConfig::new(n, width).init(device)),
+                _ => None,
+            },
+            class_projection: match plan.label {
+                Some(LabelEmbedding::Projection(d)) => Some(mlp(d)),
+                Some(LabelEmbedding::Timestep) => Some(mlp(c)),
+                _ => None,
+            },
+            class_linear: match plan.label {
+                Some(LabelEmbedding::Linear(d)) => Some(LinearConfig::new(d, width).init(device)),
+                _ => None,
+            },
+            add_embedding: plan.added.map(|added| mlp(added.width)),
+            down_blocks: builder.down(),
+            mid_block: builder.middle(),
+            up_blocks: builder.up(),
+            conv_norm_out: GroupNormConfig::new(self.norm_num_groups, c, self.norm_eps).init(device),
+            conv_out: Conv2dConfig::new([c, self.out_channels], 3).with_zero_init(true).init(device),
+            inputs: Inputs {
+                channels: self.in_channels,
+                center: self.center_input_sample,
+                model_channels: c,
+                time_width: width,
+                cos_first: self.flip_sin_to_cos,
+                freq_shift: self.freq_shift,
+                label: plan.label,
+                added: plan.added.map(|added| (added.width, added.time_dim)),
+                context: plan.context(self),
+                timestep_cond: self.time_cond_proj_dim,
+            },
+        })
+    }
+}
+
+impl UNet {
+    /// One evaluation of `epsilon_theta`.
+    ///
+    /// Shapes: `x` `[b, in_channels, h, w]` with any `h` and `w`, `timesteps` `[b]` (or `[1]` for all; fractions
+    /// allowed), the conditions as [`Conditioning`] says; gives `[b, out_channels, h, w]` in the type of `x`.
+    /// It computes in the type of its weights; statistics of norms and the sinusoids are f32 in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`UNetError`] names the input that is missing, superfluous or of another size than the model takes.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        timesteps: Tensor<1>,
+        conditioning: &Conditioning,
+    ) -> Result<Tensor<4>, UNetError> {
+        self.check(&x, &timesteps, conditioning)?;
+        let (dtype, outer) = (self.conv_in.weight.val().dtype(), x.dtype());
+        let time = self.embed(timesteps, x.dims()[0], conditioning);
+        let context = conditioning.context.as_ref().map(|context| context.clone().cast(dtype));
+        let context = context.as_ref();
+
+        let x = if self.inputs.center { x * 2.0 - 1.0 } else { x };
+        let mut x = self.conv_in.forward(x.cast(dtype));
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &time, context, &mut skips);
+        }
+        if let Some(block) = &self.mid_block {
+            x = block.forward(x, &time, context);
+        }
+        for block in &self.up_blocks {
+            x = block.forward(x, &time, context, &mut skips);
+        }
+        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)).cast(outer))
+    }
+
+    /// What the model embeds as a label.
+    pub fn label_embedding(&self) -> Option<LabelEmbedding> {
+        self.inputs.label
+    }
+
+    /// Width `d` of the context `[b, m, d]`, where the model takes one.
+    pub fn context_dim(&self) -> Option<usize> {
+        self.inputs.context
+    }
+
+    /// Channels of the input.
+    pub fn in_channels(&self) -> usize {
+        self.inputs.channels
+    }
+
+    /// Whether the model takes SDXL's `text_embeds` and `time_ids`.
+    pub fn has_added_embedding(&self) -> bool {
+        self.inputs.added.is_some()
+    }
+
+    /// The number of parameters; none is made for it.
+    pub fn parameter_count(&self) -> usize {
+        let mut count = Count(0);
+        self.visit(&mut count);
+        count.0
+    }
+
+    /// Timestep, label and added embeddings: `[b, width]`.
+    fn embed(&self, timesteps: Tensor<1>, b: usize, conditioning: &Conditioning) -> Tensor<2> {
+        let inputs = &self.inputs;
+        let weight = &self.time_embedding.linear_1.weight.val();
+        let (dtype, device) = (weight.dtype(), weight.device());
+        let sinusoids = |t: Tensor<1>, dim| sinusoidal_embedding(t, dim, inputs.cos_first, inputs.freq_shift);
+
+        let t = sinusoids(timesteps, inputs.model_channels).cast(dtype);
+        let cond = conditioning.timestep_cond.as_ref().map(|cond| cond.clone().cast(dtype));
+        let [n, width] = t.dims();
+        let t = if n == b { t } else { t.expand([b, width]) };
+        let mut time = self.time_embedding.forward(t, cond);
+
+        if let (Some(table), Some(labels)) = (&self.class_embedding, &conditioning.class_labels) {
+            let ids = TensorData::new(labels.clone(), [1, b]);
+            time = time + table.forward(Tensor::<2, Int>::from_data(ids, &device)).squeeze_dim::<2>(0);
+        }
+        if let (Some(label), Some(y)) = (inputs.label, &conditioning.y) {
+            let y = match label {
+                LabelEmbedding::Timestep => sinusoids(y.clone().reshape([b]), inputs.model_channels),
+                _ => y.clone(),
+            };
+            let y = y.cast(dtype);
+            time = time
+                + match (&self.class_projection, &self.class_linear) {
+                    (Some(mlp), _) => mlp.forward(y, None),
+                    (None, Some(linear)) => linear.forward(y),
+                    (None, None) => y,
+                };
+        }
+        if let (Some(mlp), Some((_, time_dim))) = (&self.add_embedding, inputs.added) {
+            let added = match (&conditioning.text_embeds, &conditioning.time_ids, &conditioning.y) {
+                (Some(text), Some(ids), _) => {
+                    let [_, n] = ids.dims();
+                    let ids = sinusoids(ids.clone().reshape([b * n]), time_dim).reshape([b, n * time_dim]);
+                    Some(Tensor::cat(vec![text.clone().cast(dtype), ids.cast(dtype)], 1))
+                }
+                (_, _, Some(y)) => Some(y.clone().cast(dtype)),
+                _ => None,
+            };
+            if let Some(added) = added {
+                time = time + mlp.forward(added, None);
+            }
+        }
+        time
+    }
+
+    fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>, given: &Conditioning) -> Result<(), UNetError> {
+        let inputs = &self.inputs;
+        let [b, channels, h, w] = x.dims();
+        size("x", "the number of channels", inputs.channels, channels)?;
+        for (axis, side) in [("the height", h), ("the width", w)] {
+            if side == 0 {
+                return Err(UNetError::Shape { input: "x", axis, expected: 1, got: 0 });
+            }
+        }
+        if timesteps.dims()[0] != 1 {
+            size("timesteps", BATCH, b, timesteps.dims()[0])?;
+        }
+
+        expect("context", given.context.is_some(), inputs.context.is_some(), "cross-attention")?;
+        if let (Some(context), Some(d)) = (&given.context, inputs.context) {
+            size("context", BATCH, b, context.dims()[0])?;
+            size("context", "the width", d, context.dims()[2])?;
+            if context.dims()[1] == 0 {
+                let (input, axis) = ("context", "the length");
+                return Err(UNetError::Shape { input, axis, expected: 1, got: 0 });
+            }
+        }
+        let cond = (given.timestep_cond.is_some(), inputs.timestep_cond.is_some());
+        expect("timestep_cond", cond.0, cond.1, "a guidance embedding (`time_cond_proj_dim`)")?;
+        if let (Some(cond), Some(d)) = (&given.timestep_cond, inputs.timestep_cond) {
+            matrix("timestep_cond", cond, b, d)?;
+        }
+        self.check_labels(b, given)?;
+        self.check_added(b, given)
+    }
+
+    fn check_labels(&self, b: usize, given: &Conditioning) -> Result<(), UNetError> {
+        let classes = match self.inputs.label {
+            Some(LabelEmbedding::Classes(classes)) => Some(classes),
+            _ => None,
+        };
+        let part = "a table of classes (`num_classes`)";
+        expect("class_labels", given.class_labels.is_some(), classes.is_some(), part)?;
+        if let (Some(labels), Some(classes)) = (&given.class_labels, classes) {
+            size("class_labels", BATCH, b, labels.len())?;
+            let outside = |label: &i64| usize::try_from(*label).map_or(true, |label| label >= classes);
+            if let Some((item, label)) = labels.iter().enumerate().find(|(_, label)| outside(label)) {
+                return Err(UNetError::ClassOutOfRange { label: *label, item, classes });
+            }
+        }
+        let width = match self.inputs.label {
+            None | Some(LabelEmbedding::Classes(_)) => None,
+            Some(LabelEmbedding::Projection(d) | LabelEmbedding::Linear(d)) => Some(d),
+            Some(LabelEmbedding::Timestep) => Some(1),
+            Some(LabelEmbedding::Identity) => Some(self.inputs.time_width),
+        };
+        if self.inputs.added.is_none() || width.is_some() {
+            expect("y", given.y.is_some(), width.is_some(), "a label vector (`num_classes`)")?;
+        }
+        match (&given.y, width) {
+            (Some(y), Some(d)) => matrix("y", y, b, d),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_added(&self, b: usize, given: &Conditioning) -> Result<(), UNetError> {
+        let part = "added embeddings of text and sizes (`addition_embed_type`)";
+        let takes = self.inputs.added.is_some();
+        // A joined vector `y` may stand for both, unless it is a label's.
+        if let (Some((width, _)), None, Some(y)) = (self.inputs.added, self.inputs.label, &given.y) {
+            expect("text_embeds", given.text_embeds.is_some(), false, "room for it beside `y`")?;
+            expect("time_ids", given.time_ids.is_some(), false, "room for it beside `y`")?;
+            return matrix("y", y, b, width);
+        }
+        expect("text_embeds", given.text_embeds.is_some(), takes, part)?;
+        expect("time_ids", given.time_ids.is_some(), takes, part)?;
+        if let (Some((width, dim)), Some(text), Some(ids)) =
+            (self.inputs.added, &given.text_embeds, &given.time_ids)
+        {
+            size("text_embeds", BATCH, b, text.dims()[0])?;
+            size("time_ids", BATCH, b, ids.dims()[0])?;
+            let joined = text.dims()[1] + ids.dims()[1] * dim;
+            size("text_embeds", "the width, with the sinusoids of `time_ids`,", width, joined)?;
+        }
+        Ok(())
+    }
+}
+
+const BATCH: &str = "the batch";
+
+fn size(input: &'static str, axis: &'static str, expected: usize, got: usize) -> Result<(), UNetError> {
+    if expected == got { Ok(()) } else { Err(UNetError::Shape { input, axis, expected, got }) }
+}
+
+fn matrix(input: &'static str, x: &Tensor<2>, b: usize, width: usize) -> Result<(), UNetError> {
+    size(input, BATCH, b, x.dims()[0])?;
+    size(input, "the width", width, x.dims()[1])
+}
+
+fn expect(input: &'static str, given: bool, taken: bool, part: &'static str) -> Result<(), UNetError> {
+    match (given, taken) {
+        (false, true) => Err(UNetError::Missing { input, because: part }),
+        (true, false) => Err(UNetError::Unexpected { input, because: part }),
+        _ => Ok(()),
+    }
+}
+
+struct Count(usize);
+
+impl burn::module::ModuleVisitor for Count {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 += param.lazy_shape().num_elements();
+    }
+}
