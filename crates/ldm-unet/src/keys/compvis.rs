@@ -31,6 +31,7 @@ const QKV: [(&str, usize); 3] = [("to_q.", 0), ("to_k.", 1), ("to_v.", 2)];
 /// `output_blocks.N.M`, counted as the reference counts them.
 #[derive(Debug, Clone)]
 pub struct CompVisKeys {
+    transformer: bool,
     linear: bool,
     new_attention_order: bool,
     /// The place of the label's two layers.
@@ -85,6 +86,7 @@ impl UNetConfig {
             first += res_blocks;
         }
         Ok(CompVisKeys {
+            transformer: self.use_spatial_transformer,
             linear: self.use_linear_in_transformer,
             new_attention_order: self.use_new_attention_order,
             label: if plan.label == Some(LabelEmbedding::Timestep) { "label_emb.1" } else { "label_emb.0" },
@@ -97,10 +99,9 @@ impl UNetConfig {
 
 impl CompVisKeys {
     fn attention(&self, path: &str, heads: usize) -> Option<(String, Layout)> {
-        if let Some(rest) = path.strip_prefix("Transformer.") {
-            return transformer(rest, self.linear);
+        if self.transformer {
+            return transformer(path, self.linear);
         }
-        let path = path.strip_prefix("Block.")?;
         let per_head = (!self.new_attention_order).then_some(heads);
         for (ours, part) in QKV {
             if let Some(rest) = path.strip_prefix(ours) {

@@ -17,7 +17,7 @@ const TOP: [(&str, &str); 8] = [
     ("conv_out", "conv_out"),
 ];
 
-const ATTENTION_BLOCK: [(&str, &str); 5] = [
+const ATTENTION_BLOCK: AttentionTable = [
     ("norm", "group_norm"),
     ("to_q", "to_q"),
     ("to_k", "to_k"),
@@ -26,7 +26,7 @@ const ATTENTION_BLOCK: [(&str, &str); 5] = [
 ];
 
 /// The same before diffusers 0.12.
-const OLD_ATTENTION_BLOCK: [(&str, &str); 5] = [
+const OLD_ATTENTION_BLOCK: AttentionTable = [
     ("norm", "group_norm"),
     ("to_q", "query"),
     ("to_k", "key"),
@@ -42,10 +42,13 @@ const RESAMPLERS: [(&str, &str); 4] = [
 ];
 
 /// Maps a [`UNet`](crate::UNet)'s parameters to diffusers' names.
+///
+/// Files from before diffusers 0.12, which call an attention block's layers `query`, `key`, `value` and
+/// `proj_attn`, are read too.
 #[derive(Debug, Clone)]
 pub struct DiffusersKeys {
+    transformer: bool,
     linear: bool,
-    old_attention: bool,
 }
 
 impl UNetConfig {
@@ -56,55 +59,56 @@ impl UNetConfig {
     /// As [`UNetConfig::init`].
     pub fn diffusers_keys(&self) -> Result<DiffusersKeys, ConfigError> {
         Plan::new(self)?;
-        Ok(DiffusersKeys { linear: self.use_linear_in_transformer, old_attention: false })
+        Ok(DiffusersKeys { transformer: self.use_spatial_transformer, linear: self.use_linear_in_transformer })
     }
 }
 
+/// The five layers of an attention block and their names.
+type AttentionTable = [(&'static str, &'static str); 5];
+
 impl DiffusersKeys {
-    /// With `query`, `key`, `value` and `proj_attn`, as attention blocks were called before diffusers 0.12.
-    pub fn with_old_attention(mut self, old: bool) -> Self {
-        self.old_attention = old;
-        self
+    fn named(&self, path: &str, table: &AttentionTable) -> Option<Entry> {
+        if let Some(rest) = path.strip_prefix("mid_block.") {
+            let (name, layout) = self.block(rest, table)?;
+            return Some(Entry::new(format!("mid_block.{name}"), layout));
+        }
+        for side in ["down_blocks", "up_blocks"] {
+            if let Some((i, rest)) = path.strip_prefix(side).and_then(|p| indexed(p.strip_prefix('.')?)) {
+                let (name, layout) = self.block(rest, table)?;
+                return Some(Entry::new(format!("{side}.{i}.{name}"), layout));
+            }
+        }
+        renamed(path, &TOP).map(Entry::same)
     }
 
-    /// Whether one of a file's names is of the old kind.
-    pub fn is_old_attention<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
-        names.into_iter().any(|name| name.ends_with(".proj_attn.weight"))
-    }
-
-    fn block(&self, path: &str) -> Option<(String, Layout)> {
+    fn block(&self, path: &str, table: &AttentionTable) -> Option<(String, Layout)> {
         if path.starts_with("resnets.") {
             return Some((path.to_owned(), Layout::Same));
         }
-        if let Some((i, rest)) = path.strip_prefix("attentions.").and_then(indexed) {
-            return self.attention(rest).map(|(name, layout)| (format!("attentions.{i}.{name}"), layout));
-        }
-        if let Some(rest) = path.strip_prefix("attention.") {
-            return self.attention(rest).map(|(name, layout)| (format!("attentions.0.{name}"), layout));
+        // The middle has one attention, which diffusers counts all the same.
+        let attention = match path.strip_prefix("attention.") {
+            Some(rest) => Some((0, rest)),
+            None => path.strip_prefix("attentions.").and_then(indexed),
+        };
+        if let Some((i, rest)) = attention {
+            let (name, layout) = match self.transformer {
+                true => transformer(rest, self.linear)?,
+                false => (renamed(rest, table)?, Layout::Same),
+            };
+            return Some((format!("attentions.{i}.{name}"), layout));
         }
         renamed(path, &RESAMPLERS).map(|name| (name, Layout::Same))
-    }
-
-    fn attention(&self, path: &str) -> Option<(String, Layout)> {
-        if let Some(rest) = path.strip_prefix("Transformer.") {
-            return transformer(rest, self.linear);
-        }
-        let table = if self.old_attention { &OLD_ATTENTION_BLOCK } else { &ATTENTION_BLOCK };
-        path.strip_prefix("Block.").and_then(|rest| renamed(rest, table)).map(|name| (name, Layout::Same))
     }
 }
 
 impl KeyMap for DiffusersKeys {
     fn entry(&self, path: &str) -> Option<Entry> {
-        if let Some(rest) = path.strip_prefix("mid_block.") {
-            return self.block(rest).map(|(name, layout)| Entry::new(format!("mid_block.{name}"), layout));
-        }
-        for side in ["down_blocks", "up_blocks"] {
-            if let Some((i, rest)) = path.strip_prefix(side).and_then(|p| indexed(p.strip_prefix('.')?)) {
-                let entry = |(name, layout)| Entry::new(format!("{side}.{i}.{name}"), layout);
-                return self.block(rest).map(entry);
-            }
-        }
-        renamed(path, &TOP).map(Entry::same)
+        self.named(path, &ATTENTION_BLOCK)
+    }
+
+    fn entries(&self, path: &str) -> Vec<Entry> {
+        let mut entries: Vec<_> = self.entry(path).into_iter().collect();
+        entries.extend(self.named(path, &OLD_ATTENTION_BLOCK).filter(|old| !entries.contains(old)));
+        entries
     }
 }
