@@ -149,7 +149,14 @@ impl Builder<'_> {
             .init(self.device)
     }
 
-    fn attention(&self, a: &Attention, heads: usize, channels: usize, norm: bool, scale: f64) -> SpatialAttention {
+    fn attention(
+        &self,
+        a: &Attention,
+        heads: usize,
+        channels: usize,
+        norm: bool,
+        scale: f64,
+    ) -> SpatialAttention {
         let config = self.config;
         match config.context_dim {
             Some(context_dim) if config.use_spatial_transformer => {

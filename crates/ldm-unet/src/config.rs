@@ -367,7 +367,9 @@ fn minus_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PerLev
     match Option::deserialize(deserializer)? {
         None | Some(PerLevel::All(-1)) => Ok(None),
         Some(PerLevel::All(v)) => Ok(Some(PerLevel::All(count(v)?))),
-        Some(PerLevel::Each(v)) => Ok(Some(PerLevel::Each(v.into_iter().map(count).collect::<Result<_, _>>()?))),
+        Some(PerLevel::Each(v)) => {
+            Ok(Some(PerLevel::Each(v.into_iter().map(count).collect::<Result<_, _>>()?)))
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
 use ldm_nn::{
-    AttentionOptions, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, attention,
-    merge_heads, split_heads,
+    AttentionOptions, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+    attention, merge_heads, split_heads,
 };
 
 /// Describes a [`SpatialTransformer`].

@@ -83,13 +83,12 @@ impl Keys {
 
     /// Reads a key that may have one value only.
     fn only(&mut self, key: &str, value: Value) -> Result<(), ConfigError> {
+        let same = |other: &Value| match (other.as_f64(), value.as_f64()) {
+            (Some(other), Some(value)) => other == value,
+            _ => *other == value,
+        };
         match self.map.remove(key) {
-            Some(other) if other != value && (other.is_null() || other.as_f64() != value.as_f64()) => {
-                Err(unsupported(key, &other, &format!(": {value} is")))
-            }
-            Some(other) if other != value && other.as_f64().is_none() => {
-                Err(unsupported(key, &other, &format!(": {value} is")))
-            }
+            Some(other) if !same(&other) => Err(unsupported(key, &other, &format!(": {value} is"))),
             _ => Ok(()),
         }
     }
@@ -181,7 +180,8 @@ fn condition_model(keys: &mut Keys) -> Result<UNetConfig, ConfigError> {
         config.num_heads = Some(heads);
         config.use_spatial_transformer = true;
         config.transformer_depth = depth;
-        config.context_dim = match PerLevel::from_each(context.each("cross_attention_dim", config.levels())?) {
+        config.context_dim = match PerLevel::from_each(context.each("cross_attention_dim", config.levels())?)
+        {
             PerLevel::All(width) => Some(width),
             PerLevel::Each(widths) => {
                 return Err(unsupported("cross_attention_dim", &json!(widths), ": widths have to be alike"));
@@ -243,7 +243,7 @@ fn model(keys: &mut Keys) -> Result<UNetConfig, ConfigError> {
         (true, false) => Middle::Resnets,
     };
     // Without a number of its own, the middle's attention has a norm only where time is added, not scaled.
-    config.middle_attention_norm = match keys.take("attn_norm_num_groups", Value::Null)? {
+    config.middle_attention_norm = match keys.take::<Option<usize>>("attn_norm_num_groups", Value::Null)? {
         None => !config.use_scale_shift_norm,
         Some(groups) if groups == config.norm_num_groups => true,
         Some(groups) => {

@@ -141,7 +141,8 @@ impl Writer<'_> {
             map.insert("attention_head_dim".into(), one_or_all(&each(|a| a.heads)));
             map.insert("transformer_layers_per_block".into(), one_or_all(&each(|a| a.depth)));
             map.insert("cross_attention_dim".into(), json!(config.context_dim));
-            let only: Vec<_> = each(|a| usize::from(a.only_cross_attention)).iter().map(|n| *n == 1).collect();
+            let only: Vec<_> =
+                each(|a| usize::from(a.only_cross_attention)).iter().map(|n| *n == 1).collect();
             // Without attention there is nothing to say; the default keeps the key out of the way.
             let only: Vec<_> =
                 only.iter().zip(levels).map(|(only, level)| *only && level.attention.is_some()).collect();
@@ -200,8 +201,8 @@ impl Writer<'_> {
         if !config.middle_attention_norm && !config.use_scale_shift_norm {
             return Err(self.lacks("middle_attention_norm", false));
         }
-        let groups = (config.middle_attention_norm && config.use_scale_shift_norm)
-            .then_some(config.norm_num_groups);
+        let groups =
+            (config.middle_attention_norm && config.use_scale_shift_norm).then_some(config.norm_num_groups);
         map.insert("attn_norm_num_groups".into(), json!(groups));
         let label = match self.plan.label {
             None => Value::Null,

@@ -144,7 +144,8 @@ impl CompVisKeys {
     /// A label embedding or SDXL's added embedding: the same place in the reference.
     fn label(&self, path: &str) -> Option<String> {
         let layers = |rest: &str| {
-            renamed(rest, &[("linear_1", "0"), ("linear_2", "2")]).map(|name| format!("{}.{name}", self.label))
+            renamed(rest, &[("linear_1", "0"), ("linear_2", "2")])
+                .map(|name| format!("{}.{name}", self.label))
         };
         for head in ["class_projection.", "add_embedding."] {
             if let Some(rest) = path.strip_prefix(head) {
@@ -173,7 +174,9 @@ impl KeyMap for CompVisKeys {
             }
         }
         if let Some(rest) = path.strip_prefix("mid_block.") {
-            return self.middle(rest).map(|(name, layout)| Entry::new(format!("middle_block.{name}"), layout));
+            return self
+                .middle(rest)
+                .map(|(name, layout)| Entry::new(format!("middle_block.{name}"), layout));
         }
         self.label(path).or_else(|| renamed(path, &TOP)).map(Entry::same)
     }

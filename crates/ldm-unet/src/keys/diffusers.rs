@@ -17,22 +17,12 @@ const TOP: [(&str, &str); 8] = [
     ("conv_out", "conv_out"),
 ];
 
-const ATTENTION_BLOCK: AttentionTable = [
-    ("norm", "group_norm"),
-    ("to_q", "to_q"),
-    ("to_k", "to_k"),
-    ("to_v", "to_v"),
-    ("to_out", "to_out.0"),
-];
+const ATTENTION_BLOCK: AttentionTable =
+    [("norm", "group_norm"), ("to_q", "to_q"), ("to_k", "to_k"), ("to_v", "to_v"), ("to_out", "to_out.0")];
 
 /// The same before diffusers 0.12.
-const OLD_ATTENTION_BLOCK: AttentionTable = [
-    ("norm", "group_norm"),
-    ("to_q", "query"),
-    ("to_k", "key"),
-    ("to_v", "value"),
-    ("to_out", "proj_attn"),
-];
+const OLD_ATTENTION_BLOCK: AttentionTable =
+    [("norm", "group_norm"), ("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out", "proj_attn")];
 
 const RESAMPLERS: [(&str, &str); 4] = [
     ("downsample.conv", "downsamplers.0.conv"),
@@ -59,7 +49,10 @@ impl UNetConfig {
     /// As [`UNetConfig::init`].
     pub fn diffusers_keys(&self) -> Result<DiffusersKeys, ConfigError> {
         Plan::new(self)?;
-        Ok(DiffusersKeys { transformer: self.use_spatial_transformer, linear: self.use_linear_in_transformer })
+        Ok(DiffusersKeys {
+            transformer: self.use_spatial_transformer,
+            linear: self.use_linear_in_transformer,
+        })
     }
 }
 
