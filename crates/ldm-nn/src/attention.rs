@@ -1,7 +1,6 @@
 //! Scaled dot-product attention, the paper's equation 2.
 
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, DType, Tensor, module};
+use burn::tensor::{Bool, DType, Tensor};
 
 /// What [`attention`] may do beyond the plain product.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +22,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOpt
     let [b, heads, n, _] = q.dims();
     let m = k.dims()[2];
     let mask = options.mask.map(|mask| mask.expand([b, heads, n, m]));
-    module::attention(q, k, v, mask, None, AttentionModuleOptions::default()).cast(dtype)
+    ldm_kernels::attention(q, k, v, mask).cast(dtype)
 }
 
 /// `[b, n, heads * d] -> [b, heads, n, d]`.

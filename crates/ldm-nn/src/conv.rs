@@ -1,7 +1,8 @@
 use burn::module::{Module, Param};
-use burn::tensor::module::{conv2d, interpolate};
-use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
+use ldm_kernels::{Conv2dOptions, conv2d};
 
 use crate::linear::initializer;
 
@@ -98,7 +99,7 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Padding { top, bottom, left, right } = self.padding;
         let options =
-            ConvOptions::new_with_padding([self.stride; 2], [(top, bottom), (left, right)], [1, 1], 1);
+            Conv2dOptions { stride: [self.stride; 2], padding: [[top, bottom], [left, right]] };
         conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
     }
 

@@ -1,5 +1,6 @@
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, Tensor, module::linear};
+use burn::tensor::{Device, Tensor};
+use ldm_kernels::linear;
 
 /// Configures a [`Linear`] layer.
 #[derive(Debug, Clone)]
@@ -54,7 +55,7 @@ impl LinearConfig {
 impl Linear {
     /// `[.., d_input] -> [.., d_output]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val().transpose(), self.bias.as_ref().map(Param::val))
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }
 

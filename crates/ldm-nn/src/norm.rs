@@ -1,7 +1,6 @@
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{DType, Device, Tensor};
-
-use crate::silu;
+use burn::tensor::{Device, Tensor};
+use ldm_kernels::{GroupNormOptions, group_norm, layer_norm};
 
 /// Configures a [`GroupNorm`].
 #[derive(Debug, Clone)]
@@ -44,22 +43,17 @@ impl GroupNormConfig {
 impl GroupNorm {
     /// `[b, c, ..] -> [b, c, ..]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let shape = x.shape();
-        let dtype = x.dtype();
-        let (b, c) = (shape[0], shape[1]);
-        let rest: usize = shape[2..].iter().product();
-        let x = widen(x.reshape([b, self.groups, c / self.groups * rest]));
-        let x = x.clone().sub(x.mean_dim(2));
-        let var = x.clone().square().mean_dim(2);
-        let x = x.div(var.add_scalar(self.eps).sqrt()).cast(dtype).reshape([b, c, rest]);
-        let weight = self.weight.val().reshape([1, c, 1]);
-        let bias = self.bias.val().reshape([1, c, 1]);
-        x.mul(weight).add(bias).reshape(shape)
+        self.apply(x, false)
     }
 
     /// `silu(group_norm(x))`: the pair that opens every residual half-block.
     pub fn forward_silu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        silu(self.forward(x))
+        self.apply(x, true)
+    }
+
+    fn apply<const D: usize>(&self, x: Tensor<D>, silu: bool) -> Tensor<D> {
+        let options = GroupNormOptions { groups: self.groups, eps: self.eps, silu };
+        group_norm(x, self.weight.val(), self.bias.val(), options)
     }
 }
 
@@ -106,19 +100,5 @@ impl LayerNormConfig {
 impl LayerNorm {
     /// `[.., d_model] -> [.., d_model]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let dtype = x.dtype();
-        let x = widen(x);
-        let x = x.clone().sub(x.mean_dim(D - 1));
-        let var = x.clone().square().mean_dim(D - 1);
-        let x = x.div(var.add_scalar(self.eps).sqrt()).cast(dtype);
-        x.mul(self.weight.val().unsqueeze()).add(self.bias.val().unsqueeze())
+        layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
-}
-
-/// Half precision can hold neither a sum of squares nor a small variance.
-fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    match x.dtype() {
-        DType::F16 | DType::BF16 => x.cast(DType::F32),
-        _ => x,
-    }
-}

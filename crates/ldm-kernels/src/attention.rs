@@ -1,0 +1,22 @@
+//! Scaled dot-product attention, the paper's equation 2.
+
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Tensor, module};
+
+/// `softmax(Q K^T / sqrt(d)) V`, hidden where `mask` `[b, heads, n, m]` is true.
+///
+/// `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]` -> `[b, heads, n, d]`.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if mask.is_none()
+        && let Some(y) = crate::cpu::attention(&q, &k, &v)
+    {
+        return y;
+    }
+    plain(q, k, v, mask)
+}
+
+/// [`attention`] as burn has it.
+pub fn plain(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    module::attention(q, k, v, mask, None, AttentionModuleOptions::default())
+}

@@ -1,0 +1,84 @@
+use burn::tensor::Tensor;
+
+use super::bridge;
+use super::convolution::convolution;
+use super::im2col::Geometry;
+use super::simd::Level;
+use crate::conv2d::Conv2dOptions;
+
+/// See [`crate::conv2d`]; `None` where the tensors are not plain f32 flex tensors.
+pub fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    options: Conv2dOptions,
+) -> Option<Tensor<4>> {
+    let [b, c_in, height, width] = x.dims();
+    let [c_out, c_weight, kh, kw] = weight.dims();
+    let Conv2dOptions { stride, padding } = options;
+    let side = |n: usize, [before, after]: [usize; 2], k: usize, stride: usize| {
+        (n + before + after).checked_sub(k).map(|free| free / stride + 1)
+    };
+    let output = [side(height, padding[0], kh, stride[0])?, side(width, padding[1], kw, stride[1])?];
+    let empty = b * c_in * c_out * height * width * kh * kw == 0;
+    if empty || c_in != c_weight {
+        return None;
+    }
+    let geometry = Geometry {
+        input: [height, width],
+        output,
+        kernel: [kh, kw],
+        stride,
+        padding: [padding[0][0], padding[1][0]],
+    };
+
+    let (input, weight) = (bridge::contiguous(x)?, bridge::contiguous(weight)?);
+    let bias = match bias {
+        Some(bias) => Some(bridge::contiguous(bias)?),
+        None => None,
+    };
+    let mut values = vec![0.0; b * c_out * geometry.outputs()];
+    convolution(
+        Level::best(),
+        bridge::slice(&input),
+        bridge::slice(&weight),
+        bias.as_ref().map(bridge::slice),
+        &mut values,
+        [c_in, c_out],
+        &geometry,
+    );
+    Some(bridge::tensor(values, [b, c_out, output[0], output[1]], &x.device()))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use ldm_test_support::{assert_close, seeded_input};
+
+    use super::*;
+    use crate::conv2d::plain;
+
+    #[test]
+    fn equals_plain_burn() {
+        let device = Device::flex();
+        let cases = [
+            ([2, 8, 9, 7], [5, 3], [1, 1], [[1, 1], [1, 1]]),
+            ([1, 20, 16, 16], [33, 3], [1, 1], [[1, 1], [1, 1]]),
+            ([1, 4, 33, 65], [6, 3], [2, 2], [[0, 1], [0, 1]]),
+            ([1, 4, 33, 65], [6, 3], [2, 2], [[1, 1], [1, 1]]),
+            ([3, 40, 5, 6], [7, 1], [1, 1], [[0, 0], [0, 0]]),
+            ([1, 3, 20, 21], [4, 4], [4, 3], [[2, 1], [0, 3]]),
+        ];
+        for (shape, [c_out, k], stride, padding) in cases {
+            let x = seeded_input("x", shape, &device);
+            let w = seeded_input("w", [c_out, shape[1], k, k], &device);
+            let bias = seeded_input("b", [c_out], &device);
+            let options = Conv2dOptions { stride, padding };
+            for bias in [None, Some(bias)] {
+                let ours = conv2d(&x, &w, bias.as_ref(), options).expect("plain f32 on flex");
+                let twin = plain(x.clone(), w.clone(), bias, options);
+                assert_close(&format!("{shape:?} {options:?}"), &ours, &twin, 1e-5);
+            }
+        }
+    }
+}

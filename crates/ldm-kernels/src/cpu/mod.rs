@@ -1,0 +1,28 @@
+//! Kernels for the flex backend: f32, SIMD, on rayon's threads.
+
+#[macro_use]
+mod simd;
+
+mod attention;
+mod bridge;
+mod conv2d;
+mod convolution;
+mod exp;
+mod geglu;
+mod group_norm;
+mod im2col;
+mod lanes;
+mod layer_norm;
+mod linear;
+mod moments;
+mod panels;
+mod product;
+mod scratch;
+mod tile;
+
+pub use attention::attention;
+pub use conv2d::conv2d;
+pub use geglu::geglu;
+pub use group_norm::group_norm;
+pub use layer_norm::layer_norm;
+pub use linear::linear;

@@ -1,0 +1,169 @@
+//! Matrix products on all threads, for convolutions, linear layers and attention alike.
+//!
+//! `C = A B` with A read where it lies (rows of consecutive values: weights as the file has them, or tokens) and B
+//! in [`Panels`]. Goto's blocking (Goto and van de Geijn 2008) but for the packing of A, which a broadcast load
+//! makes needless.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::panels::{Panel, Panels};
+use super::tile::{MAX_COLUMNS, ROWS, Tile, product};
+
+/// Depth of a pass: a pass over B's columns in a task fits the second-level cache.
+const DEPTH: usize = 256;
+/// Rows of A in a task.
+const TASK_ROWS: usize = 8 * ROWS;
+/// Panels of B in a task.
+const TASK_PANELS: usize = 10;
+
+/// The left-hand matrix.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// Row i begins at `data[i * stride]`.
+    pub data: &'a [f32],
+    /// How many rows.
+    pub count: usize,
+    /// From one row to the next.
+    pub stride: usize,
+}
+
+/// What is added to the product.
+#[derive(Clone, Copy)]
+pub enum Bias<'a> {
+    /// Nothing.
+    None,
+    /// One value a row of A.
+    Row(&'a [f32]),
+    /// One value a column of B.
+    Column(&'a [f32]),
+}
+
+/// Where the product goes: element (i, j) to `start(panel of j) + i * row + (j - first of panel) * column`.
+pub struct Target<'a> {
+    values: *mut f32,
+    len: usize,
+    row: usize,
+    column: usize,
+    life: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: threads write through `slice` only, which asks for disjoint ranges.
+unsafe impl Sync for Target<'_> {}
+
+impl<'a> Target<'a> {
+    /// Writes to `values` with these distances between rows and between columns, one of which is 1.
+    pub fn new(values: &'a mut [f32], row: usize, column: usize) -> Self {
+        debug_assert!(row == 1 || column == 1);
+        Self { values: values.as_mut_ptr(), len: values.len(), row, column, life: PhantomData }
+    }
+
+    /// From one row to the next.
+    pub fn row(&self) -> usize {
+        self.row
+    }
+
+    /// Some consecutive values.
+    ///
+    /// # Safety
+    /// No other reference to these values may exist.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!(start + len <= self.len);
+        // SAFETY: inside the buffer that `self` borrows mutably; disjoint as the caller vouches.
+        unsafe { std::slice::from_raw_parts_mut(self.values.add(start), len) }
+    }
+}
+
+/// `target = a b + bias`, on all threads; `start` says where a panel's first column goes.
+pub fn multiply(a: Rows, b: &Panels, bias: Bias, target: &Target, start: impl Fn(&Panel) -> usize + Sync) {
+    let groups = b.panels.len().div_ceil(TASK_PANELS);
+    let per_group = b.panels.len().div_ceil(groups.max(1));
+    let tasks = a.count.div_ceil(TASK_ROWS) * groups;
+    (0..tasks).into_par_iter().for_each(|task| {
+        let (rows, group) = (task / groups * TASK_ROWS, task % groups * per_group);
+        let rows = rows..(rows + TASK_ROWS).min(a.count);
+        let panels = group.min(b.panels.len())..(group + per_group).min(b.panels.len());
+        // SAFETY: each pair of a row and a column belongs to one task.
+        unsafe { multiply_block(a, rows, b, panels, bias, target, &start) };
+    });
+}
+
+/// [`multiply`] for some rows and some panels, on this thread.
+///
+/// # Safety
+/// No other thread may write the same elements at the same time.
+pub unsafe fn multiply_block(
+    a: Rows,
+    rows: Range<usize>,
+    b: &Panels,
+    panels: Range<usize>,
+    bias: Bias,
+    target: &Target,
+    start: &impl Fn(&Panel) -> usize,
+) {
+    assert!(rows.is_empty() || (rows.end - 1) * a.stride + b.depth <= a.data.len());
+    let mut tile: Tile = [0.0; ROWS * MAX_COLUMNS];
+    for k in (0..b.depth).step_by(DEPTH) {
+        let depth = DEPTH.min(b.depth - k);
+        for first in rows.clone().step_by(ROWS) {
+            let count = ROWS.min(rows.end - first);
+            // A last tile with fewer rows computes its last row several times and keeps one.
+            let row = |i: usize| a.data[(first + i.min(count - 1)) * a.stride + k..].as_ptr();
+            let pointers: [*const f32; ROWS] = std::array::from_fn(row);
+            for panel in &b.panels[panels.clone()] {
+                let values = b.rows(panel, k);
+                // SAFETY: rows of A have `b.depth` values (asserted above), the panel's slice ends with its rows.
+                unsafe { product(b.level, panel.vectors, depth, &pointers, values.as_ptr(), &mut tile) };
+                let bias = if k == 0 { Some(bias) } else { None };
+                // SAFETY: as the caller vouches.
+                unsafe { write(&tile, panel, first..first + count, bias, target, start(panel)) };
+            }
+        }
+    }
+}
+
+/// Writes a tile with its bias, or adds it to what an earlier pass wrote (no bias given).
+///
+/// # Safety
+/// As [`multiply_block`].
+unsafe fn write(
+    tile: &Tile,
+    panel: &Panel,
+    rows: Range<usize>,
+    bias: Option<Bias>,
+    target: &Target,
+    start: usize,
+) {
+    let tile_rows = || rows.clone().zip(tile.chunks_exact(panel.width));
+    if target.column == 1 {
+        for (i, values) in tile_rows() {
+            // SAFETY: as the caller vouches.
+            let out = unsafe { target.slice(start + i * target.row, panel.columns) };
+            let pairs = out.iter_mut().zip(values);
+            match bias {
+                None => pairs.for_each(|(o, v)| *o += v),
+                Some(Bias::None) => pairs.for_each(|(o, v)| *o = *v),
+                Some(Bias::Row(bias)) => pairs.for_each(|(o, v)| *o = v + bias[i]),
+                Some(Bias::Column(bias)) => {
+                    pairs.zip(&bias[panel.first..]).for_each(|((o, v), bias)| *o = v + bias);
+                }
+            }
+        }
+        return;
+    }
+    for j in 0..panel.columns {
+        // SAFETY: as the caller vouches.
+        let out = unsafe { target.slice(start + j * target.column + rows.start, rows.len()) };
+        for (o, (i, values)) in out.iter_mut().zip(tile_rows()) {
+            *o = match bias {
+                None => *o + values[j],
+                Some(Bias::None) => values[j],
+                Some(Bias::Row(bias)) => values[j] + bias[i],
+                Some(Bias::Column(bias)) => values[j] + bias[panel.first + j],
+            };
+        }
+    }
+}

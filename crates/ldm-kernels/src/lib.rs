@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+//!
+//! Every operation is one function that takes and gives burn tensors. It looks at its inputs: f32 on the flex
+//! backend, outside autodiff, runs a CPU kernel (feature `flex`); everything else runs `plain` of the same module,
+//! which is also what the kernel is tested against. Models need not know.
+
+#[cfg(feature = "flex")]
+mod cpu;
+
+pub mod attention;
+pub mod conv2d;
+pub mod geglu;
+pub mod group_norm;
+pub mod layer_norm;
+pub mod linear;
+
+pub use attention::attention;
+pub use conv2d::{Conv2dOptions, conv2d};
+pub use geglu::geglu;
+pub use group_norm::{GroupNormOptions, group_norm};
+pub use layer_norm::layer_norm;
+pub use linear::linear;
