@@ -98,8 +98,7 @@ impl Conv2d {
     /// `[b, c_in, h, w] -> [b, c_out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Padding { top, bottom, left, right } = self.padding;
-        let options =
-            Conv2dOptions { stride: [self.stride; 2], padding: [[top, bottom], [left, right]] };
+        let options = Conv2dOptions { stride: [self.stride; 2], padding: [[top, bottom], [left, right]] };
         conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
     }
 

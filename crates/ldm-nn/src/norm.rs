@@ -102,3 +102,4 @@ impl LayerNorm {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
+}

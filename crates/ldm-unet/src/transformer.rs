@@ -1,10 +1,10 @@
 //! Attention to a context at one level of the U-Net: the paper's section 3.3 and equation 2.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 use ldm_nn::{
     AttentionOptions, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    attention, merge_heads, split_heads,
+    attention, geglu, merge_heads, split_heads,
 };
 
 /// Describes a [`SpatialTransformer`].
@@ -178,10 +178,7 @@ impl FeedForward {
 
     /// `[b, n, c] -> [b, n, c]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let h = self.proj_in.forward(x);
-        let width = h.dims()[2] / 2;
-        let gate = activation::gelu(h.clone().narrow(2, width, width));
-        self.proj_out.forward(h.narrow(2, 0, width) * gate)
+        self.proj_out.forward(geglu(self.proj_in.forward(x)))
     }
 }
 
