@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{DType, TensorData};
 
@@ -10,7 +11,7 @@ use super::element::{Elements, Rearrange};
 use super::layout::{Layout, Transpose};
 use super::source::Source;
 use super::storage::Place;
-use super::{ElementType, TensorProblem, WeightError, header, shards};
+use super::{ElementType, TensorProblem, WeightError, header, shards, torch};
 
 /// A weight file that has been opened: the list of its tensors is read, their elements are not.
 ///
@@ -35,21 +36,23 @@ pub struct TensorInfo {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub tensors: BTreeMap<String, Stored>,
+    /// The unknown function that would have to run to make an object of this name.
+    pub refused: BTreeMap<String, Arc<str>>,
     pub metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub info: TensorInfo,
-    /// Where the elements are, or the unknown function that would have to make them.
-    pub place: Result<Place, String>,
+    pub place: Place,
 }
 
 impl WeightFile {
     /// Opens a weight file and reads its list of tensors.
     ///
-    /// The kind is told by the content: safetensors, or the JSON index of a sharded model (diffusers and
-    /// transformers write `*.index.json`).
+    /// The kind is told by the content, not by the name: safetensors; what `torch.save` writes (`.bin`,
+    /// `.ckpt`, `.pt`, `.pth`; a pickle in it is read, never run), from PyTorch 1.6 on or before; or the JSON
+    /// index of a sharded model of either kind (diffusers and transformers write `*.index.json`).
     ///
     /// # Errors
     ///
@@ -133,13 +136,6 @@ impl WeightFile {
     /// The elements of the parameter of shape `param`, as the file has them.
     fn elements(&self, key: &str, layout: Layout, param: &[usize]) -> Result<Elements, WeightError> {
         let Stored { info, place } = self.stored(key)?;
-        let place = match place {
-            Ok(place) => place,
-            Err(callable) => {
-                let (key, callable) = (key.into(), callable.clone());
-                return Err(self.problem(TensorProblem::Code { key, callable }));
-            }
-        };
         let runs = layout.runs(param);
         let elements = match &place.strides {
             None => read_runs(info, place, &runs)?,
@@ -152,8 +148,13 @@ impl WeightFile {
     }
 
     fn stored(&self, key: &str) -> Result<&Stored, WeightError> {
-        let missing = || self.problem(TensorProblem::Missing { key: key.into(), shape: None });
-        self.contents.tensors.get(key).ok_or_else(missing)
+        self.contents.tensors.get(key).ok_or_else(|| {
+            let key = key.to_owned();
+            self.problem(match self.refused(&key) {
+                Some(callable) => TensorProblem::Code { key, callable: callable.into() },
+                None => TensorProblem::Missing { key, shape: None },
+            })
+        })
     }
 
     fn shape(&self, key: &str) -> Result<Vec<usize>, WeightError> {
@@ -169,9 +170,10 @@ impl WeightFile {
         WeightError::Tensors { path: self.path.clone(), problems: vec![problem] }
     }
 
-    /// The unknown function that would have to run to make the tensor `key`.
-    pub(super) fn callable(&self, key: &str) -> Option<&str> {
-        self.contents.tensors.get(key)?.place.as_ref().err().map(String::as_str)
+    /// The function that would have to be called to make the object `key` of a pickle, where it is not one
+    /// of PyTorch's own. Nothing is called, so there is no such tensor.
+    pub fn refused(&self, key: &str) -> Option<&str> {
+        self.contents.refused.get(key).map(|callable| &**callable)
     }
 }
 
@@ -185,8 +187,19 @@ pub(super) fn open(path: &Path) -> Result<Contents, WeightError> {
     if header::is_safetensors(&start) {
         return header::read(&source);
     }
+    if start.starts_with(b"PK\x03\x04") {
+        return torch::read_zip(&source);
+    }
+    if torch::is_legacy(&start) {
+        return torch::read_legacy(&source);
+    }
     if start.trim_ascii_start().starts_with(b"{") {
         return shards::read(&source);
+    }
+    if start.get(257..262) == Some(b"ustar") {
+        return Err(
+            source.wrong_format("it is a tar archive; a model from before PyTorch 0.1.10 is to be re-saved")
+        );
     }
     Err(source.wrong_format(guess(&start)))
 }
@@ -237,7 +250,7 @@ fn read_strided(info: &TensorInfo, place: &Place, strides: &[usize]) -> Result<E
         return read_runs(info, place, &[]);
     }
     let last: usize = info.shape.iter().zip(strides).map(|(n, stride)| (n - 1) * stride).sum();
-    let covered = read_runs(info, place, std::slice::from_ref(&(0..last + 1)))?;
+    let covered = read_runs(info, place, &[Range { start: 0, end: last + 1 }])?;
     Ok(covered.rearrange(Gather { shape: &info.shape, strides }))
 }
 

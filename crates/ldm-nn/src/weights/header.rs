@@ -48,13 +48,13 @@ pub(super) fn read(source: &Source) -> Result<Contents, WeightError> {
     let stored = |name: String, info: &safetensors::tensor::TensorInfo| {
         let (from, to) = info.data_offsets;
         let storage = Arc::new(Storage::plain(source.clone(), end + from as u64, (to - from) as u64));
-        let place = Ok(Place { storage, offset: 0, strides: None });
+        let place = Place { storage, offset: 0, strides: None };
         let (element, shape) = (element_type(info.dtype), info.shape.clone());
         (name.clone(), Stored { info: TensorInfo { name, element, shape }, place })
     };
     let tensors = header.tensors().into_iter().map(|(name, info)| stored(name, info)).collect();
     let metadata: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(Contents { tensors, metadata })
+    Ok(Contents { tensors, metadata, ..Contents::default() })
 }
 
 fn element_type(dtype: Dtype) -> ElementType {

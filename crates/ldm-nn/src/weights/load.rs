@@ -163,11 +163,11 @@ impl Planner<'_> {
             return Err(TensorProblem::Layout { key, shape: shape.into() });
         };
         let Some(info) = self.file.info(&key) else {
-            return Err(TensorProblem::Missing { key, shape: Some(expected) });
+            return Err(match self.file.refused(&key) {
+                Some(callable) => TensorProblem::Code { key, callable: callable.into() },
+                None => TensorProblem::Missing { key, shape: Some(expected) },
+            });
         };
-        if let Some(callable) = self.file.callable(&key) {
-            return Err(TensorProblem::Code { key, callable: callable.into() });
-        }
         if info.shape != expected {
             return Err(TensorProblem::Shape { key, expected, found: info.shape.clone() });
         }

@@ -27,10 +27,12 @@ mod key;
 mod layout;
 mod load;
 mod path;
+mod pickle;
 mod save;
 mod shards;
 mod source;
 mod storage;
+mod torch;
 
 pub use element::ElementType;
 pub use error::{TensorProblem, WeightError};

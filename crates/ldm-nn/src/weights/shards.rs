@@ -33,7 +33,12 @@ pub(super) fn read(index: &Source) -> Result<Contents, WeightError> {
         if !shards.contains_key(shard.as_str()) {
             shards.insert(shard, open(index, shard)?);
         }
-        let found = shards.get_mut(shard.as_str()).and_then(|shard| shard.tensors.remove(key));
+        let Some(found) = shards.get_mut(shard.as_str()) else { continue };
+        if let Some(callable) = found.refused.remove(key) {
+            contents.refused.insert(key.clone(), callable);
+            continue;
+        }
+        let found = found.tensors.remove(key);
         let missing = || index.damaged(format!("the shard {shard} lacks {key}, which the index puts there"));
         contents.tensors.insert(key.clone(), found.ok_or_else(missing)?);
     }

@@ -1,17 +1,29 @@
 //! Bytes of a file that hold the elements of one or several tensors.
 
+use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use zip::ZipArchive;
 
 use super::WeightError;
-use super::source::Source;
+use super::source::{Source, SourceReader};
 
 /// Bytes of a file that hold the elements of one or several tensors.
-#[derive(Debug)]
 pub(super) struct Storage {
     source: Source,
-    start: u64,
     length: u64,
+    packing: Packing,
+}
+
+enum Packing {
+    /// The bytes lie in the file as they are, from here on.
+    Plain(u64),
+    /// So, and the sum of all of them is known.
+    Checked { start: u64, crc: u32, verified: AtomicBool },
+    /// A compressed entry of a zip archive, by its index.
+    Compressed(Arc<ZipArchive<SourceReader>>, usize),
 }
 
 /// Where a tensor's elements lie in a [`Storage`].
@@ -24,14 +36,40 @@ pub(super) struct Place {
     pub strides: Option<Vec<usize>>,
 }
 
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Storage({} bytes of {})", self.length, self.source.path().display())
+    }
+}
+
 impl Storage {
     /// Bytes that lie in the file as they are.
     pub fn plain(source: Source, start: u64, length: u64) -> Self {
-        Self { source, start, length }
+        Self { source, length, packing: Packing::Plain(start) }
+    }
+
+    /// Bytes that lie in the file as they are, with their CRC-32.
+    pub fn checked(source: Source, start: u64, length: u64, crc: u32) -> Self {
+        let packing = Packing::Checked { start, crc, verified: AtomicBool::new(false) };
+        Self { source, length, packing }
+    }
+
+    /// The bytes of a compressed entry of a zip archive.
+    pub fn compressed(
+        source: Source,
+        length: u64,
+        archive: Arc<ZipArchive<SourceReader>>,
+        index: usize,
+    ) -> Self {
+        Self { source, length, packing: Packing::Compressed(archive, index) }
     }
 
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    pub fn len(&self) -> u64 {
+        self.length
     }
 
     /// That the byte ranges lie in the storage.
@@ -44,12 +82,88 @@ impl Storage {
 
     /// Reads the byte ranges, which have been checked, one after another into `buffer`, which they fill.
     pub fn read(&self, name: &str, ranges: &[Range<u64>], buffer: &mut [u8]) -> Result<(), WeightError> {
+        match &self.packing {
+            Packing::Plain(start) => self.read_plain(name, *start, ranges, buffer),
+            Packing::Checked { start, crc, verified } => {
+                if matches!(ranges, [all] if all.end - all.start == self.length) {
+                    self.read_plain(name, *start, ranges, buffer)?;
+                    return self.compare(name, crc32fast::hash(buffer), *crc);
+                }
+                if !verified.load(Ordering::Relaxed) {
+                    self.compare(name, self.sum(name, *start)?, *crc)?;
+                    verified.store(true, Ordering::Relaxed);
+                }
+                self.read_plain(name, *start, ranges, buffer)
+            }
+            Packing::Compressed(archive, index) => {
+                let all = self.decompress(name, archive, *index)?;
+                let mut rest = buffer;
+                for range in ranges {
+                    let part = &all[range.start as usize..range.end as usize];
+                    let (now, after) = rest.split_at_mut(part.len());
+                    now.copy_from_slice(part);
+                    rest = after;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn read_plain(
+        &self,
+        name: &str,
+        start: u64,
+        ranges: &[Range<u64>],
+        buffer: &mut [u8],
+    ) -> Result<(), WeightError> {
         let mut rest = buffer;
         for range in ranges {
             let (part, after) = rest.split_at_mut((range.end - range.start) as usize);
-            self.source.read(name, self.start + range.start, part)?;
+            self.source.read(name, start + range.start, part)?;
             rest = after;
         }
         Ok(())
+    }
+
+    /// The CRC-32 of all bytes, read a piece at a time.
+    fn sum(&self, name: &str, start: u64) -> Result<u32, WeightError> {
+        const PIECE: u64 = 1 << 20;
+        let mut buffer = vec![0; PIECE.min(self.length) as usize];
+        let mut hasher = crc32fast::Hasher::new();
+        let mut at = 0;
+        while at < self.length {
+            let piece = &mut buffer[..PIECE.min(self.length - at) as usize];
+            self.source.read(name, start + at, piece)?;
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        Ok(hasher.finalize())
+    }
+
+    fn compare(&self, name: &str, found: u32, expected: u32) -> Result<(), WeightError> {
+        if found == expected {
+            return Ok(());
+        }
+        let sums = format!("{found:08x}, not {expected:08x}");
+        Err(self.source.damaged(format!("{name}: its bytes have the CRC-32 {sums}, as the file says")))
+    }
+
+    /// All bytes of a compressed entry; the archive's reader minds its sum.
+    fn decompress(
+        &self,
+        name: &str,
+        archive: &ZipArchive<SourceReader>,
+        index: usize,
+    ) -> Result<Vec<u8>, WeightError> {
+        let damaged = |e: &dyn std::fmt::Display| self.source.damaged(format!("{name}: {e}"));
+        let mut archive = archive.clone();
+        let entry = archive.by_index(index).map_err(|e| damaged(&e))?;
+        // Grows with what really comes out: a length that was only announced asks for no memory.
+        let mut all = Vec::new();
+        entry.take(self.length + 1).read_to_end(&mut all).map_err(|e| damaged(&e))?;
+        if all.len() as u64 != self.length {
+            return Err(damaged(&"its compressed bytes are not as many as the file says"));
+        }
+        Ok(all)
     }
 }

@@ -1,0 +1,104 @@
+//! Reading what torch.save writes (fixtures: tests/reference/weights.py).
+
+use std::path::PathBuf;
+
+use half::{bf16, f16};
+use ldm_nn::weights::{ElementType, TensorProblem, WeightError, WeightFile};
+use ldm_test_support::seeded_weight;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+fn check(name: &str) {
+    let file = WeightFile::open(fixture(name)).unwrap();
+    let float = |key: &str| file.read_f32(key).unwrap();
+    let int = |key: &str| file.read_i64(key).unwrap();
+    let drawn = |key: &str, shape: &[usize]| (shape.to_vec(), seeded_weight(key, shape));
+    let rounded = |key: &str, shape: &[usize], round: fn(f32) -> f32| {
+        (shape.to_vec(), seeded_weight(key, shape).into_iter().map(round).collect::<Vec<_>>())
+    };
+
+    assert_eq!(float("f32.weight"), drawn("f32.weight", &[3, 4, 2]));
+    assert_eq!(float("f64.weight"), drawn("f64.weight", &[2, 7]));
+    assert_eq!(float("parameter.weight"), drawn("parameter.weight", &[6, 2]));
+    assert_eq!(float("f16.weight"), rounded("f16.weight", &[5, 3], |v| f16::from_f32(v).to_f32()));
+    assert_eq!(float("bf16.weight"), rounded("bf16.weight", &[4, 4], |v| bf16::from_f32(v).to_f32()));
+    assert_eq!(file.info("bf16.weight").unwrap().element, ElementType::BF16);
+    assert_eq!(float("scalar"), (vec![], vec![0.25]));
+    assert_eq!(float("empty"), (vec![0, 3], vec![]));
+
+    assert_eq!(int("i64"), (vec![3, 4], (-3..9).collect()));
+    for key in ["i32", "i16", "i8"] {
+        assert_eq!(int(key), (vec![5], (-2..3).collect()), "{key}");
+    }
+    assert_eq!(int("u8"), (vec![6], (250..256).collect()));
+    assert_eq!(int("bool"), (vec![3], vec![1, 0, 1]));
+
+    let base = seeded_weight("base.weight", &[6, 5]);
+    let view = |indices: &[usize]| indices.iter().map(|i| base[*i]).collect::<Vec<_>>();
+    assert_eq!(float("base.weight").1, base);
+    let transposed: Vec<usize> = (0..5).flat_map(|c| (0..6).map(move |r| r * 5 + c)).collect();
+    assert_eq!(float("view.transposed"), (vec![5, 6], view(&transposed)));
+    let rows: Vec<usize> = [5..10, 15..20, 25..30].into_iter().flatten().collect();
+    assert_eq!(float("view.rows"), (vec![3, 5], view(&rows)));
+    assert_eq!(float("view.column"), (vec![6], view(&[3, 8, 13, 18, 23, 28])));
+    assert_eq!(float("view.tail"), (vec![2, 5], base[20..].to_vec()));
+    assert_eq!(float("view.expanded"), (vec![2, 3], vec![base[11]; 6]));
+
+    assert_eq!(file.tensors().count(), 19);
+    assert!(matches!(file.read_f32("i64"), Err(WeightError::Tensors { problems, .. })
+        if problems == [TensorProblem::Type { key: "i64".into(), found: ElementType::I64 }]));
+    assert!(file.read_i64("scalar").is_err());
+}
+
+#[test]
+fn zip_archive() {
+    check("weights_zip.ckpt");
+}
+
+#[test]
+fn compressed_zip_archive() {
+    check("weights_deflated.ckpt");
+}
+
+#[test]
+fn before_pytorch_1_6() {
+    check("weights_legacy.ckpt");
+}
+
+#[test]
+fn code_in_a_pickle_is_never_run() {
+    let file = WeightFile::open(fixture("weights_code.bin")).unwrap();
+    assert_eq!(file.read_f32("good.weight").unwrap().1, seeded_weight("good.weight", &[2, 3]));
+    assert_eq!(file.tensors().count(), 1);
+    let error = file.read_f32("bad.weight").unwrap_err();
+    assert!(error.to_string().contains("bad.weight is made by calling posix.system"), "{error}");
+    assert!(!std::path::Path::new("pickle_was_run").exists());
+}
+
+#[test]
+fn shards_of_either_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let shapes = [("a.weight".to_owned(), vec![3, 2]), ("b.weight".to_owned(), vec![4])];
+    ldm_test_support::write_weights(&dir.path().join("one.safetensors"), &shapes);
+    std::fs::copy(fixture("weights_zip.ckpt"), dir.path().join("two.bin")).unwrap();
+    let index = dir.path().join("model.safetensors.index.json");
+    let write = |map: &str| {
+        let text = format!(r#"{{"metadata": {{"total_size": 1}}, "weight_map": {{{map}}}}}"#);
+        std::fs::write(&index, text).unwrap();
+        WeightFile::open(&index)
+    };
+
+    let file = write(r#""a.weight": "one.safetensors", "f32.weight": "two.bin""#).unwrap();
+    assert_eq!(file.read_f32("a.weight").unwrap().1, seeded_weight("a.weight", &[3, 2]));
+    assert_eq!(file.read_f32("f32.weight").unwrap().1, seeded_weight("f32.weight", &[3, 4, 2]));
+    assert_eq!(file.tensors().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["a.weight", "f32.weight"]);
+
+    let missing = write(r#""a.weight": "one.safetensors", "c": "three.safetensors""#).unwrap_err();
+    assert!(matches!(&missing, WeightError::MissingShard { shard, .. } if shard == "three.safetensors"));
+    let lacking = write(r#""c.weight": "one.safetensors""#).unwrap_err().to_string();
+    assert!(lacking.contains("one.safetensors lacks c.weight"), "{lacking}");
+    let outside = write(r#""a.weight": "../one.safetensors""#).unwrap_err().to_string();
+    assert!(outside.contains("outside"), "{outside}");
+}
