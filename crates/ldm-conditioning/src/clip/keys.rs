@@ -1,0 +1,86 @@
+use ldm_nn::weights::{Entry, KeyMap, Layout};
+
+/// How a weight file names a [`ClipTextEncoder`](super::ClipTextEncoder)'s parameters.
+///
+/// Inside a checkpoint the names follow a prefix, which the loader adds: `cond_stage_model.transformer.`
+/// (Stable Diffusion 1), `cond_stage_model.model.` (2), `conditioner.embedders.0.transformer.` and
+/// `conditioner.embedders.1.model.` (SDXL).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClipKeys {
+    /// `text_model.encoder.layers.0...`: transformers, Stable Diffusion 1's checkpoints and SDXL's first encoder.
+    Transformers,
+    /// `encoder.layers.0...`: `CLIPTextModel` as transformers 5 saves it.
+    TransformersBare,
+    /// `transformer.resblocks.0...`: OpenCLIP.
+    OpenClip,
+}
+
+/// Our name at the top level, then transformers', then OpenCLIP's.
+const TOP: [(&str, &str, &str); 5] = [
+    ("token_embedding.weight", "embeddings.token_embedding.weight", "token_embedding.weight"),
+    ("position_embedding.weight", "embeddings.position_embedding.weight", "positional_embedding"),
+    ("final_layer_norm.weight", "final_layer_norm.weight", "ln_final.weight"),
+    ("final_layer_norm.bias", "final_layer_norm.bias", "ln_final.bias"),
+    ("text_projection.weight", "text_projection.weight", "text_projection"),
+];
+
+/// Our name inside a layer (which is transformers'), then OpenCLIP's.
+const LAYER: [(&str, &str); 5] = [
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("self_attn.out_proj", "attn.out_proj"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+];
+
+/// The parts of OpenCLIP's `in_proj`, in order.
+const IN_PROJ: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+
+impl ClipKeys {
+    /// Recognises the naming from a file's tensor names; `None` where there is no text encoder under `prefix`.
+    pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>, prefix: &str) -> Option<Self> {
+        names.into_iter().find_map(|name| match name.strip_prefix(prefix)? {
+            "text_model.embeddings.token_embedding.weight" => Some(Self::Transformers),
+            "embeddings.token_embedding.weight" => Some(Self::TransformersBare),
+            "token_embedding.weight" => Some(Self::OpenClip),
+            _ => None,
+        })
+    }
+}
+
+impl KeyMap for ClipKeys {
+    fn entry(&self, path: &str) -> Option<Entry> {
+        match self {
+            Self::Transformers => transformers(path, "text_model."),
+            Self::TransformersBare => transformers(path, ""),
+            Self::OpenClip => open_clip(path),
+        }
+    }
+}
+
+fn transformers(path: &str, root: &str) -> Option<Entry> {
+    if path.starts_with("layers.") {
+        return Some(Entry::same(format!("{root}encoder.{path}")));
+    }
+    let (ours, theirs, _) = TOP.iter().find(|(ours, ..)| *ours == path)?;
+    // The projection is no part of the text model.
+    let root = if ours.starts_with("text_projection") { "" } else { root };
+    Some(Entry::same(format!("{root}{theirs}")))
+}
+
+fn open_clip(path: &str) -> Option<Entry> {
+    let Some(rest) = path.strip_prefix("layers.") else {
+        let (_, _, key) = TOP.iter().find(|(ours, ..)| *ours == path)?;
+        let layout = if *key == "text_projection" { Layout::Transposed } else { Layout::Same };
+        return Some(Entry::new(*key, layout));
+    };
+    let (index, rest) = rest.split_once('.')?;
+    let (name, kind) = rest.rsplit_once('.')?;
+    let block = format!("transformer.resblocks.{index}");
+    if let Some(part) = IN_PROJ.iter().position(|n| *n == name) {
+        let layout = Layout::Qkv { part, per_head: None, conv: false };
+        return Some(Entry::new(format!("{block}.attn.in_proj_{kind}"), layout));
+    }
+    let (_, key) = LAYER.iter().find(|(ours, _)| *ours == name)?;
+    Some(Entry::same(format!("{block}.{key}.{kind}")))
+}
