@@ -1,0 +1,46 @@
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::Error;
+
+/// A source of standard normal numbers.
+///
+/// Draws are made on the host, so a seed means the same on every device. [`crate::TorchRng`] gives
+/// PyTorch's numbers, [`crate::NativeRng`] our own. A `Vec` of generators draws each item of a batch from
+/// its own, as diffusers does with a list of generators.
+pub trait Noise {
+    /// Standard normal numbers for a tensor of this shape, in its order.
+    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error>;
+}
+
+impl<N: Noise> Noise for Vec<N> {
+    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let batch = shape.first().copied().unwrap_or(0);
+        match self.as_mut_slice() {
+            [only] => only.normal(shape), // diffusers: a list of one is that one
+            each if each.len() == batch => {
+                let item = [&[1], &shape[1..]].concat();
+                let items: Vec<_> = each.iter_mut().map(|rng| rng.normal(&item)).collect::<Result<_, _>>()?;
+                Ok(items.concat())
+            }
+            each => Err(Error::Generators { generators: each.len(), batch }),
+        }
+    }
+}
+
+impl Noise for Box<dyn Noise> {
+    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.as_mut().normal(shape)
+    }
+}
+
+/// A tensor of standard normal numbers (diffusers' `randn_tensor`). Of f16 and bf16: the f32 numbers,
+/// rounded.
+pub fn randn<const D: usize>(
+    noise: &mut dyn Noise,
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Result<Tensor<D>, Error> {
+    let values = noise.normal(&shape)?;
+    Ok(Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype)))
+}
