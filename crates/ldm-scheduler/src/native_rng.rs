@@ -1,5 +1,7 @@
 use std::f64::consts::PI;
 
+use burn::tensor::DType;
+
 use crate::{Error, Noise};
 
 /// Our own generator: xoshiro256++ (Blackman & Vigna 2021), seeded by SplitMix64, and Box-Muller in f64.
@@ -56,7 +58,7 @@ impl NativeRng {
 }
 
 impl Noise for NativeRng {
-    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error> {
+    fn normal(&mut self, shape: &[usize], _: DType) -> Result<Vec<f32>, Error> {
         let size: usize = shape.iter().product();
         Ok((0..size).map(|_| self.standard_normal() as f32).collect())
     }
@@ -68,14 +70,15 @@ mod tests {
 
     #[test]
     fn standard_normal_and_reproducible() {
-        let draw = NativeRng::new(7).normal(&[100_000]).unwrap();
+        let draw = NativeRng::new(7).normal(&[100_000], DType::F32).unwrap();
         let mean = draw.iter().sum::<f32>() / 1e5;
         let variance = draw.iter().map(|v| v * v).sum::<f32>() / 1e5;
         assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
 
         let mut rng = NativeRng::new(7);
-        let pieces = [rng.normal(&[3]).unwrap(), rng.normal(&[2, 5]).unwrap()].concat();
+        let pieces =
+            [rng.normal(&[3], DType::F32).unwrap(), rng.normal(&[2, 5], DType::F32).unwrap()].concat();
         assert_eq!(pieces, draw[..13]);
-        assert_ne!(NativeRng::new(8).normal(&[13]).unwrap(), pieces);
+        assert_ne!(NativeRng::new(8).normal(&[13], DType::F32).unwrap(), pieces);
     }
 }

@@ -8,18 +8,20 @@ use crate::Error;
 /// PyTorch's numbers, [`crate::NativeRng`] our own. A `Vec` of generators draws each item of a batch from
 /// its own, as diffusers does with a list of generators.
 pub trait Noise {
-    /// Standard normal numbers for a tensor of this shape, in its order.
-    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error>;
+    /// Standard normal numbers for a tensor of this shape, in its order; not yet rounded to `dtype`, which
+    /// is passed because PyTorch's order of draws depends on it.
+    fn normal(&mut self, shape: &[usize], dtype: DType) -> Result<Vec<f32>, Error>;
 }
 
 impl<N: Noise> Noise for Vec<N> {
-    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error> {
+    fn normal(&mut self, shape: &[usize], dtype: DType) -> Result<Vec<f32>, Error> {
         let batch = shape.first().copied().unwrap_or(0);
         match self.as_mut_slice() {
-            [only] => only.normal(shape), // diffusers: a list of one is that one
+            [only] => only.normal(shape, dtype), // diffusers: a list of one is that one
             each if each.len() == batch => {
                 let item = [&[1], &shape[1..]].concat();
-                let items: Vec<_> = each.iter_mut().map(|rng| rng.normal(&item)).collect::<Result<_, _>>()?;
+                let items: Vec<_> =
+                    each.iter_mut().map(|rng| rng.normal(&item, dtype)).collect::<Result<_, _>>()?;
                 Ok(items.concat())
             }
             each => Err(Error::Generators { generators: each.len(), batch }),
@@ -28,19 +30,18 @@ impl<N: Noise> Noise for Vec<N> {
 }
 
 impl Noise for Box<dyn Noise> {
-    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        self.as_mut().normal(shape)
+    fn normal(&mut self, shape: &[usize], dtype: DType) -> Result<Vec<f32>, Error> {
+        self.as_mut().normal(shape, dtype)
     }
 }
 
-/// A tensor of standard normal numbers (diffusers' `randn_tensor`). Of f16 and bf16: the f32 numbers,
-/// rounded.
+/// A tensor of standard normal numbers (diffusers' `randn_tensor`), drawn in f32 and rounded to `dtype`.
 pub fn randn<const D: usize>(
     noise: &mut dyn Noise,
     shape: [usize; D],
     device: &Device,
     dtype: DType,
 ) -> Result<Tensor<D>, Error> {
-    let values = noise.normal(&shape)?;
+    let values = noise.normal(&shape, dtype)?;
     Ok(Tensor::from_data(TensorData::new(values, shape).convert_dtype(dtype), (device, dtype)))
 }

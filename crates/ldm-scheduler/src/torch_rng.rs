@@ -1,5 +1,7 @@
 use std::f64::consts::PI;
 
+use burn::tensor::DType;
+
 use crate::{Error, Noise, mt19937::Mt19937};
 
 /// PyTorch's CPU generator: `torch.Generator("cpu").manual_seed(seed)` and what `torch.randn` draws from
@@ -43,12 +45,17 @@ impl TorchRng {
 }
 
 impl Noise for TorchRng {
-    fn normal(&mut self, shape: &[usize]) -> Result<Vec<f32>, Error> {
+    fn normal(&mut self, shape: &[usize], dtype: DType) -> Result<Vec<f32>, Error> {
         let size = shape.iter().product();
         if size < 16 {
             return Ok((0..size).map(|_| self.normal_f64() as f32).collect());
         }
-        let mut values: Vec<f32> = (0..size).map(|_| self.uniform_f32()).collect();
+        // f16 and bf16 are filled block by block; f32 draws first for the whole tensor, so for what is
+        // left over beyond the blocks too.
+        let half = matches!(dtype, DType::F16 | DType::BF16);
+        let drawn = if half { size - size % 16 } else { size };
+        let mut values = vec![0.0; size];
+        values[..drawn].fill_with(|| self.uniform_f32());
         values.chunks_exact_mut(16).for_each(box_muller);
         if size % 16 != 0 {
             // The last 16 are drawn anew, over numbers that are already there.

@@ -23,12 +23,12 @@ fn every_size() {
     let fixture = Fixture::open("randn");
     let mut furthest = 0f32;
     for n in numbers(&fixture, "small") {
-        let drawn = TorchRng::new(n as u64).normal(&[n]).unwrap();
+        let drawn = TorchRng::new(n as u64).normal(&[n], DType::F32).unwrap();
         furthest = furthest.max(assert_drawn(&fixture, &format!("small.{n}"), &drawn));
     }
     let stride = fixture.json("stride").as_u64().unwrap() as usize;
     for n in numbers(&fixture, "large") {
-        let drawn = TorchRng::new(7).normal(&[n]).unwrap();
+        let drawn = TorchRng::new(7).normal(&[n], DType::F32).unwrap();
         let sample: Vec<f32> = drawn.iter().step_by(stride).chain(&drawn[n - 20..]).copied().collect();
         furthest = furthest.max(assert_drawn(&fixture, &format!("large.{n}"), &sample));
     }
@@ -41,8 +41,10 @@ fn draw_after_draw() {
     let seeds: Vec<String> = serde_json::from_value(fixture.json("seeds")).unwrap();
     for seed in seeds {
         let mut rng = TorchRng::new(seed.parse().unwrap());
-        let drawn: Vec<f32> =
-            numbers(&fixture, "sequence").into_iter().flat_map(|n| rng.normal(&[n]).unwrap()).collect();
+        let drawn: Vec<f32> = numbers(&fixture, "sequence")
+            .into_iter()
+            .flat_map(|n| rng.normal(&[n], DType::F32).unwrap())
+            .collect();
         assert_drawn(&fixture, &format!("sequence.{seed}"), &drawn);
     }
 }
@@ -76,13 +78,16 @@ fn half_types_are_rounded() {
 fn one_generator_an_item() {
     let fixture = Fixture::open("randn");
     let mut each = vec![TorchRng::new(1), TorchRng::new(2), TorchRng::new(3)];
-    let drawn = each.normal(&[3, 4, 5]).unwrap();
+    let drawn = each.normal(&[3, 4, 5], DType::F32).unwrap();
     let expected = fixture.tensor::<3>("list", &Device::default()).to_data();
     let pairs = drawn.iter().zip(expected.as_slice::<f32>().unwrap());
     assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) <= 1e-6);
 
-    let error = each.normal(&[2, 4, 5]).unwrap_err();
+    let error = each.normal(&[2, 4, 5], DType::F32).unwrap_err();
     assert!(matches!(error, Error::Generators { generators: 3, batch: 2 }));
     let mut alone = vec![TorchRng::new(1)];
-    assert_eq!(alone.normal(&[2, 20]).unwrap(), TorchRng::new(1).normal(&[2, 20]).unwrap());
+    assert_eq!(
+        alone.normal(&[2, 20], DType::F32).unwrap(),
+        TorchRng::new(1).normal(&[2, 20], DType::F32).unwrap()
+    );
 }
