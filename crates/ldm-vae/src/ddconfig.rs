@@ -82,6 +82,14 @@ fn is_thirty_two(x: &usize) -> bool {
     *x == 32
 }
 
+/// A config that was not validated may ask for more levels than a number has bits.
+fn shift_left(x: usize, levels: usize) -> usize {
+    u32::try_from(levels).ok().and_then(|n| x.checked_shl(n)).unwrap_or(usize::MAX)
+}
+fn shift_right(x: usize, levels: usize) -> usize {
+    u32::try_from(levels).ok().and_then(|n| x.checked_shr(n)).unwrap_or(0)
+}
+
 /// Beyond these a config is a mistake, and products of its numbers would overflow.
 const MAX_LEVELS: usize = 16;
 const MAX_COUNT: usize = 1 << 16;
@@ -94,10 +102,10 @@ impl DdConfig {
 
     /// The downsampling factor f: pixels a latent side.
     pub fn factor(&self) -> usize {
-        1 << self.levels().saturating_sub(1)
+        shift_left(1, self.levels().saturating_sub(1))
     }
 
-    /// The width of level `i`.
+    /// The width of level `i`. Panics where there is no such level.
     pub fn channels(&self, i: usize) -> usize {
         (self.ch as f64 * self.ch_mult[i]).round() as usize
     }
@@ -131,13 +139,13 @@ impl DdConfig {
     }
 
     fn encoder_sizes(&self) -> Vec<usize> {
-        (0..self.levels()).map(|i| self.resolution >> i).collect()
+        (0..self.levels()).map(|i| shift_right(self.resolution, i)).collect()
     }
 
     fn decoder_sizes(&self) -> Vec<usize> {
         let last = self.levels().saturating_sub(1);
-        let smallest = self.resolution >> last;
-        (0..self.levels()).map(|i| smallest << (last - i)).collect()
+        let smallest = shift_right(self.resolution, last);
+        (0..self.levels()).map(|i| shift_left(smallest, last - i)).collect()
     }
 
     fn attention_at(&self, sizes: Vec<usize>) -> Vec<bool> {

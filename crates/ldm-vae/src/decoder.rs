@@ -45,8 +45,8 @@ pub struct Upsample {
 }
 
 impl Decoder {
-    /// Creates the network; `config` must have been [validated](DdConfig::validate).
-    pub fn new(config: &DdConfig, device: &Device) -> Self {
+    /// Creates the network; `config` has been validated.
+    pub(crate) fn new(config: &DdConfig, device: &Device) -> Self {
         let (levels, groups) = (config.levels(), config.norm_num_groups);
         let widest = config.channels(levels - 1);
         let mut c = widest;

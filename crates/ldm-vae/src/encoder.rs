@@ -45,8 +45,8 @@ pub struct Downsample {
 }
 
 impl Encoder {
-    /// Creates the network; `config` must have been [validated](DdConfig::validate).
-    pub fn new(config: &DdConfig, device: &Device) -> Self {
+    /// Creates the network; `config` has been validated.
+    pub(crate) fn new(config: &DdConfig, device: &Device) -> Self {
         let (levels, groups) = (config.levels(), config.norm_num_groups);
         let mut c = config.ch;
         let mut down = Vec::with_capacity(levels);

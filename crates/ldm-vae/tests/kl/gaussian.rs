@@ -40,7 +40,7 @@ fn a_standard_normal_diverges_from_itself_by_nothing() {
     let standard = DiagonalGaussian::new(zeros(), zeros()).unwrap();
     let q = gaussian("other", 1.0, &device);
     let largest = |x: Tensor<1>| x.abs().max().into_scalar::<f32>();
-    assert_eq!(largest(standard.kl()), 0.0);
+    assert!(largest(standard.kl()) < 1e-5);
     assert!(largest(q.kl_from(&q).unwrap()) < 1e-5);
     assert!(q.kl_from(&gaussian("third", 1.0, &device)).unwrap().min().into_scalar::<f32>() > 0.0);
 }

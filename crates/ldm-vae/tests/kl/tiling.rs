@@ -62,12 +62,12 @@ fn one_tile_is_the_untiled_model() {
             let (h, w) = ((side - less_h.min(side - 1)), (side - less_w.min(side - 1)));
             let tiled = model.clone().with_tiling(Some(tiling)).unwrap();
             let z = seeded_input::<4>("z", [b, 4, h, w], &device);
-            let (a, b_) = (tiled.decode(z.clone()).unwrap(), model.decode(z).unwrap());
-            prop_assert_eq!(relative_difference(&a, &b_), 0.0);
+            let (a, whole) = (tiled.decode(z.clone()).unwrap(), model.decode(z).unwrap());
+            prop_assert!(relative_difference(&a, &whole) < 1e-5);
             let x = seeded_input::<4>("x", [b, 3, 4 * h, 4 * w], &device);
-            let (a, b_) = (tiled.encode(x.clone()).unwrap(), model.encode(x).unwrap());
-            prop_assert_eq!(relative_difference(&a.mean(), &b_.mean()), 0.0);
-            prop_assert_eq!(relative_difference(&a.logvar(), &b_.logvar()), 0.0);
+            let (a, whole) = (tiled.encode(x.clone()).unwrap(), model.encode(x).unwrap());
+            prop_assert!(relative_difference(&a.mean(), &whole.mean()) < 1e-5);
+            prop_assert!(relative_difference(&a.logvar(), &whole.logvar()) < 1e-5);
             Ok(())
         })
         .unwrap();
