@@ -44,6 +44,8 @@ pub struct UNet {
     pub conv_out: Conv2d,
     #[module(skip)]
     inputs: Inputs,
+    #[module(skip)]
+    config: UNetConfig,
 }
 
 /// What a forward pass checks its inputs against, and how it embeds numbers.
@@ -108,6 +110,7 @@ impl UNetConfig {
                 context: plan.context(self),
                 timestep_cond: self.time_cond_proj_dim,
             },
+            config: self.clone(),
         })
     }
 }
@@ -147,6 +150,16 @@ impl UNet {
             x = block.forward(x, &time, context, &mut skips);
         }
         Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)).cast(outer))
+    }
+
+    /// The config that the model was made from.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// The device that the parameters are on, or would be made on.
+    pub fn device(&self) -> Device {
+        self.conv_in.weight.lazy_device()
     }
 
     /// What the model embeds as a label.

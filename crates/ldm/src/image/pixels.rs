@@ -1,0 +1,113 @@
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use image::{DynamicImage, RgbImage};
+
+use crate::Error;
+
+/// `[1, 3, h, w]` in [-1, 1] from 8-bit pixels (`2 x / 255 - 1`).
+pub fn to_tensor(picture: &RgbImage, device: &Device) -> Tensor<4> {
+    let (w, h) = (picture.width() as usize, picture.height() as usize);
+    let values = planes(picture.as_raw(), 3, |v| 2.0 * (f32::from(v) / 255.0) - 1.0);
+    Tensor::from_data(TensorData::new(values, [1, 3, h, w]), (device, DType::F32))
+}
+
+/// 8-bit pictures from `[b, 3, h, w]`: clamped to [-1, 1], rounded half to even as diffusers does.
+///
+/// # Errors
+/// [`Error::Backend`] where the tensor can't be read from its device; [`Error::Argument`] unless it has
+/// three channels.
+pub fn from_tensor(pictures: Tensor<4>) -> Result<Vec<RgbImage>, Error> {
+    let [b, c, h, w] = pictures.dims();
+    if c != 3 {
+        return Err(Error::argument("pictures", format!("{c} channels instead of 3")));
+    }
+    let data = pictures.cast(DType::F32).try_into_data().map_err(|e| Error::Backend(format!("{e:?}")))?;
+    let values = data.as_slice::<f32>().map_err(|e| Error::Backend(format!("{e:?}")))?;
+    let area = h * w;
+    let picture = |i: usize| {
+        let planes = &values[i * 3 * area..(i + 1) * 3 * area];
+        let pixel = |x: u32, y: u32| {
+            let at = y as usize * w + x as usize;
+            image::Rgb([0, 1, 2].map(|c| to_u8(planes[c * area + at])))
+        };
+        RgbImage::from_fn(w as u32, h as u32, pixel)
+    };
+    Ok((0..b).map(picture).collect())
+}
+
+fn to_u8(v: f32) -> u8 {
+    // NaN becomes 0 in the cast.
+    ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
+/// Which pixels to paint anew: white is painted, black is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mask {
+    width: u32,
+    height: u32,
+    /// One luma value a pixel.
+    pub(super) luma: Vec<u8>,
+}
+
+impl Mask {
+    /// The luma of a picture, by the weights that Pillow uses.
+    pub fn new(picture: &DynamicImage) -> Self {
+        let rgb = picture.to_rgb8();
+        // ITU-R 601-2 in 16-bit fixed point.
+        let luma = |p: &image::Rgb<u8>| {
+            let [r, g, b] = p.0.map(u32::from);
+            ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
+        };
+        Self { width: rgb.width(), height: rgb.height(), luma: rgb.pixels().map(luma).collect() }
+    }
+
+    pub(super) fn from_luma(luma: Vec<u8>, width: u32, height: u32) -> Self {
+        Self { width, height, luma }
+    }
+
+    /// `(width, height)`.
+    pub fn dimensions(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// `[1, 1, h, w]`: 1 where the luma is at least half, else 0.
+    pub fn to_tensor(&self, device: &Device) -> Tensor<4> {
+        let values = planes(&self.luma, 1, |v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 });
+        let shape = [1, 1, self.height as usize, self.width as usize];
+        Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+    }
+}
+
+/// From interleaved pixels to one plane after another.
+fn planes(pixels: &[u8], channels: usize, value: impl Fn(u8) -> f32) -> Vec<f32> {
+    let plane = |c: usize| pixels.iter().skip(c).step_by(channels);
+    (0..channels).flat_map(plane).map(|v| value(*v)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_survives_the_way_there_and_back() {
+        let picture = RgbImage::from_fn(16, 16, |x, y| {
+            let v = (y * 16 + x) as u8;
+            image::Rgb([v, 255 - v, v ^ 85])
+        });
+        let back = from_tensor(to_tensor(&picture, &Device::default())).unwrap();
+        assert_eq!(back, vec![picture]);
+    }
+
+    #[test]
+    fn values_outside_are_clamped_and_halves_go_to_even() {
+        assert_eq!([to_u8(-3.0), to_u8(7.0), to_u8(f32::NAN)], [0, 255, 0]);
+        // 127.5 lies between 127 and 128.
+        assert_eq!(to_u8(0.0), 128);
+    }
+
+    #[test]
+    fn a_mask_splits_at_half() {
+        let grey = DynamicImage::ImageLuma8(image::GrayImage::from_raw(3, 1, vec![0, 127, 128]).unwrap());
+        let mask = Mask::new(&grey).to_tensor(&Device::default());
+        assert_eq!(mask.to_data().to_vec::<f32>().unwrap(), [0.0, 0.0, 1.0]);
+    }
+}

@@ -1,0 +1,249 @@
+//! Diffusers directories: read, and written so that diffusers reads them back.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::DType;
+use ldm_conditioning::clip::{
+    ClipKeys, ClipText, ClipTextConfig, ClipTextEncoder, ClipTokenizer, HiddenState,
+};
+use ldm_nn::weights::{KeyMap, Loader, WeightFile, save_safetensors};
+use ldm_scheduler::SchedulerConfig;
+use ldm_unet::{UNet, UNetConfig};
+use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, DiffusersAutoencoderKl, Naming, WeightNames};
+use serde_json::{Value, json};
+
+use super::files::{part_folder, part_json, part_weights};
+use super::index::{Family, ModelIndex};
+use super::{LoadOptions, StableDiffusion};
+use crate::Error;
+use crate::pipeline::TextStage;
+
+/// Loads every part that sampling needs.
+pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<StableDiffusion, Error> {
+    let index = ModelIndex::read(directory)?;
+    let family = index.family(directory)?;
+    let scheduler = load_scheduler(directory)?;
+    let text = load_text(directory, family, &index, options)?;
+    let vae = load_vae(directory, options)?;
+    let unet = load_unet(directory, options)?;
+    // diffusers takes 64 latent pixels where the config says nothing.
+    let latent = unet.config().image_size.unwrap_or([64; 2]);
+    let [height, width] = latent.map(|side| (side * vae.factor()) as u32);
+    let device = options.device.clone();
+    let default_size = [width, height];
+    Ok(StableDiffusion { unet, vae, text, scheduler, family, default_size, device, dtype: options.dtype })
+}
+
+/// Loads `directory/unet` alone.
+///
+/// # Errors
+/// [`Error::MissingPart`] where the folder, its config or its weights are missing; [`Error::UNet`] and
+/// [`Error::Weights`] where they make no U-Net.
+pub fn load_unet(directory: &Path, options: &LoadOptions) -> Result<UNet, Error> {
+    let json: Value = part_json(directory, "unet", "config.json")?;
+    let named = |e| Error::config(directory.join("unet/config.json"), e);
+    let config = UNetConfig::from_diffusers(&json).map_err(named)?;
+    let unet = config.init(&options.device).map_err(named)?;
+    let keys = config.diffusers_keys().map_err(named)?;
+    load_part(directory, "unet", unet, &keys, options.dtype, options)
+}
+
+/// Loads `directory/vae` alone; in f32 where it would overflow f16.
+///
+/// # Errors
+/// As [`load_unet`], with [`Error::Vae`].
+pub fn load_vae(directory: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
+    let json: DiffusersAutoencoderKl = part_json(directory, "vae", "config.json")?;
+    let named = |e| Error::config(directory.join("vae/config.json"), e);
+    let config = AutoencoderKlConfig::try_from(&json).map_err(named)?;
+    let vae = config.init(&options.device).map_err(named)?;
+    let file = part_weights(directory, "vae", options.variant.as_deref())?;
+    let naming = Naming::detect(file.tensors().map(|t| t.name.as_str())).unwrap_or(Naming::Diffusers);
+    let names = WeightNames::new(naming, config.ddconfig.ch_mult.len());
+    load_file(&file, "vae", vae, &names, options.vae_dtype(config.force_upcast))
+}
+
+/// Loads `directory/part` (`text_encoder`, `text_encoder_2`) alone.
+///
+/// # Errors
+/// As [`load_unet`], with [`Error::Conditioning`].
+pub fn load_text_encoder(
+    directory: &Path,
+    part: &str,
+    options: &LoadOptions,
+) -> Result<ClipTextEncoder, Error> {
+    let path = part_folder(directory, part)?.join("config.json");
+    if !path.is_file() {
+        let looked_for = format!("there is no file {}", path.display());
+        return Err(Error::MissingPart { directory: directory.into(), part: part.into(), looked_for });
+    }
+    let named = |e| Error::config(&path, e);
+    let config = ClipTextConfig::from_file(&path).map_err(named)?;
+    let encoder = config.init(&options.device).map_err(named)?;
+    let file = part_weights(directory, part, options.variant.as_deref())?;
+    let keys =
+        ClipKeys::detect(file.tensors().map(|t| t.name.as_str()), "").unwrap_or(ClipKeys::Transformers);
+    load_file(&file, part, encoder, &keys, options.dtype)
+}
+
+fn load_text(
+    directory: &Path,
+    family: Family,
+    index: &ModelIndex,
+    options: &LoadOptions,
+) -> Result<TextStage, Error> {
+    let part = |encoder: &str, tokenizer: &str, state| -> Result<ClipText, Error> {
+        let tokenizer = ClipTokenizer::from_dir(part_folder(directory, tokenizer)?)
+            .map_err(|e| Error::Conditioning(e.into()))?;
+        Ok(ClipText::new(tokenizer, load_text_encoder(directory, encoder, options)?, state))
+    };
+    match family {
+        Family::StableDiffusion => Ok(TextStage {
+            first: part("text_encoder", "tokenizer", HiddenState::LAST)?,
+            second: None,
+            zeros_for_no_negative: false,
+        }),
+        Family::StableDiffusionXl => {
+            let state = HiddenState::PENULTIMATE;
+            let second = part("text_encoder_2", "tokenizer_2", state)?;
+            if !index.has("text_encoder") {
+                return Err(Error::Unsupported {
+                    path: directory.join("model_index.json"),
+                    what: "SDXL without its first text encoder (a refiner)".into(),
+                    supported: "SDXL base has two".into(),
+                });
+            }
+            Ok(TextStage {
+                first: part("text_encoder", "tokenizer", state)?,
+                second: Some(second),
+                zeros_for_no_negative: index.flag("force_zeros_for_empty_prompt", true),
+            })
+        }
+    }
+}
+
+fn load_scheduler(directory: &Path) -> Result<SchedulerConfig, Error> {
+    let path = part_folder(directory, "scheduler")?.join("scheduler_config.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    SchedulerConfig::from_json(&text).map_err(|e| Error::config(path, e))
+}
+
+fn load_part<M: Module>(
+    directory: &Path,
+    part: &str,
+    module: M,
+    keys: &dyn KeyMap,
+    dtype: DType,
+    options: &LoadOptions,
+) -> Result<M, Error> {
+    let file = part_weights(directory, part, options.variant.as_deref())?;
+    load_file(&file, part, module, keys, dtype)
+}
+
+/// Loads a module whose weights are a file of their own.
+pub(super) fn load_file<M: Module>(
+    file: &WeightFile,
+    part: &str,
+    module: M,
+    keys: &dyn KeyMap,
+    dtype: DType,
+) -> Result<M, Error> {
+    let (module, report) = Loader::new(keys).dtype(dtype).load(module, file)?;
+    if !report.unknown.is_empty() {
+        tracing::warn!(part, unknown = ?report.unknown, "tensors that nothing asked for");
+    }
+    Ok(module)
+}
+
+/// Writes every part; each file is whole or absent.
+pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> Result<(), Error> {
+    let folder = |part: &str| -> Result<std::path::PathBuf, Error> {
+        let folder = directory.join(part);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        Ok(folder)
+    };
+    let unet = folder("unet")?;
+    let config = model.unet.config();
+    let named = |e| Error::config(directory.join("unet/config.json"), e);
+    write_json(&unet.join("config.json"), &config.to_diffusers().map_err(named)?)?;
+    let keys = config.diffusers_keys().map_err(named)?;
+    save_safetensors(&model.unet, &keys, unet.join("diffusion_pytorch_model.safetensors"), dtype)?;
+
+    let vae = folder("vae")?;
+    let config = model.vae.config().to_diffusers()?;
+    let config = serde_json::to_value(config).map_err(|e| Error::config(vae.join("config.json"), e))?;
+    write_json(&vae.join("config.json"), &config)?;
+    let names = model.vae.weight_names(Naming::Diffusers);
+    save_safetensors(&model.vae, &names, vae.join("diffusion_pytorch_model.safetensors"), dtype)?;
+
+    let texts = [("text_encoder", "tokenizer", Some(&model.text.first))];
+    let second = [("text_encoder_2", "tokenizer_2", model.text.second.as_ref())];
+    for (encoder, tokenizer, text) in texts.into_iter().chain(second) {
+        let Some(text) = text else { continue };
+        let (encoder, tokenizer) = (folder(encoder)?, folder(tokenizer)?);
+        let path = encoder.join("config.json");
+        let config = serde_json::to_value(text.encoder.config()).map_err(|e| Error::config(&path, e))?;
+        write_json(&path, &config)?;
+        let weights = encoder.join("model.safetensors");
+        save_safetensors(&text.encoder, &ClipKeys::Transformers, weights, dtype)?;
+        text.tokenizer.save(&tokenizer).map_err(|e| Error::Conditioning(e.into()))?;
+    }
+    let scheduler = folder("scheduler")?.join("scheduler_config.json");
+    write(&scheduler, &model.scheduler.to_json())?;
+    // Last, since it is what makes the folder a model.
+    write_json(&directory.join("model_index.json"), &index(model)?)
+}
+
+fn index(model: &StableDiffusion) -> Result<Value, Error> {
+    let scheduler = model.scheduler.kind()?.class_name();
+    let mut index = json!({
+        "_diffusers_version": "0.30.0",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", scheduler],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+    });
+    let more = match model.family {
+        Family::StableDiffusion => {
+            let inpaint = model.unet.config().in_channels > model.vae.config().embed_dim;
+            let class = if inpaint { "StableDiffusionInpaintPipeline" } else { "StableDiffusionPipeline" };
+            json!({
+                "_class_name": class,
+                "safety_checker": [null, null],
+                "feature_extractor": [null, null],
+                "image_encoder": [null, null],
+                "requires_safety_checker": false,
+            })
+        }
+        Family::StableDiffusionXl => {
+            let inpaint = model.unet.config().in_channels > model.vae.config().embed_dim;
+            let class =
+                if inpaint { "StableDiffusionXLInpaintPipeline" } else { "StableDiffusionXLPipeline" };
+            json!({
+                "_class_name": class,
+                "tokenizer_2": ["transformers", "CLIPTokenizer"],
+                "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+                "feature_extractor": [null, null],
+                "image_encoder": [null, null],
+                "force_zeros_for_empty_prompt": model.text.zeros_for_no_negative,
+            })
+        }
+    };
+    if let (Some(index), Value::Object(more)) = (index.as_object_mut(), more) {
+        index.extend(more);
+    }
+    Ok(index)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::config(path, e))?;
+    write(path, &(text + "\n"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let beside = path.with_extension("json.part");
+    std::fs::write(&beside, text).map_err(Error::io(&beside))?;
+    std::fs::rename(&beside, path).map_err(Error::io(path))
+}

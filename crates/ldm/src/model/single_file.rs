@@ -1,0 +1,300 @@
+//! Single files with CompVis' names: U-Net, first stage and text encoder under a prefix each.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::DType;
+use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
+use ldm_scheduler::{SamplerKind, SchedulerConfig};
+use ldm_unet::keys::CompVisKeys;
+use ldm_unet::presets::Preset;
+use ldm_unet::{UNet, UNetConfig};
+use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, LatentScaling, Naming, WeightNames};
+
+use super::ema::EmaKeys;
+use super::recognise::Known;
+use super::text_tower::{self, Tower};
+use super::yaml::{CondStage, Described, ModelParams, Target};
+use super::{Family, LoadOptions, StableDiffusion};
+use crate::Error;
+use crate::pipeline::TextStage;
+
+pub(super) const UNET: &str = "model.diffusion_model.";
+const VAE: &str = "first_stage_model.";
+
+/// What a single file holds, told by its YAML or by its keys.
+struct Plan {
+    unet: UNetConfig,
+    vae: AutoencoderKlConfig,
+    scheduler: SchedulerConfig,
+    family: Family,
+    towers: Vec<Tower>,
+    use_ema: bool,
+}
+
+/// Loads every part that sampling needs.
+pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion, Error> {
+    let file = WeightFile::open(path)?;
+    let plan = match &options.config {
+        Some(yaml) => from_yaml(yaml, &file, options)?,
+        None => from_keys(&file, options)?,
+    };
+    let unet = read_unet(&file, &plan.unet, plan.use_ema, options)?;
+    let vae = read_vae(&file, plan.vae, options)?;
+    let mut texts = Vec::new();
+    for tower in &plan.towers {
+        texts.push(tower.load(&file, options)?);
+    }
+    let mut texts = texts.into_iter();
+    let first = texts
+        .next()
+        .ok_or_else(|| Error::NotAModel { path: path.into(), reason: "it holds no text encoder".into() })?;
+    let text = TextStage {
+        first,
+        second: texts.next(),
+        zeros_for_no_negative: plan.family == Family::StableDiffusionXl,
+    };
+    let latent = plan.unet.image_size.unwrap_or([64; 2]);
+    let [height, width] = latent.map(|side| (side * vae.factor()) as u32);
+    Ok(StableDiffusion {
+        unet,
+        vae,
+        text,
+        scheduler: plan.scheduler,
+        family: plan.family,
+        default_size: [width, height],
+        device: options.device.clone(),
+        dtype: options.dtype,
+    })
+}
+
+/// A published model, recognised.
+fn from_keys(file: &WeightFile, options: &LoadOptions) -> Result<Plan, Error> {
+    let known = Known::recognise(file).ok_or_else(|| Error::NotAModel {
+        path: file.path().into(),
+        reason: "its keys are those of no Stable Diffusion 1, 2 or XL; give its YAML config".into(),
+    })?;
+    let (scheduler, prediction) = known.scheduler();
+    let prediction = options.prediction_type.as_deref().unwrap_or(prediction);
+    let unet = match (known, prediction) {
+        (Known::Sd2, "epsilon") => Preset::Sd2Base,
+        _ => known.unet(),
+    };
+    let vae = known.vae().ok_or_else(|| Error::argument("model", format!("{known:?} has no first stage")))?;
+    Ok(Plan {
+        unet: unet.config(),
+        vae: vae.config(),
+        scheduler: SchedulerConfig::from_json(scheduler)?.with("prediction_type", prediction),
+        family: known.family(),
+        towers: text_tower::published(known.family(), file)?,
+        use_ema: options.use_ema.unwrap_or(false),
+    })
+}
+
+/// Whatever the YAML describes.
+fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Plan, Error> {
+    let Described::Diffusion(params) = Described::read(yaml)? else {
+        return Err(Error::config(yaml, "it describes a first stage, not a whole model"));
+    };
+    let prediction = match &options.prediction_type {
+        Some(prediction) => prediction.clone(),
+        None => params.prediction_type(yaml)?.into(),
+    };
+    let (family, towers) = match (&params.cond_stage_config, &params.conditioner_config) {
+        (_, Some(conditioner)) => {
+            (Family::StableDiffusionXl, text_tower::from_conditioner(yaml, conditioner, file)?)
+        }
+        (Some(CondStage::Encoder(target)), None) => {
+            (Family::StableDiffusion, vec![text_tower::from_target(yaml, target, file)?])
+        }
+        (Some(CondStage::Name(name)), None) => {
+            return Err(unsupported(yaml, &format!("cond_stage_config `{name}`")));
+        }
+        (None, None) => return Err(Error::config(yaml, "there is no cond_stage_config")),
+    };
+    // DiffusionEngine's own schedule is Stable Diffusion's; its YAML spells it in a class of its own.
+    let (start, end) = match family {
+        Family::StableDiffusion => (params.linear_start, params.linear_end),
+        Family::StableDiffusionXl => (0.00085, 0.012),
+    };
+    let sampler = if family == Family::StableDiffusionXl { SamplerKind::Euler } else { SamplerKind::Ddim };
+    let scheduler = SchedulerConfig::compvis(&params.beta_schedule, start, end, params.timesteps)
+        .map_err(|e| Error::config(yaml, e))?
+        .with("_class_name", sampler.class_name())
+        .with("timestep_spacing", "leading")
+        .with("prediction_type", prediction);
+    let has_ema = file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
+    Ok(Plan {
+        unet: unet_config(yaml, &params)?,
+        vae: vae_config(yaml, &params.first_stage_config, scale_factor(&params, file)?, family)?,
+        scheduler,
+        family,
+        towers,
+        use_ema: options.use_ema.unwrap_or(params.use_ema && has_ema),
+    })
+}
+
+/// The checkpoint's own buffer where it has one (`scale_by_std`), else the YAML's number.
+fn scale_factor(params: &ModelParams, file: &WeightFile) -> Result<f64, Error> {
+    if !file.contains("scale_factor") {
+        return Ok(params.scale_factor);
+    }
+    let (_, values) = file.read_f32("scale_factor")?;
+    Ok(values.first().map_or(params.scale_factor, |v| f64::from(*v)))
+}
+
+fn unet_config(yaml: &Path, params: &ModelParams) -> Result<UNetConfig, Error> {
+    let target = &params.unet_config;
+    if target.class() != "UNetModel" {
+        return Err(unsupported(yaml, &format!("the U-Net `{}`", target.target)));
+    }
+    UNetConfig::from_compvis(&target.json(yaml)?).map_err(|e| Error::config(yaml, e))
+}
+
+fn vae_config(
+    yaml: &Path,
+    target: &Target,
+    scale_factor: f64,
+    family: Family,
+) -> Result<AutoencoderKlConfig, Error> {
+    if !matches!(target.class(), "AutoencoderKL" | "AutoencoderKLInferenceWrapper") {
+        return Err(unsupported(yaml, &format!("the first stage `{}`", target.target)));
+    }
+    let mut config: AutoencoderKlConfig = serde_json::from_value(target.json(yaml)?)
+        .map_err(|e| Error::config(yaml, format!("{}: {e}", target.target)))?;
+    config.scaling = LatentScaling::factor(scale_factor);
+    config.force_upcast |= family == Family::StableDiffusionXl;
+    Ok(config)
+}
+
+pub(super) fn unsupported(yaml: &Path, what: &str) -> Error {
+    Error::Unsupported {
+        path: yaml.into(),
+        what: what.into(),
+        supported: "UNetModel, AutoencoderKL, FrozenCLIPEmbedder and FrozenOpenCLIPEmbedder are".into(),
+    }
+}
+
+/// Loads the U-Net of a single file that need hold nothing else.
+///
+/// # Errors
+/// Where neither the YAML in `options` nor the keys tell its config; [`Error::Weights`].
+pub fn load_unet_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<UNet, Error> {
+    let file = WeightFile::open(path)?;
+    let (config, use_ema) = match &options.config {
+        None => {
+            let known = Known::recognise(&file).ok_or_else(|| Error::NotAModel {
+                path: path.into(),
+                reason: "its keys are those of no known U-Net; give its YAML config".into(),
+            })?;
+            (known.unet().config(), options.use_ema.unwrap_or(false))
+        }
+        Some(yaml) => match Described::read(yaml)? {
+            Described::FirstStage(_) => {
+                return Err(Error::config(yaml, "it describes a first stage, no U-Net"));
+            }
+            Described::Diffusion(params) => {
+                let has_ema = file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
+                (unet_config(yaml, &params)?, options.use_ema.unwrap_or(params.use_ema && has_ema))
+            }
+        },
+    };
+    read_unet(&file, &config, use_ema, options)
+}
+
+/// Loads the first stage of a single file that need hold nothing else.
+///
+/// # Errors
+/// As [`load_unet_from_checkpoint`].
+pub fn load_vae_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
+    let file = WeightFile::open(path)?;
+    let config = match &options.config {
+        None => {
+            Known::recognise(&file).and_then(Known::vae).map(|preset| preset.config()).ok_or_else(|| {
+                let reason = "its keys are those of no known first stage; give its YAML config".into();
+                Error::NotAModel { path: path.into(), reason }
+            })?
+        }
+        Some(yaml) => match Described::read(yaml)? {
+            Described::FirstStage(target) => vae_config(yaml, &target, 1.0, Family::StableDiffusion)?,
+            Described::Diffusion(params) => {
+                let factor = scale_factor(&params, &file)?;
+                vae_config(yaml, &params.first_stage_config, factor, Family::StableDiffusion)?
+            }
+        },
+    };
+    read_vae(&file, config, options)
+}
+
+fn read_unet(
+    file: &WeightFile,
+    config: &UNetConfig,
+    use_ema: bool,
+    options: &LoadOptions,
+) -> Result<UNet, Error> {
+    let named = |e| Error::config(file.path(), e);
+    let unet = config.init(&options.device).map_err(named)?;
+    let keys = config.compvis_keys().map_err(named)?;
+    if use_ema {
+        return read(file, EmaKeys::<CompVisKeys>::PREFIX, unet, &EmaKeys(keys), options.dtype);
+    }
+    let prefix = prefix(file, &[UNET, "diffusion_model.", ""], "input_blocks.0.0.weight");
+    read(file, prefix, unet, &keys, options.dtype)
+}
+
+fn read_vae(
+    file: &WeightFile,
+    config: AutoencoderKlConfig,
+    options: &LoadOptions,
+) -> Result<AutoencoderKl, Error> {
+    let vae = config.init(&options.device)?;
+    let keys = WeightNames::new(Naming::CompVis, config.ddconfig.ch_mult.len());
+    let prefix = prefix(file, &[VAE, ""], "encoder.conv_in.weight");
+    read(file, prefix, vae, &keys, options.vae_dtype(config.force_upcast))
+}
+
+/// The first prefix under which the file has `probe`; a file may hold one part alone.
+fn prefix(file: &WeightFile, prefixes: &[&'static str], probe: &str) -> &'static str {
+    let found = prefixes.iter().find(|prefix| file.contains(&format!("{prefix}{probe}")));
+    found.or(prefixes.first()).copied().unwrap_or("")
+}
+
+/// Loads what lies under `prefix`.
+pub(super) fn read<M: Module>(
+    file: &WeightFile,
+    prefix: &str,
+    module: M,
+    keys: &dyn KeyMap,
+    dtype: DType,
+) -> Result<M, Error> {
+    let (module, report) = Loader::new(keys).prefix(prefix).dtype(dtype).load(module, file)?;
+    if !report.unknown.is_empty() {
+        tracing::warn!(prefix, unknown = ?report.unknown, "tensors that nothing asked for");
+    }
+    Ok(module)
+}
+
+/// Writes U-Net, first stage and text encoders under their prefixes.
+pub(super) fn save(model: &StableDiffusion, path: &Path, dtype: DType) -> Result<(), Error> {
+    let keys = model.unet.config().compvis_keys().map_err(|e| Error::config(path, e))?;
+    let names = model.vae.weight_names(Naming::CompVis);
+    let mut saver =
+        Saver::new(path).dtype(dtype).add(&model.unet, &keys, UNET)?.add(&model.vae, &names, VAE)?;
+    let texts = [Some(&model.text.first), model.text.second.as_ref()];
+    for (text, prefix) in texts.into_iter().flatten().zip(text_tower::prefixes(model)) {
+        let keys = text_tower::keys(prefix);
+        saver = saver.add(&text.encoder, &keys, prefix)?;
+        if prefix == text_tower::OPEN_CLIP {
+            // Stable Diffusion 2 reads the penultimate layer of a tower whose last layer is there all the
+            // same; ours ends where it is read, so the file gets one more.
+            let layers = &text.encoder.layers;
+            if let Some(last) = layers.last() {
+                let unused =
+                    |path: &str| -> Option<Entry> { keys.entry(&format!("layers.{}.{path}", layers.len())) };
+                saver = saver.add(last, &unused, prefix)?;
+            }
+        }
+    }
+    saver.finish()?;
+    Ok(())
+}

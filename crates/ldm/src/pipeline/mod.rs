@@ -1,0 +1,20 @@
+//! Text to image, image to image and inpainting, and the pieces they are made of.
+//!
+//! The short way is [`StableDiffusion::text_to_image`](crate::StableDiffusion::text_to_image) and its siblings.
+//! The pieces can be taken apart: [`TextStage`] encodes prompts, [`Denoiser`] is the guided U-Net as a function,
+//! [`denoise`] is the loop, and none of them knows the others' rooms.
+
+mod denoise;
+mod denoiser;
+mod guidance;
+mod observer;
+mod prompt;
+mod request;
+mod start;
+
+pub use denoise::{Blend, denoise};
+pub use denoiser::{Denoiser, SizeConditioning};
+pub use guidance::Guidance;
+pub use observer::{Observer, Progress, Silent};
+pub use prompt::{PromptConditioning, TextStage};
+pub use request::{Output, Request, Rng};

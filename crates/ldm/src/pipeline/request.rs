@@ -1,0 +1,297 @@
+use burn::tensor::Tensor;
+use image::{DynamicImage, RgbImage};
+use ldm_scheduler::{NativeRng, Noise, SamplerKind, SamplerOptions, Scheduler, TorchRng};
+
+use super::start::{Start, Task};
+use super::{Denoiser, Guidance, Observer, Silent, SizeConditioning, denoise};
+use crate::image::{Mask, from_tensor};
+use crate::{Error, Family, StableDiffusion};
+
+/// The largest side of a picture that can be asked for.
+const LARGEST_SIDE: u32 = 16_384;
+
+/// Where noise comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rng {
+    /// PyTorch's CPU generator: one seed gives one picture here and in diffusers.
+    #[default]
+    Torch,
+    /// Our own generator.
+    Native,
+}
+
+impl Rng {
+    fn seeded(self, seed: u64) -> Box<dyn Noise> {
+        match self {
+            Self::Torch => Box::new(TorchRng::new(seed)),
+            Self::Native => Box::new(NativeRng::new(seed)),
+        }
+    }
+}
+
+/// A picture to be drawn: built by setting what differs from the defaults, then [`run`](Self::run).
+///
+/// ```no_run
+/// # fn main() -> Result<(), ldm::Error> {
+/// let model = ldm::StableDiffusion::load("model", &ldm::LoadOptions::default())?;
+/// let output = model.text_to_image("a lighthouse in a storm").negative_prompt("people").steps(30).seed(7).run()?;
+/// output.images[0].save("lighthouse.png").ok();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Request<'a> {
+    model: &'a StableDiffusion,
+    task: Task,
+    prompts: Vec<String>,
+    negative: Option<Vec<String>>,
+    steps: usize,
+    guidance: Guidance,
+    sampler: Option<SamplerKind>,
+    eta: f64,
+    strength: f64,
+    seeds: Vec<u64>,
+    rng: Rng,
+    count: usize,
+    size: Option<[u32; 2]>,
+    size_conditioning: Option<SizeConditioning>,
+    latents: Option<Tensor<4>>,
+}
+
+/// What a run gives.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// One picture an item: the first prompt's `count` pictures, then the second's.
+    pub images: Vec<RgbImage>,
+    /// The latents that were decoded, `[b, z, h / f, w / f]`.
+    pub latents: Tensor<4>,
+}
+
+impl StableDiffusion {
+    /// Draws a picture of `prompt`.
+    pub fn text_to_image(&self, prompt: impl Into<String>) -> Request<'_> {
+        Request::new(self, Task::Text, prompt.into(), 1.0)
+    }
+
+    /// Redraws `image` as `prompt` says; [`strength`](Request::strength) (0.8) tells how far to go from it.
+    pub fn image_to_image(&self, prompt: impl Into<String>, image: &DynamicImage) -> Request<'_> {
+        Request::new(self, Task::Image(image.to_rgb8()), prompt.into(), 0.8)
+    }
+
+    /// Paints what is white in `mask` anew. A model with 9 input channels sees mask and masked picture; any
+    /// other has the rest of the picture put back at every step.
+    pub fn inpaint(
+        &self,
+        prompt: impl Into<String>,
+        image: &DynamicImage,
+        mask: &DynamicImage,
+    ) -> Request<'_> {
+        Request::new(self, Task::Inpaint(image.to_rgb8(), Mask::new(mask)), prompt.into(), 1.0)
+    }
+}
+
+impl<'a> Request<'a> {
+    fn new(model: &'a StableDiffusion, task: Task, prompt: String, strength: f64) -> Self {
+        let scale = if model.family == Family::StableDiffusionXl { 5.0 } else { 7.5 };
+        Self {
+            model,
+            task,
+            prompts: vec![prompt],
+            negative: None,
+            steps: 50,
+            guidance: Guidance::new(scale),
+            sampler: None,
+            eta: 0.0,
+            strength,
+            seeds: vec![0],
+            rng: Rng::Torch,
+            count: 1,
+            size: None,
+            size_conditioning: None,
+            latents: None,
+        }
+    }
+
+    /// Several prompts at once instead of the one.
+    pub fn prompts(mut self, prompts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.prompts = prompts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What the picture should not show.
+    pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.negative = Some(vec![prompt.into()]);
+        self
+    }
+
+    /// A negative prompt for each prompt.
+    pub fn negative_prompts(mut self, prompts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.negative = Some(prompts.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Denoising steps (50).
+    pub fn steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// Guidance scale (7.5, SDXL 5); at 1 or below there is no guidance.
+    pub fn guidance(mut self, scale: f64) -> Self {
+        self.guidance.scale = scale;
+        self
+    }
+
+    /// How much of the guided prediction's deviation is set back to the unguided one's (0).
+    pub fn guidance_rescale(mut self, rescale: f64) -> Self {
+        self.guidance.rescale = rescale;
+        self
+    }
+
+    /// Another sampler than the model's own, built from the model's scheduler config.
+    pub fn sampler(mut self, kind: SamplerKind) -> Self {
+        self.sampler = Some(kind);
+        self
+    }
+
+    /// DDIM's eta (0).
+    pub fn eta(mut self, eta: f64) -> Self {
+        self.eta = eta;
+        self
+    }
+
+    /// How far from the given picture to go, above 0 and up to 1.
+    pub fn strength(mut self, strength: f64) -> Self {
+        self.strength = strength;
+        self
+    }
+
+    /// One seed for the whole batch (0).
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seeds = vec![seed];
+        self
+    }
+
+    /// A seed for each picture of the batch: each is drawn as if it were alone.
+    pub fn seeds(mut self, seeds: impl Into<Vec<u64>>) -> Self {
+        self.seeds = seeds.into();
+        self
+    }
+
+    /// Where noise comes from.
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = rng;
+        self
+    }
+
+    /// Pictures a prompt (1).
+    pub fn count(mut self, count: usize) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// Width and height in pixels; by default the model's own, or the given picture's.
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = Some([width, height]);
+        self
+    }
+
+    /// What SDXL is told about sizes, by default a picture that was neither resized nor cropped.
+    pub fn size_conditioning(mut self, size: SizeConditioning) -> Self {
+        self.size_conditioning = Some(size);
+        self
+    }
+
+    /// Starts from these latents, standard normal `[b, z, h / f, w / f]`, instead of drawing them.
+    pub fn latents(mut self, latents: Tensor<4>) -> Self {
+        self.latents = Some(latents);
+        self
+    }
+
+    /// Draws the pictures.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names an argument that makes no sense; those of the model's parts.
+    pub fn run(&self) -> Result<Output, Error> {
+        self.run_observed(&mut Silent)
+    }
+
+    /// As [`run`](Self::run), showing every step to `observer`, which may cancel.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`Error::Cancelled`].
+    pub fn run_observed(&self, observer: &mut dyn Observer) -> Result<Output, Error> {
+        let model = self.model;
+        let size = self.checked_size()?;
+        let batch = self.checked_batch()?;
+        // A model distilled with guidance as an input takes one call at any scale.
+        let guided = self.guidance.is_active() && model.unet.config().time_cond_proj_dim.is_none();
+        let prompts = model.text.encode_guided(&self.prompts, self.negative.as_deref(), guided)?;
+        let prompts = prompts.repeat(self.count);
+
+        let config = &model.scheduler;
+        let scheduler = match self.sampler {
+            Some(kind) => Scheduler::from_config(kind, config)?,
+            None => Scheduler::from_model(config)?,
+        };
+        let options = SamplerOptions::steps(self.steps).strength(self.strength).eta(self.eta);
+        let sampler = scheduler.sampler(options)?;
+
+        let mut noise: Vec<_> = self.seeds.iter().map(|seed| self.rng.seeded(*seed)).collect();
+        let request = Start { model, size, batch, strength: self.strength, latents: self.latents.clone() };
+        let start = request.of(&self.task, &sampler, &mut noise)?;
+
+        let [width, height] = size;
+        let size = self.size_conditioning.unwrap_or_else(|| SizeConditioning::of(height, width));
+        let size = (model.family == Family::StableDiffusionXl).then_some(size);
+        let denoiser = Denoiser::new(&model.unet, prompts, self.guidance, size).with_extra(start.extra);
+        let predict = |x, t| denoiser.predict(x, f64::from(t));
+        let latents = denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer, predict)?;
+        let images = from_tensor(model.decode(latents.clone())?)?;
+        Ok(Output { images, latents })
+    }
+
+    /// Width and height, which must be multiples of the first stage's factor.
+    fn checked_size(&self) -> Result<[u32; 2], Error> {
+        let factor = self.model.vae.factor() as u32;
+        let [width, height] = match (self.size, &self.task) {
+            (Some(size), _) => size,
+            (None, Task::Text) => match &self.latents {
+                Some(latents) => {
+                    let [_, _, h, w] = latents.dims();
+                    [w as u32 * factor, h as u32 * factor]
+                }
+                None => self.model.default_size,
+            },
+            // A given picture is cut down to the next size that the model can have.
+            (None, Task::Image(picture)) => {
+                [picture.width(), picture.height()].map(|side| side / factor * factor)
+            }
+            (None, Task::Inpaint(..)) => self.model.default_size,
+        };
+        for (name, side) in [("width", width), ("height", height)] {
+            if side == 0 || !side.is_multiple_of(factor) || side > LARGEST_SIDE {
+                let reason = format!("{side} is no multiple of {factor} between {factor} and {LARGEST_SIDE}");
+                return Err(Error::argument(name, reason));
+            }
+        }
+        Ok([width, height])
+    }
+
+    /// Pictures in all.
+    fn checked_batch(&self) -> Result<usize, Error> {
+        let batch = self.prompts.len() * self.count;
+        if batch == 0 {
+            let reason = format!("{} prompts with {} pictures each", self.prompts.len(), self.count);
+            return Err(Error::argument("count", reason));
+        }
+        if self.seeds.len() != 1 && self.seeds.len() != batch {
+            let reason = format!("{} for {batch} pictures: give one, or one each", self.seeds.len());
+            return Err(Error::argument("seeds", reason));
+        }
+        if !self.guidance.scale.is_finite() {
+            return Err(Error::argument("guidance", format!("{} is no number", self.guidance.scale)));
+        }
+        Ok(batch)
+    }
+}
