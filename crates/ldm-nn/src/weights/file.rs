@@ -127,7 +127,7 @@ impl WeightFile {
             return Err(self.problem(TensorProblem::NotFinite { key: key.into(), count }));
         }
         let elements = elements.into_floats(dtype).ok_or_else(|| self.not_usable(key))?;
-        if !matches!(dtype, DType::F64 | DType::F32 | DType::BF16) && elements.count_not_finite() > 0 {
+        if elements.count_not_finite() > 0 {
             return Err(self.problem(TensorProblem::Overflow { key: key.into(), dtype }));
         }
         Ok(elements.into_data(param))
