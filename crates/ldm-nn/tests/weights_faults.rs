@@ -142,6 +142,8 @@ fn views_stay_in_their_storage() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// One wrong bit: no panic; and where there are checksums, an error or the right values.
     #[test]
     fn a_flipped_bit(kind in 0usize..4, place in 0f64..1.0, bit in 0u8..8) {

@@ -122,13 +122,14 @@ impl WeightFile {
         dtype: DType,
     ) -> Result<TensorData, WeightError> {
         let elements = self.elements(key, layout, param)?;
-        let count = elements.count_not_finite();
-        if count > 0 {
-            return Err(self.problem(TensorProblem::NotFinite { key: key.into(), count }));
-        }
         let elements = elements.into_floats(dtype).ok_or_else(|| self.not_usable(key))?;
         if elements.count_not_finite() > 0 {
-            return Err(self.problem(TensorProblem::Overflow { key: key.into(), dtype }));
+            // Where the file's own values are finite, they are too large for `dtype`.
+            let key = key.to_owned();
+            return Err(self.problem(match self.elements(&key, layout, param)?.count_not_finite() {
+                0 => TensorProblem::Overflow { key, dtype },
+                count => TensorProblem::NotFinite { key, count },
+            }));
         }
         Ok(elements.into_data(param))
     }

@@ -635,3 +635,96 @@ fn element_type(class: &str) -> ElementType {
         other => ElementType::Other(other.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn root(pickle: &[u8]) -> Result<String> {
+        Pickle::read(pickle).map(|pickle| format!("{:?}", pickle.get(pickle.root)))
+    }
+
+    #[test]
+    fn numbers_of_every_kind() {
+        for (pickle, expected) in [
+            (&b"J\xfe\xff\xff\xff."[..], -2),
+            (b"K\xff.", 255),
+            (b"M\x00\x01.", 256),
+            (b"\x8a\x00.", 0),
+            (b"\x8a\x02\x00\xff.", -256),
+            (b"\x8b\x03\x00\x00\x00\xff\xff\x00.", 65535),
+            (b"I-7\n.", -7),
+            (b"L9L\n.", 9),
+        ] {
+            assert_eq!(root(pickle).unwrap(), format!("Int({expected})"));
+        }
+        assert_eq!(root(b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.").unwrap(), "Other");
+    }
+
+    #[test]
+    fn lengths_are_not_believed() {
+        for pickle in [
+            &b"X\xff\xff\xff\xffabc."[..],
+            b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc.",
+            b"\x8b\xff\xff\xff\x7f\x00.",
+            b"\x8e\x00\x00\x00\x00\x00\x01\x00\x00abc.",
+            b"cos\nsystem",
+            b"(",
+            b"",
+        ] {
+            assert!(root(pickle).unwrap_err().ends_with("it ends too early"));
+        }
+    }
+
+    #[test]
+    fn depth_costs_nothing() {
+        let mut pickle = vec![b')'];
+        pickle.resize(2_000_000, 0x85);
+        pickle.push(b'.');
+        assert!(root(&pickle).unwrap().starts_with("Tuple"));
+    }
+
+    #[test]
+    fn what_doubles_is_shared_or_refused() {
+        // Lists of twice the list before, 1,000 times: "a billion laughs" is a few thousand indices here.
+        let doubling = [&b"]"[..], &b"2\x86".repeat(1000), b"."].concat();
+        assert!(root(&doubling).is_ok());
+        // A dictionary of 10,000 items copied 1,000 times.
+        let items = [&b"("[..], &b"NN\x86".repeat(10_000), b"lq\x00"].concat();
+        let copies = b"ccollections\nOrderedDict\nh\x00\x85R".repeat(1000);
+        assert!(root(&[&items, &copies[..], b"."].concat()).unwrap_err().contains("8388608 items"));
+        // More values than a checkpoint can need.
+        let mut many = vec![b'N'; MAX_VALUES];
+        many.push(b'.');
+        assert!(root(&many).unwrap_err().contains("8388608 values"));
+    }
+
+    #[test]
+    fn a_call_is_a_name() {
+        for call in
+            [&b"cos\nsystem\n(X\x02\0\0\0lstR."[..], b"(X\x02\0\0\0lsios\nsystem\n.", b"(cos\nsystem\nNo."]
+        {
+            let pickle = Pickle::read(call).unwrap();
+            let Value::Opaque(function) = pickle.get(pickle.root) else { panic!("{call:?}") };
+            assert_eq!(pickle.name(*function), "os.system");
+        }
+        // What an opaque object is asked to do is dropped; a tensor of it is as opaque.
+        let tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\n)RK\0))\x89NtR.";
+        let pickle = Pickle::read(tensor).unwrap();
+        assert!(matches!(pickle.get(pickle.root), Value::Opaque(f) if pickle.name(*f) == "os.system"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Instructions in any order: an error or a value, never a panic.
+        #[test]
+        fn any_program(ops in prop::collection::vec(prop::sample::select(
+            &b"(.012NKJIGXUC]})ltdaesupqrghjcRbiooQ\x81\x85\x86\x87\x8a\x8c\x90\x91\x92\x93\x94\x95\0\x01\n"[..]
+        ), 0..200)) {
+            let _ = root(&[b"]}))NN".as_slice(), &ops, b"."].concat());
+        }
+    }
+}
