@@ -6,6 +6,8 @@ use ldm_test_support::Fixture;
 use ldm_vae::{AutoencoderKlConfig, DiffusersAutoencoderKl, KL_PRESETS, KlPreset, VaeError};
 use serde_json::{Value, json};
 
+type Change = fn(&mut AutoencoderKlConfig);
+
 /// A config as a file of either world holds it.
 fn read(config: &Value) -> AutoencoderKlConfig {
     if config.get("ddconfig").is_some() {
@@ -83,7 +85,7 @@ fn a_diffusers_config_that_cannot_be_built_names_its_key() {
 #[test]
 fn a_compvis_config_that_cannot_be_built_names_its_key() {
     let preset = KlPreset::find("kl-f8").unwrap().config();
-    let cases: [(fn(&mut AutoencoderKlConfig), &str); 10] = [
+    let cases: [(Change, &str); 10] = [
         (|c| c.ddconfig.double_z = false, "double_z"),
         (|c| c.embed_dim = 0, "embed_dim"),
         (|c| c.ddconfig.ch = 100, "norm_num_groups"),
@@ -122,7 +124,7 @@ fn what_diffusers_cannot_express_is_named() {
     assert_eq!(theirs.up_block_types[0], "AttnUpDecoderBlock2D");
     assert_eq!(theirs.block_out_channels, [128, 128, 256, 256, 512]);
     assert_eq!(theirs.down_block_types[..4], ["DownEncoderBlock2D"; 4]);
-    let cases: [(fn(&mut AutoencoderKlConfig), &str); 4] = [
+    let cases: [(Change, &str); 4] = [
         (|c| c.embed_dim = 8, "embed_dim"),
         (|c| c.ddconfig.ch_mult[0] = 2.0, "ch_mult"),
         (|c| c.ddconfig.resamp_with_conv = false, "resamp_with_conv"),
