@@ -267,6 +267,46 @@ def run_timestep():
     })
 
 
+# The published config.json files, less what is a default of the class.
+PUBLISHED = {
+    "defaults": (UNet2DConditionModel, {}),
+    "defaults_unconditional": (UNet2DModel, {}),
+    "sd1": (UNet2DConditionModel, dict(cross_attention_dim=768, sample_size=64)),
+    "sd1_inpaint": (UNet2DConditionModel, dict(cross_attention_dim=768, sample_size=64, in_channels=9)),
+    "sd2": (UNet2DConditionModel, dict(
+        cross_attention_dim=1024, sample_size=96, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True,
+        upcast_attention=True, num_class_embeds=None)),
+    "sdxl": (UNet2DConditionModel, dict(
+        cross_attention_dim=2048, sample_size=128, attention_head_dim=[5, 10, 20], use_linear_projection=True,
+        block_out_channels=[320, 640, 1280], transformer_layers_per_block=[1, 2, 10],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)),
+}
+
+
+def run_published():
+    """Names and shapes of whole published models; no weight is made."""
+    described = {}
+    for name, (cls, config) in PUBLISHED.items():
+        with torch.device("meta"):
+            model = cls(**config)
+        shapes = {k: list(v.shape) for k, v in model.state_dict().items()}
+        written = dict(config, _class_name=cls.__name__)
+        count = sum(math.prod(shape) for shape in shapes.values())
+        described[name] = dict(config=written, parameters=count, shapes=fingerprint(shapes))
+    save_fixture("unet_published", {"none": torch.zeros(1)}, **described)
+
+
+def fingerprint(shapes):
+    """FNV-1a over the sorted names and shapes: `name:1,2,3;`."""
+    h = 0xCBF29CE484222325
+    for name in sorted(shapes):
+        for byte in f"{name}:{','.join(map(str, shapes[name]))};".encode():
+            h = ((h ^ byte) * 0x100000001B3) % 2**64
+    return f"{h:016x}"
+
+
 if __name__ == "__main__":
     only = sys.argv[1:]
     wanted = lambda name: not only or any(part in name for part in only)
@@ -279,5 +319,7 @@ if __name__ == "__main__":
     for name, case in COMPVIS.items():
         if wanted(f"compvis_{name}"):
             run_compvis(name, case)
+    if wanted("published"):
+        run_published()
     if wanted("timestep"):
         run_timestep()

@@ -58,6 +58,9 @@ pub struct Downsample {
     pub conv: Option<Conv2d>,
     /// Pools between its first norm and convolution.
     pub resnet: Option<ResnetBlock>,
+    /// The convolution pads all round, so that an odd side is rounded up; otherwise it is rounded down.
+    #[module(skip)]
+    rounds_up: bool,
 }
 
 /// A higher resolution by nearest neighbours: followed by a convolution, or inside a residual block.
@@ -195,6 +198,7 @@ impl Builder<'_> {
         Downsample {
             conv: by_conv.then(|| conv.init(self.device)),
             resnet: level.resblock_updown.then(|| self.resnet(c, c, 1.0)),
+            rounds_up: by_conv && self.config.downsample_padding > 0,
         }
     }
 
@@ -284,7 +288,12 @@ impl SpatialAttention {
 }
 
 impl Downsample {
-    /// `[b, c, h, w] -> [b, c, h', w']`, an odd side rounded up by the convolution and down by the pooling.
+    /// What is left of a side.
+    pub fn size(&self, side: usize) -> usize {
+        if self.rounds_up { side.div_ceil(2) } else { side / 2 }
+    }
+
+    /// `[b, c, h, w] -> [b, c, size(h), size(w)]`.
     pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
         let pool = |x| avg_pool2d(x, AvgPoolOptions::new([2, 2]));
         match (&self.conv, &self.resnet) {

@@ -98,9 +98,11 @@ pub enum Middle {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Height and width of the latent that the model was trained for; others work too.
+    /// Height and width of the latent that the model was trained for; others work too. (`image_size` of a
+    /// YAML file's `unet_config` is read over: Stable Diffusion's says 32, "unused". The model's own
+    /// `image_size`, a level higher, is the one that counts.)
     #[serde(default, with = "side_or_sides", skip_serializing_if = "Option::is_none")]
-    pub image_size: Option<[usize; 2]>,
+    pub sample_size: Option<[usize; 2]>,
     /// Channels of the latent (plus those of concatenated conditions).
     pub in_channels: usize,
     /// Channels at the finest level.
@@ -220,7 +222,7 @@ impl UNetConfig {
     /// Everything that has a default has it: no attention on the levels, one head.
     pub fn new(in_channels: usize, model_channels: usize, out_channels: usize) -> Self {
         Self {
-            image_size: None,
+            sample_size: None,
             in_channels,
             model_channels,
             out_channels,
@@ -284,7 +286,8 @@ impl UNetConfig {
 }
 
 /// Keys of the YAML files that change how the reference computes, not what.
-const NO_EFFECT: [&str; 8] = [
+const NO_EFFECT: [&str; 9] = [
+    "image_size",
     "use_checkpoint",
     "use_fp16",
     "use_bf16",

@@ -89,6 +89,16 @@ pub enum UNetError {
         /// The size that was given.
         got: usize,
     },
+    /// A latent of which nothing is left at the coarsest level.
+    #[error("`x`: {axis} is {side}, too small for {levels} levels")]
+    TooSmall {
+        /// The height or the width.
+        axis: &'static str,
+        /// Its size.
+        side: usize,
+        /// The number of levels.
+        levels: usize,
+    },
     /// A class label outside the table.
     #[error("class label {label} of item {item} is outside 0..{classes}")]
     ClassOutOfRange {

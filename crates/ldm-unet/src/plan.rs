@@ -159,7 +159,9 @@ fn levels(config: &UNetConfig) -> Result<Vec<Level>, ConfigError> {
 fn channels(config: &UNetConfig, level: usize) -> Result<usize, ConfigError> {
     let exact = config.channel_mult[level] * config.model_channels as f64;
     let channels = exact.round();
-    if channels < 1.0 || (exact - channels).abs() > 1e-6 {
+    // Written so that NaN is refused too.
+    let whole = channels >= 1.0 && (exact - channels).abs() <= 1e-6;
+    if !whole {
         return Err(unsupported("channel_mult", config.channel_mult[level], ": not a number of channels"));
     }
     let (size, divisor) = (channels as usize, config.norm_num_groups);

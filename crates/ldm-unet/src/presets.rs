@@ -84,7 +84,7 @@ impl Preset {
     pub fn config(self) -> UNetConfig {
         let row = TABLE.iter().find(|row| row.preset == self).unwrap_or(&SD1);
         let mut config = UNetConfig::new(row.in_channels, 320, 4);
-        config.image_size = Some([row.size; 2]);
+        config.sample_size = Some([row.size; 2]);
         config.channel_mult = row.channel_mult.to_vec();
         config.attention_resolutions = row.attention_resolutions.to_vec();
         config.use_spatial_transformer = true;

@@ -241,8 +241,8 @@ impl UNet {
         let [b, channels, h, w] = x.dims();
         size("x", "the number of channels", inputs.channels, channels)?;
         for (axis, side) in [("the height", h), ("the width", w)] {
-            if side == 0 {
-                return Err(UNetError::Shape { input: "x", axis, expected: 1, got: 0 });
+            if self.coarsest_side(side) == 0 {
+                return Err(UNetError::TooSmall { axis, side, levels: self.down_blocks.len() });
             }
         }
         if timesteps.dims()[0] != 1 {
@@ -265,6 +265,12 @@ impl UNet {
         }
         self.check_labels(b, given)?;
         self.check_added(b, given)
+    }
+
+    /// What is left of a side at the coarsest level.
+    fn coarsest_side(&self, side: usize) -> usize {
+        let downsamples = self.down_blocks.iter().filter_map(|block| block.downsample.as_ref());
+        downsamples.fold(side, |side, downsample| downsample.size(side))
     }
 
     fn check_labels(&self, b: usize, given: &Conditioning) -> Result<(), UNetError> {

@@ -111,7 +111,7 @@ fn shared(keys: &mut Keys, channels: usize, block_channels: Value) -> Result<UNe
     let mut config = UNetConfig::new(in_channels, first, keys.take("out_channels", json!(channels))?);
     config.channel_mult = blocks.iter().map(|c| *c as f64 / first as f64).collect();
     config.num_res_blocks = keys.take("layers_per_block", json!(2))?;
-    config.image_size = match keys.take::<Option<PerLevel<usize>>>("sample_size", Value::Null)? {
+    config.sample_size = match keys.take::<Option<PerLevel<usize>>>("sample_size", Value::Null)? {
         None => None,
         Some(PerLevel::All(side)) => Some([side, side]),
         Some(PerLevel::Each(sides)) => Some(

@@ -61,7 +61,7 @@ impl Writer<'_> {
         }
         let types = levels.iter().map(|level| self.block_types(level)).collect::<Result<Vec<_>, _>>()?;
         let blocks: Vec<_> = levels.iter().map(|level| level.res_blocks).collect();
-        let size = match config.image_size {
+        let size = match config.sample_size {
             Some([h, w]) if h == w => json!(h),
             other => json!(other),
         };
@@ -231,14 +231,14 @@ impl Writer<'_> {
         let Some((channels, heads)) = all.first() else {
             return Ok(json!(8));
         };
+        if self.config.num_head_channels.is_none() && all.iter().all(|(_, heads)| *heads == 1) {
+            return Ok(Value::Null);
+        }
         let width = channels / heads;
         if all.iter().all(|(channels, heads)| channels / heads == width) {
             return Ok(json!(width));
         }
-        match all.iter().all(|(_, heads)| *heads == 1) {
-            true => Ok(Value::Null),
-            false => Err(self.lacks("num_heads", "heads whose width differs between levels")),
-        }
+        Err(self.lacks("num_heads", "heads whose width differs between levels"))
     }
 }
 

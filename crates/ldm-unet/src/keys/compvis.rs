@@ -64,6 +64,9 @@ impl UNetConfig {
         if self.middle != Middle::Attention {
             return Err(lacks("middle", format!("{:?}", self.middle)));
         }
+        if !self.middle_attention_norm && !self.use_spatial_transformer {
+            return Err(lacks("middle_attention_norm", "false".into()));
+        }
         if let Some(width) = self.time_cond_proj_dim {
             return Err(lacks("time_cond_proj_dim", width.to_string()));
         }
