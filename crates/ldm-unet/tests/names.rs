@@ -98,6 +98,14 @@ fn saved_under_either_names_and_loaded_again_is_the_same() {
         let again = saved_and_loaded(&model, &case.config, &keys, &case.device);
         assert_eq!(values(&again), values(&model), "{} by the names of diffusers", case.name);
         by_diffusers += 1;
+
+        // Under the config that is written beside it, the file gives the reference's sample again.
+        if let Ok(json) = case.config.to_diffusers() {
+            let config = UNetConfig::from_diffusers(&json).expect("a valid config");
+            let keys = config.diffusers_keys().expect("a valid config");
+            let again = saved_and_loaded(&model, &config, &keys, &case.device);
+            assert_close(&case.name, &case.run(&again, DType::F32), &case.expected(), 1e-4);
+        }
     }
     // no_attention, no_middle, lcm and the unconditional "resnet" and "classes" are not CompVis'.
     assert_eq!((by_compvis, by_diffusers), (31, 36));

@@ -221,4 +221,3 @@ fn pipeline(vocabulary: Vocabulary, unk: String) -> tokenizers::Result<Tokenizer
     tokenizer.with_decoder(Some(ByteLevel::default()));
     Ok(tokenizer)
 }
-

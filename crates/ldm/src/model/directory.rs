@@ -28,7 +28,7 @@ pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<StableDiff
     let vae = load_vae(directory, options)?;
     let unet = load_unet(directory, options)?;
     // diffusers takes 64 latent pixels where the config says nothing.
-    let latent = unet.config().image_size.unwrap_or([64; 2]);
+    let latent = unet.config().sample_size.unwrap_or([64; 2]);
     let [height, width] = latent.map(|side| (side * vae.factor()) as u32);
     let device = options.device.clone();
     let default_size = [width, height];

@@ -54,7 +54,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
         second: texts.next(),
         zeros_for_no_negative: plan.family == Family::StableDiffusionXl,
     };
-    let latent = plan.unet.image_size.unwrap_or([64; 2]);
+    let latent = plan.unet.sample_size.unwrap_or([64; 2]);
     let [height, width] = latent.map(|side| (side * vae.factor()) as u32);
     Ok(StableDiffusion {
         unet,
@@ -148,7 +148,10 @@ fn unet_config(yaml: &Path, params: &ModelParams) -> Result<UNetConfig, Error> {
     if target.class() != "UNetModel" {
         return Err(unsupported(yaml, &format!("the U-Net `{}`", target.target)));
     }
-    UNetConfig::from_compvis(&target.json(yaml)?).map_err(|e| Error::config(yaml, e))
+    let config = UNetConfig::from_compvis(&target.json(yaml)?).map_err(|e| Error::config(yaml, e))?;
+    // Stability's YAML, the one with a conditioner, doesn't say its 1024 pixels.
+    let of_xl = params.conditioner_config.as_ref().map(|_| 128);
+    Ok(UNetConfig { sample_size: params.image_size.or(of_xl).map(|side| [side; 2]), ..config })
 }
 
 fn vae_config(

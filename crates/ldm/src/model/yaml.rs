@@ -48,6 +48,8 @@ pub(super) struct ModelParams {
     pub scale_factor: f64,
     #[serde(default = "defaults::use_ema")]
     pub use_ema: bool,
+    /// Side of the latent. (The U-Net's own `image_size` is Stable Diffusion's "32 # unused".)
+    pub image_size: Option<usize>,
     /// The U-Net; Stability calls it `network_config`.
     #[serde(alias = "network_config")]
     pub unet_config: Target,
