@@ -1,4 +1,5 @@
 //! Weight files that are not what they should be: an error that says so, never a panic.
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use std::fs;
 use std::path::{Path, PathBuf};

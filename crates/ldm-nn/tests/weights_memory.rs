@@ -1,4 +1,5 @@
 //! Memory while loading peaks below 1.3 times the weights. Alone in its file: the peak is the process's.
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
 #![cfg(target_os = "linux")]
 
 use std::io::Write;

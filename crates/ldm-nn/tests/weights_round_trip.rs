@@ -1,4 +1,5 @@
 //! What is saved is what is loaded, in every layout; and what a file lacks is listed.
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};

@@ -1,4 +1,5 @@
 //! Reading what torch.save writes (fixtures: tests/reference/weights.py).
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use std::path::PathBuf;
 
@@ -101,4 +102,13 @@ fn shards_of_either_kind() {
     assert!(lacking.contains("one.safetensors lacks c.weight"), "{lacking}");
     let outside = write(r#""a.weight": "../one.safetensors""#).unwrap_err().to_string();
     assert!(outside.contains("outside"), "{outside}");
+}
+
+/// A first stage as Lightning 1.4 saves it, with classes as keys beside its state dict.
+#[test]
+fn lightning_checkpoint() {
+    let file = WeightFile::open(fixture("lightning_vae.ckpt")).unwrap();
+    assert_eq!(file.info("encoder.conv_in.weight").unwrap().shape[1..], [3, 3, 3]);
+    let floats = file.tensors().filter(|t| t.element.is_float());
+    assert!(floats.map(|t| file.read_f32(&t.name).unwrap()).count() > 50);
 }

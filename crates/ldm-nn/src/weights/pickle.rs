@@ -603,7 +603,7 @@ fn global(module: &str, name: &str) -> Result<Box<str>> {
 }
 
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>> {
-    if items.len() % 2 != 0 {
+    if !items.len().is_multiple_of(2) {
         return Err("a dictionary with a key that has no value".into());
     }
     Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
