@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::bridge;
 use super::exp::exp;
 use super::panels::{Panels, fill_straight, fill_transposed};
-use super::product::{Bias, Rows, Target, multiply_block};
+use super::product::{Bias, Block, Rows, Target, multiply_block};
 use super::scratch::Scratch;
 use super::simd::Level;
 
@@ -82,10 +82,10 @@ impl Head<'_> {
         }
         let weights = Rows { data: &scores, count, stride: m };
         let first = start + rows.start * target.row();
-        let panels = 0..self.values.panels.len();
+        let block = Block { rows: 0..count, panels: 0..self.values.panels.len(), depth: 0..m };
         // SAFETY: as the caller vouches.
         unsafe {
-            multiply_block(weights, 0..count, &self.values, panels, Bias::None, target, &|p| first + p.first);
+            multiply_block(weights, &self.values, block, Bias::None, target, &|p| first + p.first);
             for (i, sum) in sums[..count].iter().enumerate() {
                 let inverse = 1.0 / sum;
                 let row = target.slice(first + i * target.row(), width);

@@ -4,6 +4,7 @@ use super::bridge;
 use super::convolution::convolution;
 use super::im2col::Geometry;
 use super::simd::Level;
+use super::winograd;
 use crate::conv2d::Conv2dOptions;
 
 /// See [`crate::conv2d`]; `None` where the tensors are not plain f32 flex tensors.
@@ -38,7 +39,8 @@ pub fn conv2d(
         None => None,
     };
     let mut values = vec![0.0; b * c_out * geometry.outputs()];
-    convolution(
+    let run = if winograd::pays(&geometry, [c_in, c_out], b) { winograd::winograd } else { convolution };
+    run(
         Level::best(),
         bridge::slice(&input),
         bridge::slice(&weight),
@@ -64,6 +66,7 @@ mod tests {
         let cases = [
             ([2, 8, 9, 7], [5, 3], [1, 1], [[1, 1], [1, 1]]),
             ([1, 20, 16, 16], [33, 3], [1, 1], [[1, 1], [1, 1]]),
+            ([1, 40, 37, 50], [33, 3], [1, 1], [[1, 1], [1, 1]]),
             ([1, 4, 33, 65], [6, 3], [2, 2], [[0, 1], [0, 1]]),
             ([1, 4, 33, 65], [6, 3], [2, 2], [[1, 1], [1, 1]]),
             ([3, 40, 5, 6], [7, 1], [1, 1], [[0, 0], [0, 0]]),

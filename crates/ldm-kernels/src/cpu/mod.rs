@@ -19,6 +19,7 @@ mod panels;
 mod product;
 mod scratch;
 mod tile;
+mod winograd;
 
 pub use attention::attention;
 pub use conv2d::conv2d;

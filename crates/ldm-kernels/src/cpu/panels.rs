@@ -60,17 +60,29 @@ impl Panels {
     pub fn fill(&mut self, step: usize, fill: impl Fn(&Panel, Range<usize>, &mut [f32]) + Sync) {
         let task = ROWS_PER_TASK.next_multiple_of(step);
         let depth = self.depth;
-        let mut rest = &mut self.data[..];
-        let mut tasks = Vec::new();
-        for panel in &self.panels {
-            let (values, after) = rest.split_at_mut(depth * panel.width);
-            rest = after;
-            let starts = (0..depth).step_by(task);
-            tasks.extend(starts.zip(values.chunks_mut(task * panel.width)).map(|(k, v)| (panel, k, v)));
-        }
-        tasks.into_par_iter().for_each(|(panel, k, values)| {
-            fill(panel, k..(k + task).min(depth), values);
+        self.split().into_par_iter().for_each(|(panel, values)| {
+            let starts = (0..depth).into_par_iter().step_by(task);
+            starts.zip(values.par_chunks_mut(task * panel.width)).for_each(|(k, values)| {
+                fill(panel, k..(k + task).min(depth), values);
+            });
         });
+    }
+
+    /// Fills the panels on all threads, each in one piece.
+    pub fn fill_whole(&mut self, fill: impl Fn(&Panel, &mut [f32]) + Sync) {
+        self.split().into_par_iter().for_each(|(panel, values)| fill(panel, values));
+    }
+
+    fn split(&mut self) -> Vec<(&Panel, &mut [f32])> {
+        let mut rest = &mut self.data[..];
+        let panels = self.panels.iter();
+        panels
+            .map(|panel| {
+                let (values, after) = std::mem::take(&mut rest).split_at_mut(self.depth * panel.width);
+                rest = after;
+                (panel, values)
+            })
+            .collect()
     }
 
     /// The values of `panel` from row `k` on.

@@ -86,36 +86,48 @@ pub fn multiply(a: Rows, b: &Panels, bias: Bias, target: &Target, start: impl Fn
         let (rows, group) = (task / groups * TASK_ROWS, task % groups * per_group);
         let rows = rows..(rows + TASK_ROWS).min(a.count);
         let panels = group.min(b.panels.len())..(group + per_group).min(b.panels.len());
+        let block = Block { rows, panels, depth: 0..b.depth };
         // SAFETY: each pair of a row and a column belongs to one task.
-        unsafe { multiply_block(a, rows, b, panels, bias, target, &start) };
+        unsafe { multiply_block(a, b, block, bias, target, &start) };
     });
 }
 
-/// [`multiply`] for some rows and some panels, on this thread.
+/// A part of a product.
+pub struct Block {
+    /// Of A.
+    pub rows: Range<usize>,
+    /// Of B.
+    pub panels: Range<usize>,
+    /// Rows of B that take part; A's rows begin with the first of them.
+    pub depth: Range<usize>,
+}
+
+/// [`multiply`] for a block, on this thread.
 ///
 /// # Safety
 /// No other thread may write the same elements at the same time.
 pub unsafe fn multiply_block(
     a: Rows,
-    rows: Range<usize>,
     b: &Panels,
-    panels: Range<usize>,
+    block: Block,
     bias: Bias,
     target: &Target,
     start: &impl Fn(&Panel) -> usize,
 ) {
-    assert!(rows.is_empty() || (rows.end - 1) * a.stride + b.depth <= a.data.len());
+    let Block { rows, panels, depth: all } = block;
+    assert!(all.end <= b.depth);
+    assert!(rows.is_empty() || (rows.end - 1) * a.stride + all.len() <= a.data.len());
     let mut tile: Tile = [0.0; ROWS * MAX_COLUMNS];
-    for k in (0..b.depth).step_by(DEPTH) {
-        let depth = DEPTH.min(b.depth - k);
+    for k in (0..all.len()).step_by(DEPTH) {
+        let depth = DEPTH.min(all.len() - k);
         for first in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - first);
             // A last tile with fewer rows computes its last row several times and keeps one.
             let row = |i: usize| a.data[(first + i.min(count - 1)) * a.stride + k..].as_ptr();
             let pointers: [*const f32; ROWS] = std::array::from_fn(row);
             for panel in &b.panels[panels.clone()] {
-                let values = b.rows(panel, k);
-                // SAFETY: rows of A have `b.depth` values (asserted above), the panel's slice ends with its rows.
+                let values = b.rows(panel, all.start + k);
+                // SAFETY: rows of A and of B have that depth (asserted above).
                 unsafe { product(b.level, panel.vectors, depth, &pointers, values.as_ptr(), &mut tile) };
                 let bias = if k == 0 { Some(bias) } else { None };
                 // SAFETY: as the caller vouches.

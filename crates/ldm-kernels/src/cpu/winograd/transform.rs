@@ -1,0 +1,64 @@
+//! The three one-dimensional transforms, each on a lane of every tile at once.
+//!
+//! Toom-Cook for the points 0, P, -P, Q, -Q and infinity: `y = A^T ((G g) * (B^T d))`.
+
+use super::{LANES, PATCH, SIDE};
+
+const P: f32 = 0.75;
+const Q: f32 = 1.5;
+const P2: f32 = P * P;
+const Q2: f32 = Q * Q;
+
+/// One value a lane.
+pub type Lane = [f32; LANES];
+
+/// `B^T d`.
+#[inline(always)]
+pub fn input(d: [f32; PATCH]) -> [f32; PATCH] {
+    let (even_p, odd_p) = (d[4] - Q2 * d[2], P * (d[3] - Q2 * d[1]));
+    let (even_q, odd_q) = (d[4] - P2 * d[2], Q * (d[3] - P2 * d[1]));
+    [
+        P2 * Q2 * d[0] - (P2 + Q2) * d[2] + d[4],
+        even_p + odd_p,
+        even_p - odd_p,
+        even_q + odd_q,
+        even_q - odd_q,
+        P2 * Q2 * d[1] - (P2 + Q2) * d[3] + d[5],
+    ]
+}
+
+/// `G g`.
+#[inline(always)]
+pub fn weight(g: [f32; 3]) -> [f32; PATCH] {
+    const SCALE_P: f32 = 1.0 / (2.0 * P2 * (P2 - Q2));
+    const SCALE_Q: f32 = 1.0 / (2.0 * Q2 * (Q2 - P2));
+    let (even_p, odd_p) = ((g[0] + P2 * g[2]) * SCALE_P, P * SCALE_P * g[1]);
+    let (even_q, odd_q) = ((g[0] + Q2 * g[2]) * SCALE_Q, Q * SCALE_Q * g[1]);
+    [g[0] * (1.0 / (P2 * Q2)), even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g[2]]
+}
+
+/// `A^T m`.
+#[inline(always)]
+pub fn output(m: [f32; PATCH]) -> [f32; SIDE] {
+    let (sum_p, difference_p) = (m[1] + m[2], m[1] - m[2]);
+    let (sum_q, difference_q) = (m[3] + m[4], m[3] - m[4]);
+    [
+        m[0] + sum_p + sum_q,
+        P * difference_p + Q * difference_q,
+        P2 * sum_p + Q2 * sum_q,
+        P * P2 * difference_p + Q * Q2 * difference_q + m[5],
+    ]
+}
+
+/// Applies `f` to `N` rows of lanes.
+#[inline(always)]
+pub fn each<const N: usize, const M: usize>(x: [&Lane; N], f: impl Fn([f32; N]) -> [f32; M]) -> [Lane; M] {
+    let mut y = [[0.0; LANES]; M];
+    for lane in 0..LANES {
+        let values = f(std::array::from_fn(|i| x[i][lane]));
+        for i in 0..M {
+            y[i][lane] = values[i];
+        }
+    }
+    y
+}
