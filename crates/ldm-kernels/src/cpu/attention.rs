@@ -70,11 +70,10 @@ impl Head<'_> {
         let queries = Rows { data: &self.queries.data[rows.start * self.queries.stride..], ..self.queries };
         {
             let scores = Target::new(&mut scores, m, 1);
-            let panels = 0..self.keys.panels.len();
+            let block =
+                Block { rows: 0..count, panels: 0..self.keys.panels.len(), depth: 0..self.keys.depth };
             // SAFETY: the scores are this thread's own.
-            unsafe {
-                multiply_block(queries, 0..count, &self.keys, panels, Bias::None, &scores, &|p| p.first)
-            };
+            unsafe { multiply_block(queries, &self.keys, block, Bias::None, &scores, &|p| p.first) };
         }
         let mut sums = [0.0; QUERIES];
         for (scores, sum) in scores.chunks_exact_mut(m).zip(&mut sums) {
