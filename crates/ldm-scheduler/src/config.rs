@@ -36,7 +36,8 @@ impl SchedulerConfig {
     /// CompVis' "linear" is diffusers' "scaled_linear", its "sqrt_linear" is "linear", its "cosine"
     /// is "squaredcos_cap_v2" (ldm/modules/diffusionmodules/util.py). The rest is what CompVis' samplers
     /// do: no clipping, the first alpha-bar at the end, and timesteps that start at 1
-    /// (`timestep_spacing` "compvis": `range(0, T, T // S) + 1`, which may give more than S steps).
+    /// (`timestep_spacing` "compvis": `range(0, T, T // S) + 1`, which may give more than S steps; DDIM and
+    /// PNDM know this word of ours, the others take their default).
     pub fn compvis(
         beta_schedule: &str,
         linear_start: f64,
@@ -66,6 +67,20 @@ impl SchedulerConfig {
             .with("skip_prk_steps", true)
             .with("steps_offset", 1)
             .with("timestep_spacing", "compvis"))
+    }
+
+    /// What diffusers' Stable Diffusion 1 and 2 pipelines make of outdated configs when they are built:
+    /// `steps_offset` 1 and `clip_sample` false, whatever the file says. Where the file says nothing they
+    /// change the defaults of the model's own class, and a sampler chosen later keeps its own.
+    /// (SDXL's pipelines don't.)
+    pub fn for_stable_diffusion(self, sampler: SamplerKind) -> Self {
+        let own = self.kind().is_ok_and(|kind| kind.class_name() == sampler.class_name());
+        [("steps_offset", json!(1)), ("clip_sample", json!(false))]
+            .into_iter()
+            .filter(|(key, _)| own || self.chosen(key).is_some())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(self, |config, (key, value)| config.with(key, value))
     }
 
     /// The same config with `key` set.

@@ -22,7 +22,7 @@ pub enum SamplerKind {
     Heun,
     /// A linear multistep method on the ODE (k-diffusion).
     Lms,
-    /// DPM-Solver++ as the config says (Lu et al. 2022).
+    /// DPM-Solver++ of any order, ODE or SDE, as the config says (Lu et al. 2022).
     DpmSolver,
     /// DPM-Solver++ (2M).
     Dpmpp2m,

@@ -200,6 +200,9 @@ impl<const D: usize> Sampler<D> {
         if self.index >= self.path.timesteps.len() {
             return Err(Error::Finished(self.done()));
         }
+        if self.kind != SamplerKind::Ddpm {
+            same_shape("model output", &output, &x)?; // DDPM may learn its variance, and checks for itself
+        }
         let dtype = x.dtype();
         let mut draw = Draw { noise, shape: x.dims(), device: x.device(), dtype: output.dtype() };
         let next = self.solver.step(self.index, x.cast(DType::F32), output.cast(DType::F32), &mut draw)?;

@@ -10,10 +10,12 @@ pub(crate) enum Spacing {
     Compvis,
 }
 
-const SPACINGS: [(&str, Spacing); 3] =
-    [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];
-const SPACINGS_AND_COMPVIS: [(&str, Spacing); 4] =
-    [SPACINGS[0], SPACINGS[1], SPACINGS[2], ("compvis", Spacing::Compvis)];
+const SPACINGS: [(&str, Spacing); 4] = [
+    ("leading", Spacing::Leading),
+    ("linspace", Spacing::Linspace),
+    ("trailing", Spacing::Trailing),
+    ("compvis", Spacing::Compvis),
+];
 
 /// The choice of timesteps for a run of `steps` out of `train`.
 #[derive(Clone, Copy)]
@@ -33,11 +35,11 @@ impl Timesteps {
         train: usize,
         steps: usize,
     ) -> Result<Self, Error> {
-        let spacings: &[_] = match kind {
-            SamplerKind::Ddim | SamplerKind::Pndm => &SPACINGS_AND_COMPVIS,
-            _ => &SPACINGS,
+        let spacing = match config.choice("timestep_spacing", &SPACINGS, default)? {
+            // CompVis has it for its two samplers; the others take their own default, as from its files.
+            Spacing::Compvis if !matches!(kind, SamplerKind::Ddim | SamplerKind::Pndm) => default,
+            spacing => spacing,
         };
-        let spacing = config.choice("timestep_spacing", spacings, default)?;
         let offset = config.count("steps_offset", 0)?;
         if steps == 0 {
             return Err(Error::ZeroSteps);

@@ -1,1 +1,5 @@
 #![doc = include_str!("../README.md")]
+
+mod objective;
+
+pub use objective::Objective;

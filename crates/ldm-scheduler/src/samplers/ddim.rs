@@ -58,7 +58,8 @@ impl<const D: usize> Solver<D> for Ddim {
 
         let variance = (1.0 - a_prev) / (1.0 - a_t) * (1.0 - a_t / a_prev);
         let sigma_t = self.eta * variance.sqrt();
-        let direction = epsilon * (1.0 - a_prev - sigma_t * sigma_t).sqrt();
+        // Never below zero: with eta 1 and alpha-bar 0 the difference is rounding.
+        let direction = epsilon * (1.0 - a_prev - sigma_t * sigma_t).max(0.0).sqrt();
         let mean = x0 * a_prev.sqrt() + direction;
         if self.eta == 0.0 {
             return Ok(mean);

@@ -34,7 +34,8 @@ impl<const D: usize> Solver<D> for EulerAncestral {
         let (sigma, sigma_next) = (self.sigmas[i], self.sigmas[i + 1]);
         let (v, v_next) = (sigma * sigma, sigma_next * sigma_next);
         let sigma_up = (v_next * (v - v_next) / v).sqrt();
-        let sigma_down = (v_next - sigma_up * sigma_up).sqrt();
+        // After a very long step all of it is fresh noise, and rounding could leave less than none.
+        let sigma_down = (v_next - sigma_up * sigma_up).max(0.0).sqrt();
 
         let denoised = self.prediction.denoised(&x, output, sigma);
         let d = (x.clone() - denoised) / sigma;

@@ -127,8 +127,7 @@ fn solve(r: &[f32], h: f32, h_phi_1: f32, b_h: f32) -> Vec<f32> {
         let pivot = (column..n).max_by(|i, j| rows[*i][column].abs().total_cmp(&rows[*j][column].abs()));
         rows.swap(column, pivot.unwrap_or(column));
         let pivot = rows[column].clone();
-        for (i, row) in rows.iter_mut().enumerate().filter(|(i, _)| *i != column) {
-            let _ = i;
+        for (_, row) in rows.iter_mut().enumerate().filter(|(i, _)| *i != column) {
             let factor = row[column] / pivot[column];
             row.iter_mut().zip(&pivot).for_each(|(v, p)| *v -= factor * p);
         }
