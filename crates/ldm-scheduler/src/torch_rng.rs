@@ -57,7 +57,7 @@ impl Noise for TorchRng {
         let mut values = vec![0.0; size];
         values[..drawn].fill_with(|| self.uniform_f32());
         values.chunks_exact_mut(16).for_each(box_muller);
-        if size % 16 != 0 {
+        if !size.is_multiple_of(16) {
             // The last 16 are drawn anew, over numbers that are already there.
             let last = &mut values[size - 16..];
             last.fill_with(|| self.uniform_f32());

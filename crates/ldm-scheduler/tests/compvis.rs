@@ -1,4 +1,5 @@
 //! CompVis' own samplers and their choice of timesteps (tests/reference/compvis_samplers.py).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use burn::tensor::{Device, Tensor};
 use ldm_scheduler::{Error, SamplerKind, SamplerOptions, Scheduler, SchedulerConfig, TorchRng};

@@ -1,4 +1,5 @@
 //! Bad configs, bad options and bad steps: each an error that names what is wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use burn::tensor::{DType, Device, Tensor};
 use ldm_scheduler::{

@@ -1,4 +1,5 @@
 //! Whole runs against diffusers' schedulers (tests/reference/schedulers.py).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 

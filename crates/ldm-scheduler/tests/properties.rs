@@ -1,4 +1,5 @@
 //! What holds for every schedule and every sampler.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use burn::tensor::{DType, Device, Tensor};
 use ldm_scheduler::{

@@ -1,4 +1,5 @@
 //! `torch.randn` on the CPU (tests/reference/randn.py).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use burn::tensor::{DType, Device};
 use ldm_scheduler::{Error, Noise, TorchRng, randn};

@@ -1,4 +1,5 @@
 //! L_LDM and its gradient against PyTorch (tests/reference/objective.py).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ldm_scheduler::{Error, Prediction, SamplerKind, Scheduler, SchedulerConfig};

@@ -62,7 +62,7 @@ impl<const D: usize> Pndm<D> {
     /// 1, 2, 2, 1.
     fn runge_kutta(&mut self, t: i64, x: Tensor<D>, e: Tensor<D>) -> Result<Tensor<D>, Error> {
         let call = self.calls % 4;
-        let prev = if call % 2 == 0 { t - self.stride / 2 } else { t };
+        let prev = if call.is_multiple_of(2) { t - self.stride / 2 } else { t };
         let t = self.timesteps[self.calls / 4 * 4];
         let weighted = e.clone() * [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0][call];
         let sum = match self.sum.take() {
