@@ -44,6 +44,7 @@ pub struct UpBlock {
 
 /// Attention over the pixels of a feature map.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // A few dozen a model, beside gigabytes of weights.
 pub enum SpatialAttention {
     /// To the map itself.
     Block(AttentionBlock),

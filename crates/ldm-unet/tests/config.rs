@@ -1,4 +1,5 @@
 //! Configs as they are published, and wrong ones.
+#![allow(clippy::expect_used)] // Helpers of tests are tests.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Inputs that don't fit the model.
+#![allow(clippy::expect_used)] // Helpers of tests are tests.
 
 use burn::tensor::{Device, Tensor};
 use ldm_unet::{Conditioning, NumClasses, PerLevel, UNet, UNetConfig, UNetError, VectorLabel};

@@ -1,4 +1,5 @@
 //! The same weights under CompVis' names and under those of diffusers.
+#![allow(clippy::expect_used)] // Helpers of tests are tests.
 
 mod support;
 

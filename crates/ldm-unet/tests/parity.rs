@@ -1,4 +1,5 @@
 //! One forward pass of each kind of U-Net against the reference's, with weights under the reference's names.
+#![allow(clippy::expect_used)] // Helpers of tests are tests.
 
 mod support;
 

@@ -5,7 +5,6 @@ use burn::tensor::{DType, Device, Tensor};
 use ldm_nn::weights::{KeyMap, Loader, WeightFile};
 use ldm_test_support::{Fixture, seeded_input, write_weights};
 use ldm_unet::{Conditioning, UNet, UNetConfig};
-use serde_json::Value;
 
 /// One fixture of `tests/reference/unet.py`.
 pub struct Case {
@@ -77,7 +76,7 @@ impl Case {
         let x = seeded_input(&name("x"), [b, c, h, w], &self.device);
         let timesteps: Vec<f32> = serde_json::from_value(inputs["timesteps"].clone()).expect("numbers");
         let timesteps = Tensor::from_floats(&timesteps[..], &self.device);
-        let one_number = inputs.get("y").is_some_and(|y| y[1] == Value::from(1));
+        let one_number = inputs.get("y").is_some_and(|y| y[1] == 1);
         let labels = inputs.get("class_labels");
         let conditioning = Conditioning {
             context: inputs.get("context").map(|_| {
