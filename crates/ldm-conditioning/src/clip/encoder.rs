@@ -10,7 +10,7 @@ use ldm_nn::{
 use super::config::{ClipTextConfig, ConfigError};
 
 /// The id that published configs give as `eos_token_id` although no tokenizer emits it.
-const LEGACY_EOS: i64 = 2;
+const LEGACY_EOS: u32 = 2;
 
 /// CLIP's text encoder: token and position embedding, causal pre-norm transformer, final norm, and a
 /// projection where the config's architecture is `CLIPTextModelWithProjection`.
@@ -27,7 +27,7 @@ pub struct ClipTextEncoder {
     /// From the pooled state to `text_embeds`, without bias.
     pub text_projection: Option<Linear>,
     #[module(skip)]
-    eos_token_id: i64,
+    config: ClipTextConfig,
 }
 
 /// One transformer layer: `x + attn(norm1 x)`, then `x + mlp(norm2 x)`.
@@ -177,7 +177,7 @@ impl ClipTextConfig {
             layers: (0..self.num_hidden_layers).map(layer).collect(),
             final_layer_norm: norm(),
             text_projection: self.has_projection().then(projection),
-            eos_token_id: self.eos_token_id.into(),
+            config: self.clone(),
         })
     }
 }
@@ -234,6 +234,11 @@ impl ClipTextEncoder {
         Ok(if state.final_norm { self.final_layer_norm.forward(x) } else { x })
     }
 
+    /// What the encoder was made from.
+    pub fn config(&self) -> &ClipTextConfig {
+        &self.config
+    }
+
     /// The device that holds the encoder.
     pub fn device(&self) -> Device {
         self.token_embedding.weight.lazy_device()
@@ -275,9 +280,9 @@ impl ClipTextEncoder {
 
     /// The position at which a row is pooled; 0 where it has no end of text, as the reference's argmax.
     fn end_of_text(&self, row: &[i64]) -> usize {
-        let end = match self.eos_token_id {
+        let end = match self.config.eos_token_id {
             LEGACY_EOS => row.iter().copied().max(),
-            eos => Some(eos),
+            eos => Some(eos.into()),
         };
         row.iter().position(|id| Some(*id) == end).unwrap_or(0)
     }

@@ -7,10 +7,9 @@ use ldm_nn::weights::{Entry, KeyMap, Layout};
 /// `conditioner.embedders.1.model.` (SDXL).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClipKeys {
-    /// `text_model.encoder.layers.0...`: transformers, Stable Diffusion 1's checkpoints and SDXL's first encoder.
+    /// `text_model.encoder.layers.0...`: transformers, Stable Diffusion 1's checkpoints and SDXL's first
+    /// encoder. Read also without `text_model.`, as transformers 5 saves a `CLIPTextModel`.
     Transformers,
-    /// `encoder.layers.0...`: `CLIPTextModel` as transformers 5 saves it.
-    TransformersBare,
     /// `transformer.resblocks.0...`: OpenCLIP.
     OpenClip,
 }
@@ -40,8 +39,9 @@ impl ClipKeys {
     /// Recognises the naming from a file's tensor names; `None` where there is no text encoder under `prefix`.
     pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>, prefix: &str) -> Option<Self> {
         names.into_iter().find_map(|name| match name.strip_prefix(prefix)? {
-            "text_model.embeddings.token_embedding.weight" => Some(Self::Transformers),
-            "embeddings.token_embedding.weight" => Some(Self::TransformersBare),
+            "text_model.embeddings.token_embedding.weight" | "embeddings.token_embedding.weight" => {
+                Some(Self::Transformers)
+            }
             "token_embedding.weight" => Some(Self::OpenClip),
             _ => None,
         })
@@ -52,9 +52,13 @@ impl KeyMap for ClipKeys {
     fn entry(&self, path: &str) -> Option<Entry> {
         match self {
             Self::Transformers => transformers(path, "text_model."),
-            Self::TransformersBare => transformers(path, ""),
             Self::OpenClip => open_clip(path),
         }
+    }
+
+    fn entries(&self, path: &str) -> Vec<Entry> {
+        let bare = matches!(self, Self::Transformers).then(|| transformers(path, "")).flatten();
+        self.entry(path).into_iter().chain(bare).collect()
     }
 }
 

@@ -1,11 +1,12 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NFC, Replace, replace::ReplacePattern, utils::Lowercase};
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
 
 use super::special::SpecialTokens;
 use super::vocabulary::{Vocabulary, invalid, read};
@@ -30,6 +31,7 @@ pub struct ClipTokenizer {
     bos: u32,
     eos: u32,
     pad: u32,
+    unk: u32,
     max_length: usize,
 }
 
@@ -115,9 +117,48 @@ impl ClipTokenizer {
         Self::new(Vocabulary::from_files(&vocab, &merges)?, SpecialTokens::read(dir, None)?)
     }
 
+    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json`, which
+    /// transformers reads as its `CLIPTokenizer`.
+    ///
+    /// # Errors
+    /// The directory can't be made or a file can't be written.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), TokenizerError> {
+        let dir = dir.as_ref();
+        let io = |source| TokenizerError::Io { path: dir.into(), source };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let model = self.tokenizer.get_model().save(dir, None);
+        model.map_err(|e| TokenizerError::Tokenizers(format!("{}: {e}", dir.display())))?;
+        let text = |id: u32| self.tokenizer.id_to_token(id);
+        let named = json!({
+            "bos_token": text(self.bos),
+            "eos_token": text(self.eos),
+            "unk_token": text(self.unk),
+            "pad_token": text(self.pad),
+        });
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let added: BTreeMap<u32, Value> = added.iter().map(|(id, token)| (*id, json!(token))).collect();
+        let mut config = json!({
+            "add_prefix_space": false,
+            "added_tokens_decoder": added,
+            "do_lower_case": true,
+            "errors": "replace",
+            "model_max_length": self.max_length,
+            "tokenizer_class": "CLIPTokenizer",
+        });
+        for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
+            config[name] = named[name].clone();
+        }
+        for (name, content) in [("tokenizer_config.json", config), ("special_tokens_map.json", named)] {
+            let path = dir.join(name);
+            std::fs::write(&path, format!("{content:#}\n"))
+                .map_err(|source| TokenizerError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
     fn new(vocabulary: Vocabulary, special: SpecialTokens) -> Result<Self, TokenizerError> {
         let SpecialTokens { bos, eos, unk, pad, max_length, added } = special;
-        let tokenizer = pipeline(vocabulary, unk).and_then(|mut tokenizer| {
+        let tokenizer = pipeline(vocabulary, unk.clone()).and_then(|mut tokenizer| {
             tokenizer.add_tokens(added)?;
             Ok(tokenizer)
         });
@@ -126,8 +167,8 @@ impl ClipTokenizer {
             let missing = || TokenizerError::Tokenizers(format!("{token:?} has no id"));
             tokenizer.token_to_id(token).ok_or_else(missing)
         };
-        let (bos, eos, pad) = (id(&bos)?, id(&eos)?, id(&pad)?);
-        Self { tokenizer, bos, eos, pad, max_length }.with_max_length(max_length)
+        let (bos, eos, pad, unk) = (id(&bos)?, id(&eos)?, id(&pad)?, id(&unk)?);
+        Self { tokenizer, bos, eos, pad, unk, max_length }.with_max_length(max_length)
     }
 
     /// Sets the length of every encoding (default: the directory's `model_max_length`, or 77).
@@ -195,7 +236,9 @@ impl ClipTokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let text = self.tokenizer.decode(ids, false);
         let text = text.map_err(|e| TokenizerError::Tokenizers(e.to_string()))?;
-        Ok(text.replace(WORD_END, " ").trim().to_owned())
+        // The reference strips what Python calls white space: these four separators too.
+        let space = |c: char| c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}');
+        Ok(text.replace(WORD_END, " ").trim_matches(space).to_owned())
     }
 }
 
@@ -221,3 +264,6 @@ fn pipeline(vocabulary: Vocabulary, unk: String) -> tokenizers::Result<Tokenizer
     tokenizer.with_decoder(Some(ByteLevel::default()));
     Ok(tokenizer)
 }
+
+#[cfg(test)]
+mod tests;
