@@ -139,7 +139,8 @@ def fnv(values) -> int:
 def every_character(tokenizer):
     """One hash for each 256 code points: ids of a text in which every character stands in several places."""
     hashes = []
-    for block in range(0, 0x110000, 256):
+    # Every plane that has assigned characters; one block of private use.
+    for block in [*range(0, 0x40000, 256), *range(0xE0000, 0xE1000, 256), 0x10FF00]:
         scalars = [c for c in range(block, block + 256) if not 0xD800 <= c < 0xE000]
         text = " ".join(f"a{chr(c)}b {chr(c)} {chr(c)}{chr(c)}1" for c in scalars)
         hashes.append(fnv(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids))
