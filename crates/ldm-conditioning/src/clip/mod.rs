@@ -3,6 +3,7 @@
 mod config;
 mod encoder;
 mod keys;
+mod save;
 mod special;
 mod text;
 mod tokenizer;

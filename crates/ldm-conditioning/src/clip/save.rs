@@ -1,5 +1,6 @@
 //! Tokenizer directories, written as transformers reads them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,46 +9,44 @@ use tokenizers::Model;
 use super::tokenizer::{ClipTokenizer, TokenizerError};
 
 impl ClipTokenizer {
-    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` into `dir`, which must
-    /// exist.
+    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json`, which
+    /// transformers reads as its `CLIPTokenizer`.
     ///
     /// # Errors
-    /// A file can't be written.
+    /// The directory can't be made or a file can't be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), TokenizerError> {
         let dir = dir.as_ref();
-        let failed = |e: tokenizers::Error| TokenizerError::Tokenizers(format!("{}: {e}", dir.display()));
-        self.tokenizer.get_model().save(dir, None).map_err(failed)?;
-        let token = |id: u32| self.tokenizer.id_to_token(id).unwrap_or_default();
-        let tokens = json!({
-            "bos_token": special(&token(self.bos)),
-            "eos_token": special(&token(self.eos)),
-            "unk_token": special(&token(self.eos)),
-            "pad_token": token(self.pad),
+        let io = |source| TokenizerError::Io { path: dir.into(), source };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let model = self.tokenizer.get_model().save(dir, None);
+        model.map_err(|e| TokenizerError::Tokenizers(format!("{}: {e}", dir.display())))?;
+        let text = |id: u32| self.tokenizer.id_to_token(id);
+        let named = json!({
+            "bos_token": text(self.bos),
+            "eos_token": text(self.eos),
+            "unk_token": text(self.unk),
+            "pad_token": text(self.pad),
         });
-        let config = json!({
-            "tokenizer_class": "CLIPTokenizer",
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let added: BTreeMap<u32, Value> = added.iter().map(|(id, token)| (*id, json!(token))).collect();
+        let mut config = json!({
             "add_prefix_space": false,
+            "added_tokens_decoder": added,
             "do_lower_case": true,
             "errors": "replace",
-            "model_max_length": self.max_length(),
-            "bos_token": special(&token(self.bos)),
-            "eos_token": special(&token(self.eos)),
-            "unk_token": special(&token(self.eos)),
-            "pad_token": token(self.pad),
+            "model_max_length": self.max_length,
+            "tokenizer_class": "CLIPTokenizer",
         });
-        write(&dir.join("special_tokens_map.json"), &tokens)?;
-        write(&dir.join("tokenizer_config.json"), &config)
+        for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
+            config[name] = named[name].clone();
+        }
+        for (name, content) in [("tokenizer_config.json", config), ("special_tokens_map.json", named)] {
+            let path = dir.join(name);
+            std::fs::write(&path, format!("{content:#}\n"))
+                .map_err(|source| TokenizerError::Io { path, source })?;
+        }
+        Ok(())
     }
-}
-
-/// A token as the published directories of CLIP describe it.
-fn special(content: &str) -> Value {
-    json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false, "single_word": false})
-}
-
-fn write(path: &Path, value: &Value) -> Result<(), TokenizerError> {
-    let io = |source| TokenizerError::Io { path: path.into(), source };
-    std::fs::write(path, format!("{value:#}\n")).map_err(io)
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NFC, Replace, replace::ReplacePattern, utils::Lowercase};
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{Model, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
 use super::special::SpecialTokens;
 use super::vocabulary::{Vocabulary, invalid, read};
@@ -27,12 +26,12 @@ const WORD_END: &str = "</w>";
 /// space made one space, lower case, then byte-pair encoding of each piece.
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
-    tokenizer: Tokenizer,
-    bos: u32,
-    eos: u32,
-    pad: u32,
-    unk: u32,
-    max_length: usize,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) bos: u32,
+    pub(super) eos: u32,
+    pub(super) pad: u32,
+    pub(super) unk: u32,
+    pub(super) max_length: usize,
 }
 
 /// A prompt as ids.
@@ -115,45 +114,6 @@ impl ClipTokenizer {
             return Err(TokenizerError::Missing { dir: dir.into() });
         }
         Self::new(Vocabulary::from_files(&vocab, &merges)?, SpecialTokens::read(dir, None)?)
-    }
-
-    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json`, which
-    /// transformers reads as its `CLIPTokenizer`.
-    ///
-    /// # Errors
-    /// The directory can't be made or a file can't be written.
-    pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), TokenizerError> {
-        let dir = dir.as_ref();
-        let io = |source| TokenizerError::Io { path: dir.into(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
-        let model = self.tokenizer.get_model().save(dir, None);
-        model.map_err(|e| TokenizerError::Tokenizers(format!("{}: {e}", dir.display())))?;
-        let text = |id: u32| self.tokenizer.id_to_token(id);
-        let named = json!({
-            "bos_token": text(self.bos),
-            "eos_token": text(self.eos),
-            "unk_token": text(self.unk),
-            "pad_token": text(self.pad),
-        });
-        let added = self.tokenizer.get_added_tokens_decoder();
-        let added: BTreeMap<u32, Value> = added.iter().map(|(id, token)| (*id, json!(token))).collect();
-        let mut config = json!({
-            "add_prefix_space": false,
-            "added_tokens_decoder": added,
-            "do_lower_case": true,
-            "errors": "replace",
-            "model_max_length": self.max_length,
-            "tokenizer_class": "CLIPTokenizer",
-        });
-        for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
-            config[name] = named[name].clone();
-        }
-        for (name, content) in [("tokenizer_config.json", config), ("special_tokens_map.json", named)] {
-            let path = dir.join(name);
-            std::fs::write(&path, format!("{content:#}\n"))
-                .map_err(|source| TokenizerError::Io { path, source })?;
-        }
-        Ok(())
     }
 
     fn new(vocabulary: Vocabulary, special: SpecialTokens) -> Result<Self, TokenizerError> {
