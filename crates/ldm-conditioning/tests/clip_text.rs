@@ -1,4 +1,6 @@
 //! Text encoders against transformers' CLIPTextModel and OpenCLIP's text tower (tests/reference/clip.py).
+// The helpers are tests too.
+#![allow(clippy::unwrap_used)]
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_conditioning::clip::{
