@@ -73,9 +73,10 @@ impl StableDiffusion {
         Request::new(self, Task::Text, prompt.into(), 1.0)
     }
 
-    /// Redraws `image` as `prompt` says; [`strength`](Request::strength) (0.8) tells how far to go from it.
+    /// Redraws `image` as `prompt` says; [`strength`](Request::strength) (0.8, SDXL 0.3) tells how far to go.
     pub fn image_to_image(&self, prompt: impl Into<String>, image: &DynamicImage) -> Request<'_> {
-        Request::new(self, Task::Image(image.to_rgb8()), prompt.into(), 0.8)
+        let strength = if self.family == Family::StableDiffusionXl { 0.3 } else { 0.8 };
+        Request::new(self, Task::Image(image.to_rgb8()), prompt.into(), strength)
     }
 
     /// Paints what is white in `mask` anew. A model with 9 input channels sees mask and masked picture; any
@@ -86,7 +87,9 @@ impl StableDiffusion {
         image: &DynamicImage,
         mask: &DynamicImage,
     ) -> Request<'_> {
-        Request::new(self, Task::Inpaint(image.to_rgb8(), Mask::new(mask)), prompt.into(), 1.0)
+        // diffusers' own default for XL, which shows the picture through the noise ever so slightly.
+        let strength = if self.family == Family::StableDiffusionXl { 0.9999 } else { 1.0 };
+        Request::new(self, Task::Inpaint(image.to_rgb8(), Mask::new(mask)), prompt.into(), strength)
     }
 }
 
@@ -160,7 +163,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// How far from the given picture to go, above 0 and up to 1.
+    /// How far from the given picture to go, above 0 and up to 1 (the defaults are diffusers').
     pub fn strength(mut self, strength: f64) -> Self {
         self.strength = strength;
         self
@@ -229,11 +232,7 @@ impl<'a> Request<'a> {
         let prompts = model.text.encode_guided(&self.prompts, self.negative.as_deref(), guided)?;
         let prompts = prompts.repeat(self.count);
 
-        let config = &model.scheduler;
-        let scheduler = match self.sampler {
-            Some(kind) => Scheduler::from_config(kind, config)?,
-            None => Scheduler::from_model(config)?,
-        };
+        let scheduler = self.scheduler()?;
         let options = SamplerOptions::steps(self.steps).strength(self.strength).eta(self.eta);
         let sampler = scheduler.sampler(options)?;
 
@@ -249,6 +248,22 @@ impl<'a> Request<'a> {
         let latents = denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer, predict)?;
         let images = from_tensor(model.decode(latents.clone())?)?;
         Ok(Output { images, latents })
+    }
+
+    /// The sampler asked for, from the model's config as diffusers' pipelines mend it.
+    fn scheduler(&self) -> Result<Scheduler, Error> {
+        let mut config = self.model.scheduler.clone();
+        let kind = match self.sampler {
+            Some(kind) => kind,
+            None => config.kind()?,
+        };
+        if self.model.family == Family::StableDiffusion {
+            config = config.for_stable_diffusion(kind);
+            if matches!(self.task, Task::Inpaint(..)) {
+                config = config.with("skip_prk_steps", true);
+            }
+        }
+        Ok(Scheduler::from_config(kind, &config)?)
     }
 
     /// Width and height, which must be multiples of the first stage's factor.
