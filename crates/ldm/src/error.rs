@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use ldm_conditioning::ConditioningError;
 use ldm_nn::weights::WeightError;
-use ldm_scheduler::SchedulerError;
+use ldm_scheduler::Error as SchedulerError;
 use ldm_unet::UNetError;
 use ldm_vae::VaeError;
 

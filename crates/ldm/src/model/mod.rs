@@ -14,7 +14,6 @@ mod yaml;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor};
-use ldm_nn::weights::WeightFile;
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::UNet;
 use ldm_vae::{AutoencoderKl, DiagonalGaussian};
@@ -184,9 +183,4 @@ impl StableDiffusion {
         let z = self.vae.scaling().unscale(latents);
         Ok(self.vae.decode(z.cast(self.vae.dtype()))?.cast(DType::F32))
     }
-}
-
-/// The keys of a weight file.
-pub(crate) fn names(file: &WeightFile) -> Vec<&str> {
-    file.tensors().iter().map(|t| t.name.as_str()).collect()
 }

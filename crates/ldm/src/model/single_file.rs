@@ -281,23 +281,21 @@ pub(super) fn read<M: Module>(
 pub(super) fn save(model: &StableDiffusion, path: &Path, dtype: DType) -> Result<(), Error> {
     let keys = model.unet.config().compvis_keys().map_err(|e| Error::config(path, e))?;
     let names = model.vae.weight_names(Naming::CompVis);
-    let mut saver =
-        Saver::new(path).dtype(dtype).add(&model.unet, &keys, UNET)?.add(&model.vae, &names, VAE)?;
     let texts = [Some(&model.text.first), model.text.second.as_ref()];
-    for (text, prefix) in texts.into_iter().flatten().zip(text_tower::prefixes(model)) {
-        let keys = text_tower::keys(prefix);
-        saver = saver.add(&text.encoder, &keys, prefix)?;
-        if prefix == text_tower::OPEN_CLIP {
-            // Stable Diffusion 2 reads the penultimate layer of a tower whose last layer is there all the
-            // same; ours ends where it is read, so the file gets one more.
-            let layers = &text.encoder.layers;
-            if let Some(last) = layers.last() {
-                let unused =
-                    |path: &str| -> Option<Entry> { keys.entry(&format!("layers.{}.{path}", layers.len())) };
-                saver = saver.add(last, &unused, prefix)?;
-            }
+    let texts: Vec<_> = texts.into_iter().flatten().zip(text_tower::prefixes(model)).collect();
+    let towers: Vec<_> = texts.iter().map(|(_, prefix)| text_tower::keys(prefix)).collect();
+    // Stable Diffusion 2 reads the penultimate layer of a tower whose last layer is there all the same; ours ends
+    // where it is read, so the file gets one more.
+    let layers = &model.text.first.encoder.layers;
+    let unused = |path: &str| -> Option<Entry> { towers[0].entry(&format!("layers.{}.{path}", layers.len())) };
+
+    let mut saver = Saver::new().dtype(dtype).add(&model.unet, &keys, UNET).add(&model.vae, &names, VAE);
+    for ((text, prefix), keys) in texts.iter().zip(&towers) {
+        saver = saver.add(&text.encoder, keys, *prefix);
+        if let (&text_tower::OPEN_CLIP, Some(last)) = (prefix, layers.last()) {
+            saver = saver.add(last, &unused, *prefix);
         }
     }
-    saver.finish()?;
+    saver.write(path)?;
     Ok(())
 }
