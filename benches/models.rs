@@ -4,11 +4,14 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_unet::presets::Preset;
 use ldm_unet::{Conditioning, UNet};
+use ldm_vae::{AutoencoderKl, KlPreset};
 
 /// One network with its inputs; runs as often as asked.
 pub enum Workload {
     /// A 32x32 latent, batch 1, 77 tokens of context.
     UNet(Box<UNet>, Tensor<4>, Conditioning),
+    /// A 32x32 latent, batch 1.
+    VaeDecode(Box<AutoencoderKl>, Tensor<4>),
 }
 
 impl Workload {
@@ -21,6 +24,11 @@ impl Workload {
                 let unet = Box::new(unet.map(&mut Cheap));
                 Self::UNet(unet, values([1, 4, 32, 32], 1.0, device), Conditioning::context(context))
             }
+            "vae_decode" => {
+                let preset = KlPreset::find("stable-diffusion-v1").expect("a published preset");
+                let vae = preset.config().init(device).expect("a published config");
+                Self::VaeDecode(Box::new(vae.map(&mut Cheap)), values([1, 4, 32, 32], 1.0, device))
+            }
             _ => panic!("no workload {name}"),
         }
     }
@@ -32,8 +40,14 @@ impl Workload {
                 let t = Tensor::from_floats([500.0], &x.device());
                 finish(unet.forward(x.clone(), t, conditioning).expect("fitting inputs"))
             }
+            Self::VaeDecode(vae, z) => finish(vae.decode(z.clone()).expect("a fitting latent")),
         }
     }
+}
+
+/// Every device that this build has and this machine offers.
+pub fn devices() -> impl Iterator<Item = (&'static str, Device)> {
+    ldm::DEVICES.iter().filter_map(|name| Some((*name, ldm::device(name).ok()?)))
 }
 
 /// Waits for the tensor and gives its first value.

@@ -1,6 +1,7 @@
 //! Our side of `benches/compare.py`: makes the workload named on the command line, then runs it once for every line
 //! on standard input and answers with the seconds it took.
 
+#[allow(dead_code)]
 mod models;
 
 use std::io::{BufRead, Write};
