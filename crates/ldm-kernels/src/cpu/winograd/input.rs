@@ -2,7 +2,7 @@
 
 use super::super::im2col::Geometry;
 use super::super::panels::Panel;
-use super::transform::{Lane, each, input};
+use super::transform::{Lane, copy, each, input};
 use super::{LANES, PATCH, POINTS, SIDE, strips};
 
 /// The pixels that a strip of tiles needs of one row.
@@ -30,7 +30,8 @@ multiversion! {
                 // A panel of fewer lanes than ours (another level) takes the first ones.
                 let lanes = LANES.min(width - group);
                 for (point, lane) in patch.iter().enumerate() {
-                    values[(point * c_in + channel) * width + group..][..lanes].copy_from_slice(&lane[..lanes]);
+                    let to = &mut values[(point * c_in + channel) * width + group..][..lanes];
+                    copy::<LANES>(to, &lane[..lanes]);
                 }
             }
         }
@@ -45,7 +46,7 @@ fn row(plane: &[f32], geometry: &Geometry, y: usize, x: usize, len: usize) -> [f
     let Some(y) = y.checked_sub(1).filter(|y| *y < height) else { return row };
     let begin = x.saturating_sub(1);
     let end = (x + len * SIDE + 1).min(width);
-    row[begin + 1 - x..end + 1 - x].copy_from_slice(&plane[y * width + begin..y * width + end]);
+    copy::<ROW>(&mut row[begin + 1 - x..end + 1 - x], &plane[y * width + begin..y * width + end]);
     row
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::im2col::Geometry;
-use super::transform::{Lane, each, output};
+use super::transform::{Lane, copy, each, output};
 use super::{LANES, PATCH, POINTS, SIDE, strips};
 
 /// Writes one channel's pixels of `tiles`: `products(point)` has a value a tile, `plane(image)` takes the pixels.
@@ -19,7 +19,7 @@ pub fn transform<'a>(
         let count = LANES.min(tiles.end - first);
         let mut points = [[0.0; LANES]; POINTS];
         for (point, lane) in points.iter_mut().enumerate() {
-            lane[..count].copy_from_slice(&products(point)[first - tiles.start..][..count]);
+            copy::<LANES>(&mut lane[..count], &products(point)[first - tiles.start..][..count]);
         }
         let mut rows = [[0.0; LANES * SIDE]; SIDE];
         pixels(&points, bias, &mut rows);
@@ -28,7 +28,10 @@ pub fn transform<'a>(
             let x = strip.column * SIDE;
             let len = (strip.len * SIDE).min(width - x);
             for (y, row) in (strip.row * SIDE..height).zip(&rows) {
-                plane[y * width + x..][..len].copy_from_slice(&row[strip.lane * SIDE..][..len]);
+                copy::<{ LANES * SIDE }>(
+                    &mut plane[y * width + x..][..len],
+                    &row[strip.lane * SIDE..][..len],
+                );
             }
         }
     }

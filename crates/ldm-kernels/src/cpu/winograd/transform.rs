@@ -62,3 +62,12 @@ pub fn each<const N: usize, const M: usize>(x: [&Lane; N], f: impl Fn([f32; N]) 
     }
     y
 }
+
+/// `to = from`; no call where the length is the usual one, which the compiler then knows.
+#[inline(always)]
+pub fn copy<const USUAL: usize>(to: &mut [f32], from: &[f32]) {
+    match (<&mut [f32; USUAL]>::try_from(&mut *to), <&[f32; USUAL]>::try_from(from)) {
+        (Ok(to), Ok(from)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}

@@ -1,6 +1,6 @@
 //! The kernels, transformed into the rows of the 36 products.
 
-use super::transform::{each, weight};
+use super::transform::{copy, each, weight};
 use super::{LANES, PATCH, POINTS};
 
 multiversion! {
@@ -28,7 +28,7 @@ multiversion! {
                     let row = each([&columns[y * 3], &columns[y * 3 + 1], &columns[y * 3 + 2]], weight);
                     for (x, lane) in row.iter().enumerate() {
                         let at = ((y * PATCH + x) * count + output) * c_in + first;
-                        rows[at..at + lanes].copy_from_slice(&lane[..lanes]);
+                        copy::<LANES>(&mut rows[at..at + lanes], &lane[..lanes]);
                     }
                 }
             }
