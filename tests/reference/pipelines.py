@@ -105,6 +105,7 @@ def write(name: str, base, published: dict, groups: list, inputs: dict, text_pre
                 cls, extra = SAMPLERS[sampler]
                 config = getattr(diffusers, cls).from_config(config, **extra, **changes).config
             saved = {k: v for k, v in config.items() if k not in ("_use_default_values", "_diffusers_version")}
+            saved.pop("lambda_min_clipped", None)  # -inf, which is no JSON
             if changes:
                 case.pop("sampler")  # such a run needs the config, the name alone doesn't say it
             case["scheduler"] = saved | {"_class_name": cls if sampler else published["_class_name"]}
