@@ -49,7 +49,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { model: source, output, save_dtype, force } = arguments;
     if is_taken(output) && !force {
-        return Err(format!("--output {}: something is there already; --force writes over it", output.display()).into());
+        return Err(format!(
+            "--output {}: something is there already; --force writes over it",
+            output.display()
+        )
+        .into());
     }
     check_folder(output, "--output")?;
     let dtype = match save_dtype {

@@ -84,7 +84,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         ..LoadOptions::new(device.clone()).dtype(dtype)
     };
     let inputs = Inputs::open(&arguments.inputs, &device)?;
-    let source = Source { directory: arguments.model.as_deref(), checkpoint: arguments.checkpoint.as_deref() };
+    let source =
+        Source { directory: arguments.model.as_deref(), checkpoint: arguments.checkpoint.as_deref() };
     let outputs = match arguments.part {
         Part::Unet => unet(&source, &inputs, &options)?,
         Part::VaeEncode => vae_encode(&source, &inputs, &options)?,
@@ -141,10 +142,18 @@ fn vae(source: &Source<'_>, options: &LoadOptions) -> Result<ldm::vae::Autoencod
     }
 }
 
-fn text_encoder(source: &Source<'_>, inputs: &Inputs, options: &LoadOptions, second: bool) -> Result<Outputs> {
+fn text_encoder(
+    source: &Source<'_>,
+    inputs: &Inputs,
+    options: &LoadOptions,
+    second: bool,
+) -> Result<Outputs> {
     inputs.check(&["input_ids"], &[])?;
     let Some(directory) = source.directory else {
-        return Err("--part text-encoder: a checkpoint's text encoder is not read alone; convert the file first".into());
+        return Err(
+            "--part text-encoder: a checkpoint's text encoder is not read alone; convert the file first"
+                .into(),
+        );
     };
     let only_second = !directory.join("text_encoder").is_dir() && directory.join("text_encoder_2").is_dir();
     let part = if second || only_second { "text_encoder_2" } else { "text_encoder" };
@@ -210,7 +219,10 @@ impl Inputs {
             let (shape, values) = self.file.read_i64(key)?;
             (shape, values.into_iter().map(|v| v as f32).collect())
         };
-        Ok(Tensor::from_data(TensorData::new(values, self.shape::<D>(key, shape)?), (&self.device, DType::F32)))
+        Ok(Tensor::from_data(
+            TensorData::new(values, self.shape::<D>(key, shape)?),
+            (&self.device, DType::F32),
+        ))
     }
 
     fn float_if_there<const D: usize>(&self, key: &str) -> Result<Option<Tensor<D>>> {

@@ -70,7 +70,10 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn read_latents(path: &Path, device: &Device) -> Result<Tensor<4>> {
     let (shape, values) = WeightFile::open(path)?.read_f32("latents")?;
     let shape: [usize; 4] = shape.try_into().map_err(|shape| {
-        format!("--latents {}: their shape is {shape:?}, not [batch, channels, height, width]", path.display())
+        format!(
+            "--latents {}: their shape is {shape:?}, not [batch, channels, height, width]",
+            path.display()
+        )
     })?;
     Ok(Tensor::from_data(TensorData::new(values, shape), (device, DType::F32)))
 }

@@ -21,7 +21,11 @@ const NAMES: [&str; 5] = ["text_to_image", "image_to_image", "inpaint", "convert
 fn example(name: &str, arguments: &[&str]) -> Output {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.with_extension(std::env::consts::EXE_EXTENSION).is_file(), "build the examples first: {}", path.display());
+    assert!(
+        path.with_extension(std::env::consts::EXE_EXTENSION).is_file(),
+        "build the examples first: {}",
+        path.display()
+    );
     Command::new(path).args(arguments).output().unwrap()
 }
 
@@ -77,13 +81,29 @@ fn help_names_every_argument() {
     }
     let help = succeeds("text_to_image", &["--help"]);
     for argument in [
-        "--model", "--prompt", "--negative-prompt", "--steps", "--guidance", "--sampler", "--seed", "--width",
-        "--height", "--count", "--dtype", "--device", "--rng", "--latents", "--save-latents", "--output",
+        "--model",
+        "--prompt",
+        "--negative-prompt",
+        "--steps",
+        "--guidance",
+        "--sampler",
+        "--seed",
+        "--width",
+        "--height",
+        "--count",
+        "--dtype",
+        "--device",
+        "--rng",
+        "--latents",
+        "--save-latents",
+        "--output",
     ] {
         assert!(help.contains(argument), "{argument} is not in {help}");
     }
     let help = succeeds("forward", &["--help"]);
-    for argument in ["--model", "--checkpoint", "--config", "--part", "--inputs", "--output", "--device", "--dtype"] {
+    for argument in
+        ["--model", "--checkpoint", "--config", "--part", "--inputs", "--output", "--device", "--dtype"]
+    {
         assert!(help.contains(argument), "{argument} is not in {help}");
     }
 }
@@ -98,20 +118,55 @@ fn text_to_image_draws_diffusers_picture_and_says_how() {
     succeeds(
         "text_to_image",
         &[
-            "--model", text(model.path()), "--prompt", prompt, "--negative-prompt", "blurry, low quality", "--steps", "6",
-            "--guidance", "7.5", "--sampler", "ddim", "--seed", "33", "--width", "64", "--height", "64", "--rng",
-            "torch", "--dtype", "f32", "--output", text(&output), "--save-latents", text(&latents),
+            "--model",
+            text(model.path()),
+            "--prompt",
+            prompt,
+            "--negative-prompt",
+            "blurry, low quality",
+            "--steps",
+            "6",
+            "--guidance",
+            "7.5",
+            "--sampler",
+            "ddim",
+            "--seed",
+            "33",
+            "--width",
+            "64",
+            "--height",
+            "64",
+            "--rng",
+            "torch",
+            "--dtype",
+            "f32",
+            "--output",
+            text(&output),
+            "--save-latents",
+            text(&latents),
         ],
     );
     assert!(difference(&fixture, "negative.image", 0, &output) <= 1);
     let told = parameters(&output);
-    for part in [prompt, "Negative prompt: blurry, low quality", "Steps: 6", "Sampler: ddim", "CFG scale: 7.5", "Seed: 33"] {
+    for part in [
+        prompt,
+        "Negative prompt: blurry, low quality",
+        "Steps: 6",
+        "Sampler: ddim",
+        "CFG scale: 7.5",
+        "Seed: 33",
+    ] {
         assert!(told.contains(part), "`{part}` is not in {told}");
     }
     let device = Device::default();
     let (shape, values) = WeightFile::open(&latents).unwrap().read_f32("latents").unwrap();
     let saved = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
-    assert_close("saved latents", &saved, &fixture.tensor("negative.latents", &device), common::RUN_TOLERANCE);
+    assert_close(
+        "saved latents",
+        &saved,
+        &fixture.tensor("negative.latents", &device),
+        common::RUN_TOLERANCE,
+    );
 }
 
 #[test]
@@ -128,8 +183,18 @@ fn text_to_image_starts_from_given_latents() {
     succeeds(
         "text_to_image",
         &[
-            "--model", text(model.path()), "--prompt", prompt, "--steps", "6", "--sampler", "lms", "--latents",
-            text(&latents), "--output", text(&output),
+            "--model",
+            text(model.path()),
+            "--prompt",
+            prompt,
+            "--steps",
+            "6",
+            "--sampler",
+            "lms",
+            "--latents",
+            text(&latents),
+            "--output",
+            text(&output),
         ],
     );
     assert!(difference(&fixture, "given_latents.image", 0, &output) <= 1);
@@ -142,10 +207,22 @@ fn several_pictures_are_numbered() {
     let output = model.path().join("many.png");
     let said = succeeds(
         "text_to_image",
-        &["--model", text(model.path()), "--prompt", "a boat", "--steps", "1", "--count", "2", "--output", text(&output)],
+        &[
+            "--model",
+            text(model.path()),
+            "--prompt",
+            "a boat",
+            "--steps",
+            "1",
+            "--count",
+            "2",
+            "--output",
+            text(&output),
+        ],
     );
     assert!(said.contains("many-1.png") && said.contains("many-2.png"), "{said}");
-    let [first, second] = ["many-1.png", "many-2.png"].map(|name| image::open(model.path().join(name)).unwrap());
+    let [first, second] =
+        ["many-1.png", "many-2.png"].map(|name| image::open(model.path().join(name)).unwrap());
     assert_ne!(first, second);
 }
 
@@ -157,7 +234,20 @@ fn image_to_image_and_inpaint_read_pictures() {
     picture(&fixture, "image").save(&image).unwrap();
     picture(&fixture, "mask").save(&mask).unwrap();
     let all = cases(&fixture);
-    let shared = ["--model", text(model.path()), "--seed", "33", "--steps", "8", "--output", text(&output), "--image", text(&image), "--strength", "0.6"];
+    let shared = [
+        "--model",
+        text(model.path()),
+        "--seed",
+        "33",
+        "--steps",
+        "8",
+        "--output",
+        text(&output),
+        "--image",
+        text(&image),
+        "--strength",
+        "0.6",
+    ];
     let prompt = |key: &str| all[key]["prompt"][0].as_str().unwrap();
 
     let more = ["--prompt", prompt("img2img_euler_a"), "--sampler", "euler_a"];
@@ -165,7 +255,18 @@ fn image_to_image_and_inpaint_read_pictures() {
     assert!(difference(&fixture, "img2img_euler_a.image", 0, &output) <= 1);
     assert!(parameters(&output).contains("Denoising strength: 0.6"));
 
-    let more = ["--prompt", prompt("inpaint_ddim"), "--sampler", "ddim", "--mask", text(&mask), "--width", "80", "--height", "64"];
+    let more = [
+        "--prompt",
+        prompt("inpaint_ddim"),
+        "--sampler",
+        "ddim",
+        "--mask",
+        text(&mask),
+        "--width",
+        "80",
+        "--height",
+        "64",
+    ];
     succeeds("inpaint", &[&shared[..], &more].concat());
     assert!(difference(&fixture, "inpaint_ddim.image", 0, &output) <= 1);
 }
@@ -186,8 +287,16 @@ fn convert_goes_both_ways() {
     };
     assert!(tensors(source.path()) == tensors(&back));
 
-    refuses("convert", &["--model", text(source.path()), "--output", text(&file)], 1, &["--output", "--force"]);
-    succeeds("convert", &["--model", text(source.path()), "--output", text(&file), "--force", "--save-dtype", "f16"]);
+    refuses(
+        "convert",
+        &["--model", text(source.path()), "--output", text(&file)],
+        1,
+        &["--output", "--force"],
+    );
+    succeeds(
+        "convert",
+        &["--model", text(source.path()), "--output", text(&file), "--force", "--save-dtype", "f16"],
+    );
 }
 
 #[test]
@@ -245,12 +354,15 @@ fn forward_calls(name: &str) {
         );
 
         let file = WeightFile::open(&output).unwrap();
-        let keys: Vec<&str> = call["outputs"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+        let keys: Vec<&str> =
+            call["outputs"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
         assert_eq!(file.tensors().count(), keys.len(), "{name}");
         for key in keys {
             let (shape, values) = file.read_f32(key).unwrap();
-            let flat = Tensor::<1>::from_data(TensorData::new(values, [shape.iter().product::<usize>()]), &device);
-            let (expected_shape, expected) = flattened(&fixture, &format!("{name}.out.{key}"), shape.len(), &device);
+            let flat =
+                Tensor::<1>::from_data(TensorData::new(values, [shape.iter().product::<usize>()]), &device);
+            let (expected_shape, expected) =
+                flattened(&fixture, &format!("{name}.out.{key}"), shape.len(), &device);
             assert_eq!(shape, expected_shape, "{name}: {key}");
             let difference = relative_difference(&flat, &expected);
             println!("{name}: {key}: {difference:.1e}");
@@ -292,8 +404,10 @@ fn forward_gives_what_diffusers_gives() {
 fn forward_reads_a_part_out_of_a_lightning_checkpoint() {
     let fixture = Fixture::open("lightning_vae");
     let folder = tempfile::tempdir().unwrap();
-    let checkpoint = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/lightning_vae.ckpt"));
-    let [yaml, input, output] = ["vae.yaml", "in.safetensors", "out.safetensors"].map(|name| folder.path().join(name));
+    let checkpoint =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/lightning_vae.ckpt"));
+    let [yaml, input, output] =
+        ["vae.yaml", "in.safetensors", "out.safetensors"].map(|name| folder.path().join(name));
     fs::write(&yaml, fixture.json("yaml").as_str().unwrap()).unwrap();
     let device = Device::default();
     let calls: [(&str, &str, [usize; 4], &[&str]); 2] = [
@@ -306,8 +420,16 @@ fn forward_reads_a_part_out_of_a_lightning_checkpoint() {
         succeeds(
             "forward",
             &[
-                "--checkpoint", text(&checkpoint), "--config", text(&yaml), "--part", part, "--inputs", text(&input),
-                "--output", text(&output),
+                "--checkpoint",
+                text(&checkpoint),
+                "--config",
+                text(&yaml),
+                "--part",
+                part,
+                "--inputs",
+                text(&input),
+                "--output",
+                text(&output),
             ],
         );
         let file = WeightFile::open(&output).unwrap();
@@ -332,7 +454,12 @@ fn forward_names_inputs_that_are_missing_or_unknown() {
     Saver::new().add_tensor("sample", zeros(&[1, 3, 10, 8])).write(&input).unwrap();
     refuses("forward", &[&shared[..], &["--part", "vae-encode"]].concat(), 1, &["10", "4"]);
     Saver::new().add_tensor("latents", zeros(&[4, 8, 8])).write(&input).unwrap();
-    refuses("forward", &[&shared[..], &["--part", "vae-decode"]].concat(), 1, &["latents", "[4, 8, 8]", "4 axes"]);
+    refuses(
+        "forward",
+        &[&shared[..], &["--part", "vae-decode"]].concat(),
+        1,
+        &["latents", "[4, 8, 8]", "4 axes"],
+    );
     Saver::new()
         .add_tensor("input_ids", TensorData::new(vec![49_406i64, 70_000], [1, 2]))
         .write(&input)

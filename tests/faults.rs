@@ -104,7 +104,12 @@ fn values_that_make_no_model_are_named() {
         (unet, "\"norm_num_groups\": 32", "\"norm_num_groups\": 0", "norm_num_groups"),
         (unet, "\"layers_per_block\": 1", "\"layers_per_block\": -3", "layers_per_block"),
         ("vae/config.json", "\"norm_num_groups\": 32", "\"norm_num_groups\": 7", "norm_num_groups"),
-        ("text_encoder/config.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 5", "num_attention_heads"),
+        (
+            "text_encoder/config.json",
+            "\"num_attention_heads\": 4",
+            "\"num_attention_heads\": 5",
+            "num_attention_heads",
+        ),
         ("text_encoder/config.json", "\"quick_gelu\"", "\"squirrel\"", "squirrel"),
     ] {
         let error = load_error(|folder| edit(&folder.join(file), from, to));
@@ -114,7 +119,9 @@ fn values_that_make_no_model_are_named() {
 
 #[test]
 fn weights_that_do_not_fit_their_config_are_listed_with_both_shapes() {
-    let error = load_error(|folder| edit(&folder.join("unet/config.json"), "\"cross_attention_dim\": 32", "\"cross_attention_dim\": 48"));
+    let error = load_error(|folder| {
+        edit(&folder.join("unet/config.json"), "\"cross_attention_dim\": 32", "\"cross_attention_dim\": 48")
+    });
     assert_names(&error, &["attn2.to_k.weight", "attn2.to_v.weight", "[32, 48]", "[32, 32]"]);
 }
 
@@ -158,7 +165,10 @@ fn arguments_that_make_no_sense_are_named() {
     assert_names(&run_error(|m| m.text_to_image("a").prompts(Vec::<String>::new())), &["0 prompts"]);
     assert_names(&run_error(|m| m.text_to_image("a").steps(2).guidance(f64::NAN)), &["guidance", "NaN"]);
     assert_names(&run_error(|m| m.text_to_image("a").count(2).seeds([1, 2, 3])), &["seeds", "3", "2"]);
-    assert_names(&run_error(|m| m.text_to_image("a").negative_prompts(["b", "c"])), &["negative_prompt", "2"]);
+    assert_names(
+        &run_error(|m| m.text_to_image("a").negative_prompts(["b", "c"])),
+        &["negative_prompt", "2"],
+    );
     assert_names(&run_error(|m| m.text_to_image("a").steps(2).eta(-1.0)), &["eta"]);
 }
 
@@ -259,7 +269,8 @@ fn files_that_are_no_pictures_are_named() {
 #[test]
 fn any_text_is_a_prompt() {
     let model = tiny();
-    let controls: String = (0..32).filter_map(char::from_u32).chain("\u{7f}\u{202e}\u{fffd}".chars()).collect();
+    let controls: String =
+        (0..32).filter_map(char::from_u32).chain("\u{7f}\u{202e}\u{fffd}".chars()).collect();
     let prompts = [
         String::new(),
         " \n\t".into(),
@@ -271,7 +282,8 @@ fn any_text_is_a_prompt() {
     ];
     for prompt in prompts {
         let output = model.text_to_image(&prompt).negative_prompt(&prompt).steps(1).size(16, 16).run();
-        let output = output.unwrap_or_else(|e| panic!("{:?}: {e}", prompt.chars().take(20).collect::<String>()));
+        let output =
+            output.unwrap_or_else(|e| panic!("{:?}: {e}", prompt.chars().take(20).collect::<String>()));
         assert_eq!(output.images[0].dimensions(), (16, 16));
     }
 }

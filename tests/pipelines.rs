@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+
 use burn::tensor::Tensor;
 use common::{arguments, cases, differences, load, picture, run};
 use ldm::conditioning::{Conditioner, Conditioning};
@@ -10,7 +12,6 @@ use ldm::pipeline::{
 };
 use ldm::scheduler::{Noise, SamplerOptions, Scheduler, TorchRng, randn};
 use ldm_test_support::Fixture;
-use std::ops::ControlFlow;
 
 /// Every case of a fixture but those that `skip` names; all that differ are told at once.
 fn all_cases(name: &str, skip: &[&str]) {
@@ -54,6 +55,17 @@ fn stable_diffusion_xl() {
     all_cases("pipeline_sdxl", &["two_prompts"]);
 }
 
+/// Hard edges, both sides a little smaller: the order of the passes shows.
+#[test]
+fn a_picture_is_resized_as_pillow_does() {
+    let fixture = Fixture::open("pipeline_sd1_image");
+    let (shape, expected) = fixture.bytes("uneven.resized");
+    let picture = picture(&fixture, "uneven").to_rgb8();
+    let resized = ldm::image::resize(&picture, shape[1] as u32, shape[0] as u32).unwrap();
+    let off = resized.as_raw().iter().zip(&expected).filter(|(a, b)| a != b).count();
+    assert_eq!((off, resized.as_raw().len()), (0, expected.len()));
+}
+
 /// Each encoder of SDXL gets a prompt of its own: the short way has no argument for that, the pieces do it.
 #[test]
 fn the_pieces_recombine() {
@@ -79,7 +91,8 @@ fn the_pieces_recombine() {
     let sampler = scheduler.sampler(SamplerOptions::steps(6)).unwrap();
     let mut noise: Box<dyn Noise> = Box::new(TorchRng::new(case["seed"].as_u64().unwrap()));
     let shape = [1, 4, 64 / model.vae.factor(), 64 / model.vae.factor()];
-    let latents = randn(&mut noise, shape, model.device(), model.dtype()).unwrap() * sampler.init_noise_sigma();
+    let latents =
+        randn(&mut noise, shape, model.device(), model.dtype()).unwrap() * sampler.init_noise_sigma();
     let predict = |x, t| denoiser.predict(x, f64::from(t));
     let latents = denoise(sampler, latents, &mut noise, None, &mut Silent, predict).unwrap();
     let images = ldm::image::from_tensor(model.decode(latents.clone()).unwrap()).unwrap();

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 const CHECKPOINTS: [&str; 3] = ["checkpoint_sd1", "checkpoint_sd2", "checkpoint_sdxl"];
 
+/// Stable Diffusion 2 reads the last layer but one of its text encoder; a file has the last one too.
+const UNUSED_LAYER: &str = "cond_stage_model.model.transformer.resblocks.3.";
+
 /// A single file with all the tensors that the fixture names, and its YAML.
 struct Checkpoint {
     folder: TempDir,
@@ -60,7 +63,8 @@ fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 
 /// Panics unless the file holds exactly these tensors, each with the values drawn from its name.
 fn assert_drawn(path: &Path, expected: &BTreeMap<String, Vec<usize>>) {
-    let saved = tensors(path);
+    let mut saved = tensors(path);
+    saved.retain(|name, _| !name.contains(UNUSED_LAYER));
     let names = |names: Vec<&String>| names.into_iter().cloned().collect::<BTreeSet<_>>();
     assert_eq!(names(saved.keys().collect()), names(expected.keys().collect()), "{}", path.display());
     for (name, (shape, values)) in &saved {
@@ -94,7 +98,8 @@ fn ema_weights_are_taken_as_the_yaml_says() {
     assert_eq!(differences(&checkpoint.fixture, "image_ema", &output), None);
 
     let yaml = fs::read_to_string(checkpoint.yaml()).unwrap();
-    fs::write(checkpoint.yaml(), yaml.replace("    scale_factor:", "    use_ema: false\n    scale_factor:")).unwrap();
+    fs::write(checkpoint.yaml(), yaml.replace("    scale_factor:", "    use_ema: false\n    scale_factor:"))
+        .unwrap();
     let model = StableDiffusion::load(checkpoint.file(), &checkpoint.options()).unwrap();
     let output = run(&model, &checkpoint.fixture, &cases(&checkpoint.fixture)["image"]).unwrap();
     assert_eq!(differences(&checkpoint.fixture, "image", &output), None);
@@ -110,8 +115,8 @@ fn a_directory_survives_the_way_through_a_single_file() {
 
         let file = checkpoint.folder.path().join("saved.safetensors");
         model.save_checkpoint(&file, DType::F32).unwrap();
-        let names: BTreeSet<String> = tensors(&file).into_keys().collect();
-        assert_eq!(names, checkpoint.needed(), "{name}");
+        let names = tensors(&file).into_keys().filter(|name| !name.contains(UNUSED_LAYER));
+        assert_eq!(names.collect::<BTreeSet<_>>(), checkpoint.needed(), "{name}");
 
         let model = StableDiffusion::load(&file, &checkpoint.options()).unwrap();
         let saved = checkpoint.folder.path().join("saved");
@@ -148,9 +153,12 @@ fn a_single_file_survives_the_way_through_a_directory() {
 /// Saved and read back, a model of every family gives the same picture.
 #[test]
 fn a_saved_directory_draws_the_same() {
-    for (name, key) in
-        [("pipeline_sd1", "ddim"), ("pipeline_sd2", "negative"), ("pipeline_sdxl", "default"), ("pipeline_inpaint9", "inpaint_ddim")]
-    {
+    for (name, key) in [
+        ("pipeline_sd1", "ddim"),
+        ("pipeline_sd2", "negative"),
+        ("pipeline_sdxl", "default"),
+        ("pipeline_inpaint9", "inpaint_ddim"),
+    ] {
         let fixture = Fixture::open(name);
         let folder = tempfile::tempdir().unwrap();
         load(&fixture).save_directory(folder.path(), DType::F32).unwrap();

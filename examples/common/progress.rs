@@ -19,7 +19,9 @@ impl Bar {
     /// Empty; its length comes with the first step.
     pub fn new() -> Self {
         let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} step {pos}/{len}, {elapsed} of about {duration}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:40} step {pos}/{len}, {elapsed} of about {duration}")
+        {
             bar.set_style(style);
         }
         Self(bar)

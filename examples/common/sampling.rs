@@ -107,7 +107,13 @@ impl SamplingArgs {
     }
 
     /// What a PNG says about how it was made, as other tools write and read it.
-    pub fn parameters(&self, model: &ModelArgs, loaded: &StableDiffusion, seed: u64, task: &str) -> Result<String> {
+    pub fn parameters(
+        &self,
+        model: &ModelArgs,
+        loaded: &StableDiffusion,
+        seed: u64,
+        task: &str,
+    ) -> Result<String> {
         let sampler = match self.sampler {
             Some(kind) => kind,
             None => loaded.scheduler.kind()?,

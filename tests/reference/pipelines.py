@@ -164,7 +164,8 @@ def inpaint(samplers=("ddim", "euler", "dpmpp_2m")):
 
 def main():
     inputs = dict(image=picture(64, 80), mask=disc(64, 80))
-    uneven = dict(uneven=picture(67, 91))
+    resized = Image.fromarray(picture(67, 91)).resize((88, 64), Image.Resampling.LANCZOS)
+    uneven = {"uneven": picture(67, 91), "uneven.resized": np.asarray(resized)}
 
     base = tiny.sd1()
     parts = base.components
