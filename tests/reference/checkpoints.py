@@ -130,7 +130,7 @@ def model_config(unet, text, **changes) -> dict:
                            params=params | changes))
 
 
-def sd1():
+def sd1(only_pipe: bool = False):
     config = unet_config(model_channels=32, num_heads=8, context_dim=64)
     unet, text = UNetModel(**config), tiny.text_encoder("quick_gelu", 3, 64, 1)
     extras = {k: [1000] for k in SCHEDULE} | ema(unet) | {
@@ -142,6 +142,8 @@ def sd1():
         vae=tiny.vae(), text_encoder=text, tokenizer=tiny.tokenizer("<|endoftext|>"),
         unet=tiny.unet(attention_head_dim=8, cross_attention_dim=64), scheduler=tiny.scheduler(tiny.SD1_SCHEDULER),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    if only_pipe:
+        return pipe
     write("sd1", checkpoint, list(extras), model_config(config, lit("ldm.modules.encoders.modules.FrozenCLIPEmbedder")),
           pipe, tiny.SD1_SCHEDULER, "pndm", ema_too=True)
 
@@ -151,7 +153,7 @@ def open_clip_text(width: int, heads: int, layers: int, prefix: str) -> dict:
     return shapes(tower, prefix) | {f"{prefix}logit_scale": []}
 
 
-def sd2():
+def sd2(only_pipe: bool = False):
     config = unet_config(model_channels=64, num_head_channels=64, context_dim=64, use_linear_in_transformer=True,
                          use_fp16=False)
     prefix = "cond_stage_model.model."
@@ -166,11 +168,13 @@ def sd2():
         requires_safety_checker=False)
     last = [k for k in text if ".resblocks.3." in k or k.endswith(("text_projection", "logit_scale"))]
     text_config = lit("ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder", freeze=True, layer="penultimate")
+    if only_pipe:
+        return pipe
     write("sd2", checkpoint, [*extras, *last], model_config(config, text_config, parameterization="v", use_ema=False),
           pipe, tiny.SD2_SCHEDULER, "ddim")
 
 
-def sdxl():
+def sdxl(only_pipe: bool = False):
     config = unet_config(model_channels=64, attention_resolutions=[2], num_head_channels=64, transformer_depth=2,
                          context_dim=192, use_linear_in_transformer=True)
     unet = UNetModel(**(config | dict(context_dim=[192, 192])))  # ldm's class takes a width a block, sgm's one for all
@@ -208,6 +212,8 @@ def sdxl():
                   network_config=lit("sgm.modules.diffusionmodules.openaimodel.UNetModel", **sgm_unet),
                   conditioner_config=conditioner, first_stage_config=first_config)
     config = dict(model=dict(target="sgm.models.diffusion.DiffusionEngine", params=params))
+    if only_pipe:
+        return pipe
     write("sdxl", checkpoint, list(extras), config, pipe, tiny.SDXL_SCHEDULER, "euler")
 
 

@@ -105,6 +105,7 @@ def write(name: str, base, published: dict, groups: list, inputs: dict, text_pre
                 cls, extra = SAMPLERS[sampler]
                 config = getattr(diffusers, cls).from_config(config, **extra, **changes).config
             saved = {k: v for k, v in config.items() if k not in ("_use_default_values", "_diffusers_version")}
+            saved.pop("lambda_min_clipped", None)  # -inf, which is no JSON
             if changes:
                 case.pop("sampler")  # such a run needs the config, the name alone doesn't say it
             case["scheduler"] = saved | {"_class_name": cls if sampler else published["_class_name"]}
@@ -163,7 +164,8 @@ def inpaint(samplers=("ddim", "euler", "dpmpp_2m")):
 
 def main():
     inputs = dict(image=picture(64, 80), mask=disc(64, 80))
-    uneven = dict(uneven=picture(67, 91))
+    resized = Image.fromarray(picture(67, 91)).resize((88, 64), Image.Resampling.LANCZOS)
+    uneven = {"uneven": picture(67, 91), "uneven.resized": np.asarray(resized)}
 
     base = tiny.sd1()
     parts = base.components

@@ -5,7 +5,7 @@ from PIL import Image
 
 from seeded import save_fixture, uniform
 
-SIZES = [((37, 23), (64, 48)), ((100, 80), (64, 64)), ((64, 40), (64, 64)), ((5, 200), (16, 32)), ((1, 1), (8, 8))]
+SIZES = [((37, 23), (64, 48)), ((100, 80), (64, 64)), ((64, 40), (64, 64)), ((5, 20), (16, 32)), ((91, 67), (88, 64)), ((1, 1), (8, 8))]
 
 
 def picture(name: str, width: int, height: int, channels: int) -> np.ndarray:

@@ -42,6 +42,13 @@ impl Fixture {
         bytes.chunks_exact(8).map(value).collect()
     }
 
+    /// The u8 tensor `key` as its shape and a flat list.
+    pub fn bytes(&self, key: &str) -> (Vec<usize>, Vec<u8>) {
+        let (dtype, shape, bytes) = self.view(key);
+        assert_eq!(dtype, Dtype::U8, "{}: {key}", self.path.display());
+        (shape, bytes.to_vec())
+    }
+
     /// The JSON value that the file's metadata holds under `key`.
     pub fn json(&self, key: &str) -> Value {
         let (_, metadata) = SafeTensors::read_metadata(&self.bytes).expect("a valid fixture");

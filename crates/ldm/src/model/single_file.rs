@@ -8,7 +8,7 @@ use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::{SamplerKind, SchedulerConfig};
 use ldm_unet::keys::CompVisKeys;
 use ldm_unet::presets::Preset;
-use ldm_unet::{UNet, UNetConfig};
+use ldm_unet::{AddedEmbedding, UNet, UNetConfig};
 use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, LatentScaling, Naming, WeightNames};
 
 use super::ema::EmaKeys;
@@ -149,9 +149,18 @@ fn unet_config(yaml: &Path, params: &ModelParams) -> Result<UNetConfig, Error> {
         return Err(unsupported(yaml, &format!("the U-Net `{}`", target.target)));
     }
     let config = UNetConfig::from_compvis(&target.json(yaml)?).map_err(|e| Error::config(yaml, e))?;
-    // Stability's YAML, the one with a conditioner, doesn't say its 1024 pixels.
-    let of_xl = params.conditioner_config.as_ref().map(|_| 128);
-    Ok(UNetConfig { sample_size: params.image_size.or(of_xl).map(|side| [side; 2]), ..config })
+    let image_size = params.image_size.map(|side| [side; 2]);
+    if params.conditioner_config.is_none() {
+        return Ok(UNetConfig { sample_size: image_size, ..config });
+    }
+    // Stability's YAML, the one with a conditioner: it doesn't say its 1024 pixels, and its label is the pooled text
+    // with the sizes (`ConcatTimestepEmbedderND`, 256 wide).
+    Ok(UNetConfig {
+        sample_size: image_size.or(Some([128; 2])),
+        addition_embed_type: Some(AddedEmbedding::TextTime),
+        addition_time_embed_dim: config.addition_time_embed_dim.or(Some(256)),
+        ..config
+    })
 }
 
 fn vae_config(
@@ -287,7 +296,8 @@ pub(super) fn save(model: &StableDiffusion, path: &Path, dtype: DType) -> Result
     // Stable Diffusion 2 reads the penultimate layer of a tower whose last layer is there all the same; ours ends
     // where it is read, so the file gets one more.
     let layers = &model.text.first.encoder.layers;
-    let unused = |path: &str| -> Option<Entry> { towers[0].entry(&format!("layers.{}.{path}", layers.len())) };
+    let unused =
+        |path: &str| -> Option<Entry> { towers[0].entry(&format!("layers.{}.{path}", layers.len())) };
 
     let mut saver = Saver::new().dtype(dtype).add(&model.unet, &keys, UNET).add(&model.vae, &names, VAE);
     for ((text, prefix), keys) in texts.iter().zip(&towers) {

@@ -1,0 +1,82 @@
+use std::path::PathBuf;
+
+use burn::tensor::{DType, Device};
+use clap::Args;
+use ldm::{LoadOptions, StableDiffusion};
+
+use super::Result;
+use super::progress::spinner;
+
+/// Where to compute, and in what.
+#[derive(Args, Debug)]
+pub struct DeviceArgs {
+    /// flex, ndarray, wgpu, vulkan, metal, cuda, rocm, as far as this build has them; `cuda:1` is the second GPU
+    /// [default: burn's, by the environment variable BURN_DEVICE]
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Float type to compute in: f32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    pub dtype: String,
+}
+
+impl DeviceArgs {
+    /// The device, and the float type if it has that.
+    pub fn open(&self) -> Result<(Device, DType)> {
+        let device = match &self.device {
+            Some(name) => ldm::device(name)?,
+            None => Device::default(),
+        };
+        let dtype = ldm::dtype(&self.dtype, &device)?;
+        Ok((device, dtype))
+    }
+}
+
+/// Which model.
+#[derive(Args, Debug)]
+pub struct ModelArgs {
+    /// A diffusers directory, a single .safetensors or .ckpt file, or (built with the feature `hub`) `owner/name`
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// The YAML config of a single file; without it the file is recognised by its keys
+    #[arg(long, value_name = "YAML")]
+    pub config: Option<PathBuf>,
+    /// The variant of a directory's weight files, `fp16`
+    #[arg(long)]
+    pub variant: Option<String>,
+    /// Take a single file's EMA weights (true) or its plain ones (false) [default: as the YAML says, else plain]
+    #[arg(long, value_name = "BOOL")]
+    pub ema: Option<bool>,
+    /// What a single file's U-Net predicts, where neither keys nor YAML tell: epsilon, v_prediction or sample
+    #[arg(long, value_name = "TYPE")]
+    pub prediction_type: Option<String>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+impl ModelArgs {
+    /// Loads the model, with a spinner.
+    pub fn load(&self) -> Result<StableDiffusion> {
+        let (device, dtype) = self.device.open()?;
+        let spinner = spinner(format!("loading {}", self.model.display()));
+        let model = StableDiffusion::load(&self.model, &self.options(device, dtype))?;
+        spinner.finish_and_clear();
+        Ok(model)
+    }
+
+    /// The arguments as the library takes them.
+    pub fn options(&self, device: Device, dtype: DType) -> LoadOptions {
+        LoadOptions {
+            config: self.config.clone(),
+            variant: self.variant.clone(),
+            use_ema: self.ema,
+            prediction_type: self.prediction_type.clone(),
+            ..LoadOptions::new(device).dtype(dtype)
+        }
+    }
+
+    /// The model's name for people: the last part of its path.
+    pub fn name(&self) -> String {
+        let last = self.model.file_name().unwrap_or(self.model.as_os_str());
+        last.to_string_lossy().into_owned()
+    }
+}

@@ -1,0 +1,470 @@
+//! The examples as people run them: processes with arguments, exit codes and files.
+//!
+//! Cargo builds the examples whenever it runs all tests (`cargo test --workspace --release`).
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{cases, directory, picture, write_directory};
+use ldm::nn::weights::{Saver, WeightFile};
+use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input};
+use serde_json::Value;
+
+const NAMES: [&str; 5] = ["text_to_image", "image_to_image", "inpaint", "convert", "forward"];
+
+/// Runs an example that was built beside this test.
+fn example(name: &str, arguments: &[&str]) -> Output {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(
+        path.with_extension(std::env::consts::EXE_EXTENSION).is_file(),
+        "build the examples first: {}",
+        path.display()
+    );
+    Command::new(path).args(arguments).output().unwrap()
+}
+
+/// Runs an example that must do its work; gives what it printed.
+#[track_caller]
+fn succeeds(name: &str, arguments: &[&str]) -> String {
+    let output = example(name, arguments);
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} {arguments:?}: {out}{error}");
+    out.into_owned()
+}
+
+/// Runs an example that must refuse with `code`, naming every one of `parts`.
+#[track_caller]
+fn refuses(name: &str, arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = example(name, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {error}");
+    assert!(error.contains("error:") && !error.contains("panicked"), "{error}");
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not named: {error}");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The largest difference of a written PNG from diffusers' picture; 256 where the sizes differ.
+fn difference(fixture: &Fixture, key: &str, item: usize, path: &Path) -> u16 {
+    let ours = image::open(path).unwrap().to_rgb8();
+    let (shape, bytes) = fixture.bytes(key);
+    let [h, w] = [shape[1], shape[2]];
+    if ours.dimensions() != (w as u32, h as u32) {
+        return 256;
+    }
+    let theirs = &bytes[item * h * w * 3..(item + 1) * h * w * 3];
+    ours.as_raw().iter().zip(theirs).map(|(a, b)| u16::from(a.abs_diff(*b))).max().unwrap()
+}
+
+/// What a PNG says about how it was made.
+fn parameters(path: &Path) -> String {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let reader = decoder.read_info().unwrap();
+    let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == "parameters").unwrap();
+    chunk.get_text().unwrap()
+}
+
+#[test]
+fn help_names_every_argument() {
+    for name in NAMES {
+        assert!(succeeds(name, &["--help"]).contains("Usage:"), "{name}");
+    }
+    let help = succeeds("text_to_image", &["--help"]);
+    for argument in [
+        "--model",
+        "--prompt",
+        "--negative-prompt",
+        "--steps",
+        "--guidance",
+        "--sampler",
+        "--seed",
+        "--width",
+        "--height",
+        "--count",
+        "--dtype",
+        "--device",
+        "--rng",
+        "--latents",
+        "--save-latents",
+        "--output",
+    ] {
+        assert!(help.contains(argument), "{argument} is not in {help}");
+    }
+    let help = succeeds("forward", &["--help"]);
+    for argument in
+        ["--model", "--checkpoint", "--config", "--part", "--inputs", "--output", "--device", "--dtype"]
+    {
+        assert!(help.contains(argument), "{argument} is not in {help}");
+    }
+}
+
+#[test]
+fn text_to_image_draws_diffusers_picture_and_says_how() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = directory(&fixture);
+    let case = &cases(&fixture)["negative"];
+    let prompt = case["prompt"][0].as_str().unwrap();
+    let (output, latents) = (model.path().join("fox.png"), model.path().join("fox.safetensors"));
+    succeeds(
+        "text_to_image",
+        &[
+            "--model",
+            text(model.path()),
+            "--prompt",
+            prompt,
+            "--negative-prompt",
+            "blurry, low quality",
+            "--steps",
+            "6",
+            "--guidance",
+            "7.5",
+            "--sampler",
+            "ddim",
+            "--seed",
+            "33",
+            "--width",
+            "64",
+            "--height",
+            "64",
+            "--rng",
+            "torch",
+            "--dtype",
+            "f32",
+            "--output",
+            text(&output),
+            "--save-latents",
+            text(&latents),
+        ],
+    );
+    assert!(difference(&fixture, "negative.image", 0, &output) <= 1);
+    let told = parameters(&output);
+    for part in [
+        prompt,
+        "Negative prompt: blurry, low quality",
+        "Steps: 6",
+        "Sampler: ddim",
+        "CFG scale: 7.5",
+        "Seed: 33",
+    ] {
+        assert!(told.contains(part), "`{part}` is not in {told}");
+    }
+    let device = Device::default();
+    let (shape, values) = WeightFile::open(&latents).unwrap().read_f32("latents").unwrap();
+    let saved = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
+    assert_close(
+        "saved latents",
+        &saved,
+        &fixture.tensor("negative.latents", &device),
+        common::RUN_TOLERANCE,
+    );
+}
+
+#[test]
+fn text_to_image_starts_from_given_latents() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = directory(&fixture);
+    let case = &cases(&fixture)["given_latents"];
+    let (name, shape): (String, [usize; 4]) = serde_json::from_value(case["latents"].clone()).unwrap();
+    let latents = model.path().join("latents.safetensors");
+    let given = seeded_input(&name, shape, &Device::default()).into_data();
+    Saver::new().add_tensor("latents", given).write(&latents).unwrap();
+    let output = model.path().join("out.png");
+    let prompt = case["prompt"][0].as_str().unwrap();
+    succeeds(
+        "text_to_image",
+        &[
+            "--model",
+            text(model.path()),
+            "--prompt",
+            prompt,
+            "--steps",
+            "6",
+            "--sampler",
+            "lms",
+            "--latents",
+            text(&latents),
+            "--output",
+            text(&output),
+        ],
+    );
+    assert!(difference(&fixture, "given_latents.image", 0, &output) <= 1);
+}
+
+#[test]
+fn several_pictures_are_numbered() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = directory(&fixture);
+    let output = model.path().join("many.png");
+    let said = succeeds(
+        "text_to_image",
+        &[
+            "--model",
+            text(model.path()),
+            "--prompt",
+            "a boat",
+            "--steps",
+            "1",
+            "--count",
+            "2",
+            "--output",
+            text(&output),
+        ],
+    );
+    assert!(said.contains("many-1.png") && said.contains("many-2.png"), "{said}");
+    let [first, second] =
+        ["many-1.png", "many-2.png"].map(|name| image::open(model.path().join(name)).unwrap());
+    assert_ne!(first, second);
+}
+
+#[test]
+fn image_to_image_and_inpaint_read_pictures() {
+    let fixture = Fixture::open("pipeline_sd1_image");
+    let model = directory(&fixture);
+    let [image, mask, output] = ["image.png", "mask.png", "out.png"].map(|name| model.path().join(name));
+    picture(&fixture, "image").save(&image).unwrap();
+    picture(&fixture, "mask").save(&mask).unwrap();
+    let all = cases(&fixture);
+    let shared = [
+        "--model",
+        text(model.path()),
+        "--seed",
+        "33",
+        "--steps",
+        "8",
+        "--output",
+        text(&output),
+        "--image",
+        text(&image),
+        "--strength",
+        "0.6",
+    ];
+    let prompt = |key: &str| all[key]["prompt"][0].as_str().unwrap();
+
+    let more = ["--prompt", prompt("img2img_euler_a"), "--sampler", "euler_a"];
+    succeeds("image_to_image", &[&shared[..], &more].concat());
+    assert!(difference(&fixture, "img2img_euler_a.image", 0, &output) <= 1);
+    assert!(parameters(&output).contains("Denoising strength: 0.6"));
+
+    let more = [
+        "--prompt",
+        prompt("inpaint_ddim"),
+        "--sampler",
+        "ddim",
+        "--mask",
+        text(&mask),
+        "--width",
+        "80",
+        "--height",
+        "64",
+    ];
+    succeeds("inpaint", &[&shared[..], &more].concat());
+    assert!(difference(&fixture, "inpaint_ddim.image", 0, &output) <= 1);
+}
+
+#[test]
+fn convert_goes_both_ways() {
+    let fixture = Fixture::open("checkpoint_sd1");
+    let source = directory(&fixture);
+    let folder = tempfile::tempdir().unwrap();
+    let [file, yaml, back] = ["model.safetensors", "model.yaml", "back"].map(|name| folder.path().join(name));
+    fs::write(&yaml, fixture.json("yaml").as_str().unwrap()).unwrap();
+    succeeds("convert", &["--model", text(source.path()), "--output", text(&file)]);
+    succeeds("convert", &["--model", text(&file), "--config", text(&yaml), "--output", text(&back)]);
+    let unet = "unet/diffusion_pytorch_model.safetensors";
+    let tensors = |folder: &Path| -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        let file = WeightFile::open(folder.join(unet)).unwrap();
+        file.tensors().map(|t| (t.name.clone(), file.read_f32(&t.name).unwrap())).collect()
+    };
+    assert!(tensors(source.path()) == tensors(&back));
+
+    refuses(
+        "convert",
+        &["--model", text(source.path()), "--output", text(&file)],
+        1,
+        &["--output", "--force"],
+    );
+    succeeds(
+        "convert",
+        &["--model", text(source.path()), "--output", text(&file), "--force", "--save-dtype", "f16"],
+    );
+}
+
+#[test]
+fn what_can_not_be_done_is_told() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = directory(&fixture);
+    let model = text(model.path());
+    refuses("text_to_image", &["--model", "/no/such/model", "--prompt", "x"], 1, &["/no/such/model"]);
+    refuses("text_to_image", &["--prompt", "x"], 2, &["--model"]);
+    let with = |more: &[&'static str]| [&["--model", model, "--prompt", "x"], more].concat();
+    refuses("text_to_image", &with(&["--sampler", "squirrel"]), 2, &["squirrel", "dpmpp_2m"]);
+    refuses("text_to_image", &with(&["--steps", "0"]), 1, &["steps"]);
+    refuses("text_to_image", &with(&["--width", "63"]), 1, &["width", "63"]);
+    refuses("text_to_image", &with(&["--device", "abacus"]), 1, &["abacus"]);
+    refuses("text_to_image", &with(&["--dtype", "f12"]), 1, &["f12", "bf16"]);
+    refuses("text_to_image", &with(&["--output", "x.jpg"]), 1, &["--output", ".png"]);
+    refuses("text_to_image", &with(&["--output", "/no/such/folder/x.png"]), 1, &["/no/such/folder"]);
+    refuses("text_to_image", &with(&["--latents", "/no/such/file"]), 1, &["/no/such/file"]);
+    refuses("image_to_image", &with(&["--image", "/no/such.png"]), 1, &["/no/such.png"]);
+    refuses("inpaint", &with(&["--image", "/no/such.png", "--mask", "/no/mask.png"]), 1, &["/no/such.png"]);
+    refuses("convert", &["--model", model, "--output", "/no/such/folder/x"], 1, &["/no/such/folder"]);
+}
+
+/// Runs every call of a fixture with nothing but the part's own folder there.
+fn forward_calls(name: &str) {
+    let fixture = Fixture::open(name);
+    let folder = tempfile::tempdir().unwrap();
+    let all = folder.path().join("all");
+    write_directory(&fixture, &all);
+    let calls: Vec<Value> = serde_json::from_value(fixture.json("calls")).unwrap();
+    let device = Device::default();
+    for call in &calls {
+        let [name, part, part_folder] = ["name", "part", "folder"].map(|key| call[key].as_str().unwrap());
+        let alone = folder.path().join(name);
+        fs::create_dir(&alone).unwrap();
+        fs::rename(all.join(part_folder), alone.join(part_folder)).unwrap();
+
+        let mut inputs = Saver::new();
+        for (key, drawn) in call["drawn"].as_object().unwrap() {
+            inputs = inputs.add_tensor(key, drawn_input(drawn, &device));
+        }
+        for key in call["given"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()) {
+            let stored = format!("{name}.in.{key}");
+            let data = match key {
+                "timestep" | "class_labels" => fixture.int::<1>(&stored, &device).into_data(),
+                _ => fixture.int::<2>(&stored, &device).into_data(),
+            };
+            inputs = inputs.add_tensor(key, data.convert::<i64>());
+        }
+        let [input, output] = ["in.safetensors", "out.safetensors"].map(|file| alone.join(file));
+        inputs.write(&input).unwrap();
+        succeeds(
+            "forward",
+            &["--model", text(&alone), "--part", part, "--inputs", text(&input), "--output", text(&output)],
+        );
+
+        let file = WeightFile::open(&output).unwrap();
+        let keys: Vec<&str> =
+            call["outputs"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+        assert_eq!(file.tensors().count(), keys.len(), "{name}");
+        for key in keys {
+            let (shape, values) = file.read_f32(key).unwrap();
+            let flat =
+                Tensor::<1>::from_data(TensorData::new(values, [shape.iter().product::<usize>()]), &device);
+            let (expected_shape, expected) =
+                flattened(&fixture, &format!("{name}.out.{key}"), shape.len(), &device);
+            assert_eq!(shape, expected_shape, "{name}: {key}");
+            let difference = relative_difference(&flat, &expected);
+            println!("{name}: {key}: {difference:.1e}");
+            assert!(difference <= 1e-4, "{name}: {key}: {difference:.1e}");
+        }
+        fs::rename(alone.join(part_folder), all.join(part_folder)).unwrap();
+    }
+}
+
+fn drawn_input(drawn: &Value, device: &Device) -> TensorData {
+    let name = drawn["name"].as_str().unwrap();
+    let shape: Vec<usize> = serde_json::from_value(drawn["shape"].clone()).unwrap();
+    let n = shape.iter().product();
+    let values = seeded_input(name, [n], device).into_data().try_to_vec::<f32>().unwrap();
+    TensorData::new(values, shape)
+}
+
+fn flattened(fixture: &Fixture, key: &str, axes: usize, device: &Device) -> (Vec<usize>, Tensor<1>) {
+    fn flat<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Tensor<1>) {
+        let shape = tensor.dims();
+        (shape.to_vec(), tensor.reshape([shape.iter().product::<usize>()]))
+    }
+    match axes {
+        2 => flat(fixture.tensor::<2>(key, device)),
+        3 => flat(fixture.tensor::<3>(key, device)),
+        _ => flat(fixture.tensor::<4>(key, device)),
+    }
+}
+
+#[test]
+fn forward_gives_what_diffusers_gives() {
+    forward_calls("forward_sd1");
+    forward_calls("forward_sdxl");
+    forward_calls("forward_unconditional");
+}
+
+/// A first stage alone, as PyTorch Lightning 1.4 pickled it: classes as keys, optimiser and all.
+#[test]
+fn forward_reads_a_part_out_of_a_lightning_checkpoint() {
+    let fixture = Fixture::open("lightning_vae");
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/lightning_vae.ckpt"));
+    let [yaml, input, output] =
+        ["vae.yaml", "in.safetensors", "out.safetensors"].map(|name| folder.path().join(name));
+    fs::write(&yaml, fixture.json("yaml").as_str().unwrap()).unwrap();
+    let device = Device::default();
+    let calls: [(&str, &str, [usize; 4], &[&str]); 2] = [
+        ("vae-encode", "sample", [1, 3, 16, 24], &["mean", "logvar"]),
+        ("vae-decode", "latents", [1, 4, 16, 12], &["sample"]),
+    ];
+    for (part, key, shape, outputs) in calls {
+        let drawn = seeded_input(&format!("lightning.{key}"), shape, &device).into_data();
+        Saver::new().add_tensor(key, drawn).write(&input).unwrap();
+        succeeds(
+            "forward",
+            &[
+                "--checkpoint",
+                text(&checkpoint),
+                "--config",
+                text(&yaml),
+                "--part",
+                part,
+                "--inputs",
+                text(&input),
+                "--output",
+                text(&output),
+            ],
+        );
+        let file = WeightFile::open(&output).unwrap();
+        for key in outputs {
+            let (shape, values) = file.read_f32(key).unwrap();
+            let actual = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
+            assert_close(key, &actual, &fixture.tensor(key, &device), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn forward_names_inputs_that_are_missing_or_unknown() {
+    let fixture = Fixture::open("forward_sd1");
+    let model = directory(&fixture);
+    let [input, output] = ["in.safetensors", "out.safetensors"].map(|name| model.path().join(name));
+    let shared = ["--model", text(model.path()), "--inputs", text(&input), "--output", text(&output)];
+    let zeros = |shape: &[usize]| TensorData::zeros::<f32, _>(shape);
+
+    Saver::new().add_tensor("sampel", zeros(&[1, 4, 8, 8])).write(&input).unwrap();
+    refuses("forward", &[&shared[..], &["--part", "unet"]].concat(), 1, &["sample", "timestep", "sampel"]);
+    Saver::new().add_tensor("sample", zeros(&[1, 3, 10, 8])).write(&input).unwrap();
+    refuses("forward", &[&shared[..], &["--part", "vae-encode"]].concat(), 1, &["10", "4"]);
+    Saver::new().add_tensor("latents", zeros(&[4, 8, 8])).write(&input).unwrap();
+    refuses(
+        "forward",
+        &[&shared[..], &["--part", "vae-decode"]].concat(),
+        1,
+        &["latents", "[4, 8, 8]", "4 axes"],
+    );
+    Saver::new()
+        .add_tensor("input_ids", TensorData::new(vec![49_406i64, 70_000], [1, 2]))
+        .write(&input)
+        .unwrap();
+    refuses("forward", &[&shared[..], &["--part", "text-encoder"]].concat(), 1, &["70000"]);
+    refuses("forward", &["--part", "unet", "--inputs", "a", "--output", "b"], 2, &["--model"]);
+    refuses("forward", &[&shared[..], &["--part", "squirrel"]].concat(), 2, &["squirrel", "vae-encode"]);
+}

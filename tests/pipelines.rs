@@ -1,0 +1,168 @@
+//! Whole runs against diffusers: every pipeline on a tiny model of each family, from a seed to the picture.
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+use common::{arguments, cases, differences, load, picture, run};
+use ldm::conditioning::{Conditioner, Conditioning};
+use ldm::pipeline::{
+    Denoiser, Guidance, Output, Progress, PromptConditioning, Silent, SizeConditioning, denoise,
+};
+use ldm::scheduler::{Noise, SamplerOptions, Scheduler, TorchRng, randn};
+use ldm_test_support::Fixture;
+
+/// Every case of a fixture but those that `skip` names; all that differ are told at once.
+fn all_cases(name: &str, skip: &[&str]) {
+    let fixture = Fixture::open(name);
+    let model = load(&fixture);
+    let mut wrong = Vec::new();
+    for (key, case) in cases(&fixture) {
+        if skip.contains(&key.as_str()) {
+            continue;
+        }
+        match run(&model, &fixture, &case) {
+            Ok(output) => wrong.extend(differences(&fixture, &key, &output)),
+            Err(error) => wrong.push(format!("{key}: {error}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{name} differs from diffusers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn stable_diffusion_1_from_text() {
+    all_cases("pipeline_sd1", &[]);
+}
+
+#[test]
+fn stable_diffusion_1_from_a_picture() {
+    all_cases("pipeline_sd1_image", &[]);
+}
+
+#[test]
+fn inpainting_with_nine_channels() {
+    all_cases("pipeline_inpaint9", &[]);
+}
+
+#[test]
+fn stable_diffusion_2() {
+    all_cases("pipeline_sd2", &[]);
+}
+
+#[test]
+fn stable_diffusion_xl() {
+    all_cases("pipeline_sdxl", &["two_prompts"]);
+}
+
+/// Hard edges, both sides a little smaller: the order of the passes shows.
+#[test]
+fn a_picture_is_resized_as_pillow_does() {
+    let fixture = Fixture::open("pipeline_sd1_image");
+    let (shape, expected) = fixture.bytes("uneven.resized");
+    let picture = picture(&fixture, "uneven").to_rgb8();
+    let resized = ldm::image::resize(&picture, shape[1] as u32, shape[0] as u32).unwrap();
+    let off = resized.as_raw().iter().zip(&expected).filter(|(a, b)| a != b).count();
+    assert_eq!((off, resized.as_raw().len()), (0, expected.len()));
+}
+
+/// Each encoder of SDXL gets a prompt of its own: the short way has no argument for that, the pieces do it.
+#[test]
+fn the_pieces_recombine() {
+    let fixture = Fixture::open("pipeline_sdxl");
+    let model = load(&fixture);
+    let case = &cases(&fixture)["two_prompts"];
+
+    let text = |key: &str| vec![case[key][0].as_str().unwrap().to_string()];
+    let encode = |first: &str, second: &str| {
+        let first = model.text.first.encode(&text(first)[..]).unwrap();
+        let second = model.text.second.as_ref().unwrap().encode(&text(second)[..]).unwrap();
+        let context = Tensor::cat(vec![first.context.unwrap(), second.context.unwrap()], 2);
+        Conditioning { context: Some(context), pooled: second.pooled, concat: None }
+    };
+    let positive = encode("prompt", "prompt_2");
+    let negative = Some(encode("negative_prompt", "negative_prompt_2"));
+    let size = Some(SizeConditioning::of(64, 64));
+    let guidance = Guidance::new(case["guidance_scale"].as_f64().unwrap());
+    let denoiser = Denoiser::new(&model.unet, PromptConditioning { positive, negative }, guidance, size);
+
+    let kind = case["sampler"].as_str().unwrap().parse().unwrap();
+    let scheduler = Scheduler::from_config(kind, &model.scheduler).unwrap();
+    let sampler = scheduler.sampler(SamplerOptions::steps(6)).unwrap();
+    let mut noise: Box<dyn Noise> = Box::new(TorchRng::new(case["seed"].as_u64().unwrap()));
+    let shape = [1, 4, 64 / model.vae.factor(), 64 / model.vae.factor()];
+    let latents =
+        randn(&mut noise, shape, model.device(), model.dtype()).unwrap() * sampler.init_noise_sigma();
+    let predict = |x, t| denoiser.predict(x, f64::from(t));
+    let latents = denoise(sampler, latents, &mut noise, None, &mut Silent, predict).unwrap();
+    let images = ldm::image::from_tensor(model.decode(latents.clone()).unwrap()).unwrap();
+
+    let output = Output { images, latents };
+    assert_eq!(differences(&fixture, "two_prompts", &output), None);
+}
+
+#[test]
+fn an_observer_sees_every_step_and_may_cancel() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = load(&fixture);
+    let request = arguments(model.text_to_image(""), &cases(&fixture)["ddim"]);
+    let mut seen = Vec::new();
+    let mut watch = |progress: Progress<'_>| {
+        assert_eq!(progress.latents.dims(), [1, 4, 16, 16]);
+        seen.push((progress.step, progress.of));
+        ControlFlow::Continue(())
+    };
+    request.run_observed(&mut watch).unwrap();
+    assert_eq!(seen, (1..=6).map(|step| (step, 6)).collect::<Vec<_>>());
+
+    let mut stop = |progress: Progress<'_>| {
+        if progress.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let error = request.run_observed(&mut stop).unwrap_err();
+    assert!(matches!(error, ldm::Error::Cancelled { step: 2, of: 6 }), "{error}");
+}
+
+/// PyTorch's numbers and our own are different noise, each the same every time.
+#[test]
+fn a_seed_means_the_same_every_time() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = load(&fixture);
+    let draw = |rng, seed| {
+        let request = model.text_to_image("a boat").steps(2).size(32, 32).rng(rng).seed(seed);
+        request.run().unwrap().images.remove(0)
+    };
+    use ldm::pipeline::Rng::{Native, Torch};
+    for rng in [Native, Torch] {
+        assert_eq!(draw(rng, 1), draw(rng, 1));
+        assert_ne!(draw(rng, 1), draw(rng, 2));
+    }
+    assert_ne!(draw(Native, 1), draw(Torch, 1));
+}
+
+/// A picture alone in its batch, and in a batch with a generator for each.
+#[test]
+fn seeds_draw_each_picture_as_if_alone() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = load(&fixture);
+    let request = model.text_to_image("a boat").steps(3).size(32, 32).sampler("euler_a".parse().unwrap());
+    let both = request.clone().count(2).seeds([5, 6]).run().unwrap();
+    for (i, seed) in [5, 6].into_iter().enumerate() {
+        let alone = request.clone().seed(seed).run().unwrap();
+        let pixels = alone.images[0].as_raw().iter().zip(both.images[i].as_raw());
+        assert!(pixels.map(|(a, b)| a.abs_diff(*b)).max().unwrap() <= 1);
+    }
+}
+
+/// Where the mask is black, a run with any model keeps the picture's latent.
+#[test]
+fn inpainting_keeps_what_the_mask_keeps() {
+    let fixture = Fixture::open("pipeline_sd1_image");
+    let model = load(&fixture);
+    let image = picture(&fixture, "image");
+    let keep_all = image::GrayImage::new(80, 64).into();
+    let request = model.inpaint("a boat", &image, &keep_all).steps(4).size(80, 64);
+    // Nothing is painted anew, so the prompt doesn't matter.
+    let latents = request.clone().run().unwrap().latents;
+    let other = request.prompts(["a fox"]).run().unwrap().latents;
+    ldm_test_support::assert_close("kept latents", &other, &latents, 1e-5);
+}

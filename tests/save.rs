@@ -1,0 +1,190 @@
+//! Models saved and read back: diffusers' directory and CompVis' single file, in every direction.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::DType;
+use common::{cases, differences, directory, load, run, weight_files};
+use ldm::nn::weights::WeightFile;
+use ldm::{LoadOptions, StableDiffusion};
+use ldm_test_support::{Fixture, seeded_weight, write_weights};
+use tempfile::TempDir;
+
+const CHECKPOINTS: [&str; 3] = ["checkpoint_sd1", "checkpoint_sd2", "checkpoint_sdxl"];
+
+/// Stable Diffusion 2 reads the last layer but one of its text encoder; a file has the last one too.
+const UNUSED_LAYER: &str = "cond_stage_model.model.transformer.resblocks.3.";
+
+/// A single file with all the tensors that the fixture names, and its YAML.
+struct Checkpoint {
+    folder: TempDir,
+    fixture: Fixture,
+}
+
+impl Checkpoint {
+    fn write(name: &str) -> Self {
+        let (folder, fixture) = (tempfile::tempdir().unwrap(), Fixture::open(name));
+        let checkpoint = Self { folder, fixture };
+        write_weights(&checkpoint.file(), &checkpoint.fixture.shapes("checkpoint"));
+        let yaml = checkpoint.fixture.json("yaml");
+        fs::write(checkpoint.yaml(), yaml.as_str().unwrap()).unwrap();
+        checkpoint
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("model.safetensors")
+    }
+
+    fn yaml(&self) -> PathBuf {
+        self.folder.path().join("model.yaml")
+    }
+
+    /// What a sampler needs, by CompVis' names.
+    fn needed(&self) -> BTreeSet<String> {
+        let extras: BTreeSet<String> = serde_json::from_value(self.fixture.json("extras")).unwrap();
+        let names = self.fixture.shapes("checkpoint").into_iter().map(|(name, _)| name);
+        names.filter(|name| !extras.contains(name)).collect()
+    }
+
+    fn options(&self) -> LoadOptions {
+        LoadOptions::default().config(self.yaml())
+    }
+}
+
+/// Every tensor of a file, by name.
+fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let file = WeightFile::open(path).unwrap();
+    let names: Vec<String> = file.tensors().map(|t| t.name.clone()).collect();
+    names.into_iter().map(|name| (name.clone(), file.read_f32(&name).unwrap())).collect()
+}
+
+/// Panics unless the file holds exactly these tensors, each with the values drawn from its name.
+fn assert_drawn(path: &Path, expected: &BTreeMap<String, Vec<usize>>) {
+    let mut saved = tensors(path);
+    saved.retain(|name, _| !name.contains(UNUSED_LAYER));
+    let names = |names: Vec<&String>| names.into_iter().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(saved.keys().collect()), names(expected.keys().collect()), "{}", path.display());
+    for (name, (shape, values)) in &saved {
+        assert_eq!(shape, &expected[name], "{name}");
+        assert!(values == &seeded_weight(name, shape), "{}: {name}", path.display());
+    }
+}
+
+/// The picture of a checkpoint is diffusers' picture of it, after diffusers' own conversion.
+#[test]
+fn a_single_file_draws_what_diffusers_draws_from_it() {
+    let mut wrong = Vec::new();
+    for name in CHECKPOINTS {
+        let checkpoint = Checkpoint::write(name);
+        for (key, case) in cases(&checkpoint.fixture) {
+            let options = checkpoint.options().use_ema(key == "image_ema");
+            let model = StableDiffusion::load(checkpoint.file(), &options).unwrap();
+            let output = run(&model, &checkpoint.fixture, &case).unwrap();
+            wrong.extend(differences(&checkpoint.fixture, &key, &output).map(|d| format!("{name}: {d}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The YAML of Stable Diffusion 1 says nothing of EMA, which means yes.
+#[test]
+fn ema_weights_are_taken_as_the_yaml_says() {
+    let checkpoint = Checkpoint::write("checkpoint_sd1");
+    let model = StableDiffusion::load(checkpoint.file(), &checkpoint.options()).unwrap();
+    let output = run(&model, &checkpoint.fixture, &cases(&checkpoint.fixture)["image_ema"]).unwrap();
+    assert_eq!(differences(&checkpoint.fixture, "image_ema", &output), None);
+
+    let yaml = fs::read_to_string(checkpoint.yaml()).unwrap();
+    fs::write(checkpoint.yaml(), yaml.replace("    scale_factor:", "    use_ema: false\n    scale_factor:"))
+        .unwrap();
+    let model = StableDiffusion::load(checkpoint.file(), &checkpoint.options()).unwrap();
+    let output = run(&model, &checkpoint.fixture, &cases(&checkpoint.fixture)["image"]).unwrap();
+    assert_eq!(differences(&checkpoint.fixture, "image", &output), None);
+}
+
+/// Directory to file to directory: every tensor comes home bit for bit.
+#[test]
+fn a_directory_survives_the_way_through_a_single_file() {
+    for name in CHECKPOINTS {
+        let checkpoint = Checkpoint::write(name);
+        let source = directory(&checkpoint.fixture);
+        let model = StableDiffusion::load(source.path(), &LoadOptions::default()).unwrap();
+
+        let file = checkpoint.folder.path().join("saved.safetensors");
+        model.save_checkpoint(&file, DType::F32).unwrap();
+        let names = tensors(&file).into_keys().filter(|name| !name.contains(UNUSED_LAYER));
+        assert_eq!(names.collect::<BTreeSet<_>>(), checkpoint.needed(), "{name}");
+
+        let model = StableDiffusion::load(&file, &checkpoint.options()).unwrap();
+        let saved = checkpoint.folder.path().join("saved");
+        model.save_directory(&saved, DType::F32).unwrap();
+        for (path, shapes) in weight_files(&checkpoint.fixture) {
+            assert_drawn(&saved.join(path), &shapes);
+        }
+    }
+}
+
+/// File to directory to file, and the directory has the tensors that diffusers' conversion makes.
+#[test]
+fn a_single_file_survives_the_way_through_a_directory() {
+    for name in CHECKPOINTS {
+        let checkpoint = Checkpoint::write(name);
+        let options = checkpoint.options().use_ema(false);
+        let model = StableDiffusion::load(checkpoint.file(), &options).unwrap();
+        let saved = checkpoint.folder.path().join("saved");
+        model.save_directory(&saved, DType::F32).unwrap();
+        for (path, shapes) in weight_files(&checkpoint.fixture) {
+            let found = tensors(&saved.join(&path)).into_iter().map(|(name, (shape, _))| (name, shape));
+            assert_eq!(found.collect::<BTreeMap<_, _>>(), shapes, "{name}: {path}");
+        }
+
+        let model = StableDiffusion::load(&saved, &LoadOptions::default()).unwrap();
+        let file = checkpoint.folder.path().join("saved.safetensors");
+        model.save_checkpoint(&file, DType::F32).unwrap();
+        let shapes: BTreeMap<_, _> = checkpoint.fixture.shapes("checkpoint").into_iter().collect();
+        let needed = checkpoint.needed().into_iter().map(|name| (name.clone(), shapes[&name].clone()));
+        assert_drawn(&file, &needed.collect());
+    }
+}
+
+/// Saved and read back, a model of every family gives the same picture.
+#[test]
+fn a_saved_directory_draws_the_same() {
+    for (name, key) in [
+        ("pipeline_sd1", "ddim"),
+        ("pipeline_sd2", "negative"),
+        ("pipeline_sdxl", "default"),
+        ("pipeline_inpaint9", "inpaint_ddim"),
+    ] {
+        let fixture = Fixture::open(name);
+        let folder = tempfile::tempdir().unwrap();
+        load(&fixture).save_directory(folder.path(), DType::F32).unwrap();
+        let model = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
+        let output = run(&model, &fixture, &cases(&fixture)[key]).unwrap();
+        assert_eq!(differences(&fixture, key, &output), None, "{name}");
+    }
+}
+
+/// Half precision on disk is the weights rounded, and half as large.
+#[test]
+fn a_directory_can_be_saved_in_half_precision() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let folder = tempfile::tempdir().unwrap();
+    load(&fixture).save_directory(folder.path(), DType::F16).unwrap();
+    for (path, shapes) in weight_files(&fixture) {
+        for (name, (shape, values)) in tensors(&folder.path().join(&path)) {
+            assert_eq!(shape, shapes[&name]);
+            for (saved, drawn) in values.iter().zip(seeded_weight(&name, &shape)) {
+                // f16 has 11 bits; below 2^-14 its steps are 2^-24.
+                assert!((saved - drawn).abs() <= drawn.abs() / 2048.0 + 3e-8, "{path}: {name}");
+            }
+        }
+    }
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let unet = "unet/diffusion_pytorch_model.safetensors";
+    let full = directory(&fixture);
+    assert!(size(&folder.path().join(unet)) < size(&full.path().join(unet)) * 6 / 10);
+}
