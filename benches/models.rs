@@ -1,5 +1,7 @@
 //! What the benches run: Stable Diffusion 1.5's networks at 256 pixels, with weights that cost nothing to make.
 
+#![allow(clippy::expect_used, reason = "a bench ends where its model cannot be made")]
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_unet::presets::Preset;

@@ -28,9 +28,9 @@ pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4
     (0..batch * heads).into_par_iter().for_each(|index| {
         let at = [index / heads, index % heads];
         let ((q, q_row), (k, k_row), (v, v_row)) = (q_heads.head(at), k_heads.head(at), v_heads.head(at));
-        let mut keys = Panels::new(level, d, [0..m]);
+        let mut keys = Panels::whole(level, d, m);
         keys.fill(1, |panel, rows, values| fill_transposed(panel, rows, values, k, k_row));
-        let mut values = Panels::new(level, m, [0..width]);
+        let mut values = Panels::whole(level, m, width);
         values.fill(1, |panel, rows, out| fill_straight(panel, rows, out, v, v_row));
         let start = at[0] * n * heads * width + at[1] * width;
         let queries = Rows { data: q, count: n, stride: q_row };

@@ -21,7 +21,7 @@ pub fn convolution(
     let [c_in, c_out] = channels;
     let (plane, pixels, taps) = (geometry.plane(), geometry.outputs(), geometry.taps());
     let depth = c_in * taps;
-    let batch = if plane * c_in == 0 { 0 } else { input.len() / (plane * c_in) };
+    let batch = input.len().checked_div(plane * c_in).unwrap_or(0);
     let weight = Rows { data: weight, count: c_out, stride: depth };
     let bias = bias.map_or(Bias::None, Bias::Row);
     let target = Target::new(output, pixels, 1);

@@ -46,13 +46,13 @@ fn gelu(x: f32) -> f32 {
     let p = 0.170_872_77;
     let p = -0.822_152_2 + t * p;
     let p = 1.488_515_9 + t * p;
-    let p = -1.135_203_98 + t * p;
+    let p = -1.135_204 + t * p;
     let p = 0.278_868_07 + t * p;
     let p = -0.186_288_06 + t * p;
     let p = 0.096_784_18 + t * p;
     let p = 0.374_091_96 + t * p;
-    let p = 1.000_023_68 + t * p;
-    let p = -1.265_512_23 + t * p;
+    let p = 1.000_023_7 + t * p;
+    let p = -1.265_512_2 + t * p;
     let tail = 0.5 * t * exp(p - z * z);
     x * if x < 0.0 { tail } else { 1.0 - tail }
 }

@@ -58,7 +58,7 @@ impl Layer<'_> {
         // The smaller matrix becomes panels: that is the one whose values are moved.
         let (rows, columns) = if n <= d_output { (self.weight, x) } else { (x, self.weight) };
         let count = columns.len() / d_input;
-        let mut panels = Panels::new(level, d_input, [0..count]);
+        let mut panels = Panels::whole(level, d_input, count);
         panels.fill(1, |panel, k, values| fill_transposed(panel, k, values, columns, d_input));
         let rows = Rows { data: rows, count: rows.len() / d_input, stride: d_input };
         if n <= d_output {
@@ -74,7 +74,7 @@ impl Layer<'_> {
     fn on_map(&self, level: Level, x: &[f32], y: &mut [f32]) {
         let Self { d_input, d_output, .. } = *self;
         let n = x.len() / d_input;
-        let mut panels = Panels::new(level, d_input, [0..n]);
+        let mut panels = Panels::whole(level, d_input, n);
         panels.fill(1, |panel, k, values| fill_straight(panel, k, values, x, n));
         let rows = Rows { data: self.weight, count: d_output, stride: d_input };
         let bias = self.bias.map_or(Bias::None, Bias::Row);

@@ -54,6 +54,11 @@ impl Panels {
         Self { level, depth, panels, data: Scratch::take(start) }
     }
 
+    /// Room for `depth` rows and `columns` columns.
+    pub fn whole(level: Level, depth: usize, columns: usize) -> Self {
+        Self::new(level, depth, std::iter::once(0..columns))
+    }
+
     /// Fills the panels on all threads: `fill(panel, rows, values)` writes the `rows` of one panel, padding too.
     ///
     /// Tasks begin at rows that are multiples of `step`.
