@@ -11,7 +11,7 @@ use ldm_vae::{AutoencoderKl, KlPreset};
 /// One network with its inputs; runs as often as asked.
 pub enum Workload {
     /// A 32x32 latent, batch 1, 77 tokens of context.
-    UNet(Box<UNet>, Tensor<4>, Conditioning),
+    UNet(Box<UNet>, Tensor<4>, Box<Conditioning>),
     /// A 32x32 latent, batch 1.
     VaeDecode(Box<AutoencoderKl>, Tensor<4>),
 }
@@ -24,7 +24,8 @@ impl Workload {
                 let unet = Preset::Sd1.config().init(device).expect("a published config");
                 let context = values([1, 77, 768], 1.0, device);
                 let unet = Box::new(unet.map(&mut Cheap));
-                Self::UNet(unet, values([1, 4, 32, 32], 1.0, device), Conditioning::context(context))
+                let conditioning = Box::new(Conditioning::context(context));
+                Self::UNet(unet, values([1, 4, 32, 32], 1.0, device), conditioning)
             }
             "vae_decode" => {
                 let preset = KlPreset::find("stable-diffusion-v1").expect("a published preset");
