@@ -2,6 +2,8 @@
 //!
 //! Cargo builds the examples whenever it runs all tests (`cargo test --workspace --release`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! What comes from outside can be wrong in many ways: each is an error that names what is wrong, none a panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+
 mod common;
 
 use std::fs;
@@ -128,7 +130,8 @@ fn weights_that_do_not_fit_their_config_are_listed_with_both_shapes() {
 #[test]
 fn broken_weight_files_are_named() {
     let whole = |folder: &Path| fs::read(folder.join(UNET)).unwrap();
-    let spoilt: [(&str, &dyn Fn(Vec<u8>) -> Vec<u8>); 6] = [
+    type Spoil = dyn Fn(Vec<u8>) -> Vec<u8>;
+    let spoilt: [(&str, &Spoil); 6] = [
         ("empty", &|_| Vec::new()),
         ("truncated in the data", &|bytes| bytes[..bytes.len() - 1000].to_vec()),
         ("truncated in the header", &|bytes| bytes[..100].to_vec()),

@@ -1,5 +1,7 @@
 //! Whole runs against diffusers: every pipeline on a tiny model of each family, from a seed to the picture.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+
 mod common;
 
 use std::ops::ControlFlow;

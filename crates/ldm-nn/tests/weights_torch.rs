@@ -110,5 +110,5 @@ fn lightning_checkpoint() {
     let file = WeightFile::open(fixture("lightning_vae.ckpt")).unwrap();
     assert_eq!(file.info("encoder.conv_in.weight").unwrap().shape[1..], [3, 3, 3]);
     let floats = file.tensors().filter(|t| t.element.is_float());
-    assert!(floats.map(|t| file.read_f32(&t.name).unwrap()).count() > 50);
+    assert!(floats.filter(|t| !file.read_f32(&t.name).unwrap().0.is_empty()).count() > 50);
 }
