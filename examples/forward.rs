@@ -149,15 +149,16 @@ fn text_encoder(
     second: bool,
 ) -> Result<Outputs> {
     inputs.check(&["input_ids"], &[])?;
-    let Some(directory) = source.directory else {
-        return Err(
-            "--part text-encoder: a checkpoint's text encoder is not read alone; convert the file first"
-                .into(),
-        );
+    let encoder = match (source.directory, source.checkpoint) {
+        (Some(directory), _) => {
+            let only_second =
+                !directory.join("text_encoder").is_dir() && directory.join("text_encoder_2").is_dir();
+            let part = if second || only_second { "text_encoder_2" } else { "text_encoder" };
+            ldm::load_text_encoder(directory, part, options)?
+        }
+        (_, Some(checkpoint)) => ldm::load_text_encoder_from_checkpoint(checkpoint, second, options)?,
+        _ => return Err(NO_SOURCE.into()),
     };
-    let only_second = !directory.join("text_encoder").is_dir() && directory.join("text_encoder_2").is_dir();
-    let part = if second || only_second { "text_encoder_2" } else { "text_encoder" };
-    let encoder = ldm::load_text_encoder(directory, part, options)?;
     let output = encoder.forward(inputs.ids("input_ids")?)?;
     let penultimate = output.penultimate();
     let pooled = match output.text_embeds {

@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{cases, directory, picture, write_directory};
 use ldm::nn::weights::{Saver, WeightFile};
-use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input};
+use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input, write_weights};
 use serde_json::Value;
 
 const NAMES: [&str; 5] = ["text_to_image", "image_to_image", "inpaint", "convert", "forward"];
@@ -440,6 +440,56 @@ fn forward_reads_a_part_out_of_a_lightning_checkpoint() {
             let actual = Tensor::<4>::from_data(TensorData::new(values, shape), &device);
             assert_close(key, &actual, &fixture.tensor(key, &device), 1e-4);
         }
+    }
+}
+
+/// Every part, out of a whole checkpoint and out of the directory that it is converted to, gives the same.
+#[test]
+fn forward_reads_every_part_out_of_a_checkpoint() {
+    let fixture = Fixture::open("checkpoint_sdxl");
+    let folder = tempfile::tempdir().unwrap();
+    let [file, yaml, model, input] =
+        ["m.safetensors", "m.yaml", "m", "in.safetensors"].map(|n| folder.path().join(n));
+    write_weights(&file, &fixture.shapes("checkpoint"));
+    fs::write(&yaml, fixture.json("yaml").as_str().unwrap()).unwrap();
+    let checkpoint = ["--config", text(&yaml)];
+    succeeds("convert", &[&["--model", text(&file), "--output", text(&model)], &checkpoint[..]].concat());
+
+    let device = Device::default();
+    let drawn = |name: &str, shape: &[usize]| {
+        let flat = seeded_input(name, [shape.iter().product()], &device);
+        (name.to_string(), TensorData::new(flat.into_data().try_to_vec::<f32>().unwrap(), shape.to_vec()))
+    };
+    let ids = || ("input_ids".to_string(), TensorData::new(vec![49_406i64, 320, 2_368, 49_407], [1, 4]));
+    let sizes = TensorData::new(vec![64i64, 64, 0, 0, 64, 64], [1, 6]);
+    let unet = vec![
+        drawn("sample", &[1, 4, 8, 8]),
+        ("timestep".into(), TensorData::new(vec![500i64], [1])),
+        drawn("encoder_hidden_states", &[1, 77, 192]),
+        drawn("text_embeds", &[1, 128]),
+        ("time_ids".into(), sizes),
+    ];
+    let calls = [
+        ("unet", unet),
+        ("vae-encode", vec![drawn("sample", &[1, 3, 16, 16])]),
+        ("vae-decode", vec![drawn("latents", &[1, 4, 8, 8])]),
+        ("text-encoder", vec![ids()]),
+        ("text-encoder-2", vec![ids()]),
+    ];
+    for (part, inputs) in calls {
+        let saver = inputs.into_iter().fold(Saver::new(), |saver, (key, data)| saver.add_tensor(key, data));
+        saver.write(&input).unwrap();
+        let outputs = [["--checkpoint", text(&file)], ["--model", text(&model)]].map(|source| {
+            let output = folder.path().join("out.safetensors");
+            let config = if source[0] == "--checkpoint" { &checkpoint[..] } else { &[] };
+            let shared = ["--part", part, "--inputs", text(&input), "--output", text(&output)];
+            succeeds("forward", &[&source[..], config, &shared].concat());
+            let file = WeightFile::open(&output).unwrap();
+            let read = |name: &str| (name.to_string(), file.read_f32(name).unwrap());
+            file.tensors().map(|t| read(&t.name)).collect::<BTreeMap<_, _>>()
+        });
+        assert!(!outputs[0].is_empty());
+        assert!(outputs[0] == outputs[1], "{part}");
     }
 }
 

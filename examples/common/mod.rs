@@ -7,6 +7,7 @@ pub mod progress;
 pub mod sampling;
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// What goes wrong here is told to a person, not matched on.
@@ -17,6 +18,7 @@ pub fn report(example: impl FnOnce() -> Result<()>) -> ExitCode {
     tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();

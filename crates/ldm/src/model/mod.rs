@@ -25,7 +25,9 @@ use crate::pipeline::TextStage;
 pub use directory::{load_text_encoder, load_unet, load_vae};
 pub use index::{Family, ModelIndex};
 pub use recognise::Known;
-pub use single_file::{load_unet_from_checkpoint, load_vae_from_checkpoint};
+pub use single_file::{
+    load_text_encoder_from_checkpoint, load_unet_from_checkpoint, load_vae_from_checkpoint,
+};
 
 /// A Stable Diffusion model: its parts, each usable alone.
 #[derive(Debug, Clone)]

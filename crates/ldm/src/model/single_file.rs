@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::DType;
+use ldm_conditioning::clip::ClipTextEncoder;
 use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::{SamplerKind, SchedulerConfig};
 use ldm_unet::keys::CompVisKeys;
@@ -100,18 +101,7 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
         Some(prediction) => prediction.clone(),
         None => params.prediction_type(yaml)?.into(),
     };
-    let (family, towers) = match (&params.cond_stage_config, &params.conditioner_config) {
-        (_, Some(conditioner)) => {
-            (Family::StableDiffusionXl, text_tower::from_conditioner(yaml, conditioner, file)?)
-        }
-        (Some(CondStage::Encoder(target)), None) => {
-            (Family::StableDiffusion, vec![text_tower::from_target(yaml, target, file)?])
-        }
-        (Some(CondStage::Name(name)), None) => {
-            return Err(unsupported(yaml, &format!("cond_stage_config `{name}`")));
-        }
-        (None, None) => return Err(Error::config(yaml, "there is no cond_stage_config")),
-    };
+    let (family, towers) = towers(yaml, &params, file)?;
     // DiffusionEngine's own schedule is Stable Diffusion's; its YAML spells it in a class of its own.
     let (start, end) = match family {
         Family::StableDiffusion => (params.linear_start, params.linear_end),
@@ -132,6 +122,20 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
         towers,
         use_ema: options.use_ema.unwrap_or(params.use_ema && has_ema),
     })
+}
+
+/// The text encoders that a YAML describes, and how their model takes its prompt.
+fn towers(yaml: &Path, params: &ModelParams, file: &WeightFile) -> Result<(Family, Vec<Tower>), Error> {
+    match (&params.cond_stage_config, &params.conditioner_config) {
+        (_, Some(conditioner)) => {
+            Ok((Family::StableDiffusionXl, text_tower::from_conditioner(yaml, conditioner, file)?))
+        }
+        (Some(CondStage::Encoder(target)), None) => {
+            Ok((Family::StableDiffusion, vec![text_tower::from_target(yaml, target, file)?]))
+        }
+        (Some(CondStage::Name(name)), None) => Err(unsupported(yaml, &format!("cond_stage_config `{name}`"))),
+        (None, None) => Err(Error::config(yaml, "there is no cond_stage_config")),
+    }
 }
 
 /// The checkpoint's own buffer where it has one (`scale_by_std`), else the YAML's number.
@@ -238,6 +242,33 @@ pub fn load_vae_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<Au
     read_vae(&file, config, options)
 }
 
+/// Loads a text encoder of a single file that need hold nothing else but its like: the first, or SDXL's second.
+///
+/// # Errors
+/// As [`load_unet_from_checkpoint`]; [`Error::MissingPart`] where there is no second one.
+pub fn load_text_encoder_from_checkpoint(
+    path: &Path,
+    second: bool,
+    options: &LoadOptions,
+) -> Result<ClipTextEncoder, Error> {
+    let file = WeightFile::open(path)?;
+    let towers = match &options.config {
+        None => from_keys(&file, options)?.towers,
+        Some(yaml) => match Described::read(yaml)? {
+            Described::FirstStage(_) => {
+                return Err(Error::config(yaml, "it describes a first stage, no text encoder"));
+            }
+            Described::Diffusion(params) => towers(yaml, &params, &file)?.1,
+        },
+    };
+    let tower = towers.get(usize::from(second)).ok_or_else(|| Error::MissingPart {
+        directory: path.into(),
+        part: "text_encoder_2".into(),
+        looked_for: "only SDXL has a second text encoder".into(),
+    })?;
+    tower.encoder(&file, options)
+}
+
 fn read_unet(
     file: &WeightFile,
     config: &UNetConfig,
@@ -248,10 +279,10 @@ fn read_unet(
     let unet = config.init(&options.device).map_err(named)?;
     let keys = config.compvis_keys().map_err(named)?;
     if use_ema {
-        return read(file, EmaKeys::<CompVisKeys>::PREFIX, unet, &EmaKeys(keys), options.dtype);
+        return read(file, EmaKeys::<CompVisKeys>::PREFIX, unet, &EmaKeys(keys), options.dtype, &[]);
     }
     let prefix = prefix(file, &[UNET, "diffusion_model.", ""], "input_blocks.0.0.weight");
-    read(file, prefix, unet, &keys, options.dtype)
+    read(file, prefix, unet, &keys, options.dtype, &[])
 }
 
 fn read_vae(
@@ -262,7 +293,7 @@ fn read_vae(
     let vae = config.init(&options.device)?;
     let keys = WeightNames::new(Naming::CompVis, config.ddconfig.ch_mult.len());
     let prefix = prefix(file, &[VAE, ""], "encoder.conv_in.weight");
-    read(file, prefix, vae, &keys, options.vae_dtype(config.force_upcast))
+    read(file, prefix, vae, &keys, options.vae_dtype(config.force_upcast), &[])
 }
 
 /// The first prefix under which the file has `probe`; a file may hold one part alone.
@@ -271,15 +302,17 @@ fn prefix(file: &WeightFile, prefixes: &[&'static str], probe: &str) -> &'static
     found.or(prefixes.first()).copied().unwrap_or("")
 }
 
-/// Loads what lies under `prefix`.
+/// Loads what lies under `prefix`; tensors that match `unused` are nothing to warn of.
 pub(super) fn read<M: Module>(
     file: &WeightFile,
     prefix: &str,
     module: M,
     keys: &dyn KeyMap,
     dtype: DType,
+    unused: &[&str],
 ) -> Result<M, Error> {
-    let (module, report) = Loader::new(keys).prefix(prefix).dtype(dtype).load(module, file)?;
+    let loader = Loader::new(keys).prefix(prefix).dtype(dtype).ignore(unused.iter().copied());
+    let (module, report) = loader.load(module, file)?;
     if !report.unknown.is_empty() {
         tracing::warn!(prefix, unknown = ?report.unknown, "tensors that nothing asked for");
     }

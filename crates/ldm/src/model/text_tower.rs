@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use ldm_conditioning::clip::{ClipKeys, ClipText, ClipTextConfig, ClipTokenizer, HiddenState};
+use ldm_conditioning::clip::{
+    ClipKeys, ClipText, ClipTextConfig, ClipTextEncoder, ClipTokenizer, HiddenState,
+};
 use ldm_nn::Activation;
 use ldm_nn::weights::WeightFile;
 
@@ -128,15 +130,21 @@ impl Tower {
 
     /// Loads the encoder and makes its tokenizer, which no single file carries.
     pub fn load(&self, file: &WeightFile, options: &LoadOptions) -> Result<ClipText, Error> {
-        let encoder = self.config.init(&options.device).map_err(|e| Error::config(file.path(), e))?;
-        let keys = keys(self.prefix);
-        let encoder = read(file, self.prefix, encoder, &keys, options.dtype)?;
-        let tokenizer = match keys {
+        let encoder = self.encoder(file, options)?;
+        let tokenizer = match keys(self.prefix) {
             ClipKeys::OpenClip => ClipTokenizer::open_clip(),
             _ => ClipTokenizer::open_ai(),
         };
         let tokenizer = tokenizer.map_err(|e| Error::Conditioning(e.into()))?;
         Ok(ClipText::new(tokenizer, encoder, self.state))
+    }
+
+    /// Loads the encoder alone.
+    pub fn encoder(&self, file: &WeightFile, options: &LoadOptions) -> Result<ClipTextEncoder, Error> {
+        let encoder = self.config.init(&options.device).map_err(|e| Error::config(file.path(), e))?;
+        // What `penultimate` leaves out.
+        let unused = format!("transformer.resblocks.{}.*", self.config.num_hidden_layers);
+        read(file, self.prefix, encoder, &keys(self.prefix), options.dtype, &[&unused, "text_projection"])
     }
 }
 
