@@ -82,10 +82,15 @@ fn a_single_file_draws_what_diffusers_draws_from_it() {
     for name in CHECKPOINTS {
         let checkpoint = Checkpoint::write(name);
         for (key, case) in cases(&checkpoint.fixture) {
-            let options = checkpoint.options().use_ema(key == "image_ema");
-            let model = StableDiffusion::load(checkpoint.file(), &options).unwrap();
-            let output = run(&model, &checkpoint.fixture, &case).unwrap();
-            wrong.extend(differences(&checkpoint.fixture, &key, &output).map(|d| format!("{name}: {d}")));
+            // Described by its YAML, and recognised by its keys.
+            for options in [checkpoint.options(), LoadOptions::default()] {
+                let options = options.use_ema(key == "image_ema");
+                let model = StableDiffusion::load(checkpoint.file(), &options).unwrap();
+                let output = run(&model, &checkpoint.fixture, &case).unwrap();
+                let yaml = options.config.is_some();
+                let difference = differences(&checkpoint.fixture, &key, &output);
+                wrong.extend(difference.map(|d| format!("{name}, YAML {yaml}: {d}")));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

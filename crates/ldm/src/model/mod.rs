@@ -7,6 +7,7 @@ mod files;
 mod hub;
 mod index;
 mod recognise;
+mod shapes;
 mod single_file;
 mod text_tower;
 mod yaml;

@@ -1,46 +1,64 @@
-//! Which model a single file holds, told by its keys and their shapes.
+//! Which published model a single file holds, told by its keys.
 
 use ldm_nn::weights::WeightFile;
-use ldm_unet::presets::Preset;
-use ldm_vae::KlPreset;
+use ldm_unet::UNetConfig;
+use ldm_vae::{AutoencoderKlConfig, KlPreset};
 
-use super::single_file::UNET;
+use super::shapes::{Heads, Shapes};
+use super::single_file::{UNET, VAE};
 use crate::Family;
 
 /// A published model that is known without its YAML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// Stable Diffusion 1.x.
+    /// Stable Diffusion 1.x, for inpainting too.
     Sd1,
-    /// Stable Diffusion 1.x inpainting.
-    Sd1Inpaint,
-    /// Stable Diffusion 2.x.
+    /// Stable Diffusion 2.x, for inpainting too.
     Sd2,
-    /// Stable Diffusion 2 inpainting.
-    Sd2Inpaint,
-    /// Stable Diffusion XL base.
+    /// Stable Diffusion XL base, for inpainting too.
     SdXl,
-    /// Stable Diffusion XL inpainting.
-    SdXlInpaint,
 }
 
-/// A model's row: the key of its (second) text encoder, the U-Net's input channels, its parts' presets.
-struct Row(Known, &'static str, usize, Preset, &'static str);
-
-const SD1: &str = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight";
-const SD2: &str = "cond_stage_model.model.token_embedding.weight";
-const SDXL: &str = "conditioner.embedders.1.model.token_embedding.weight";
+/// What a file's shapes don't tell about a model.
+struct Row {
+    known: Known,
+    /// A key that only this model's text encoder has.
+    key: &'static str,
+    heads: Heads,
+    /// Side of the latent that it was trained for.
+    latent: usize,
+    first_stage: &'static str,
+    scheduler: &'static str,
+}
 
 const TABLE: &[Row] = &[
-    Row(Known::Sd1, SD1, 4, Preset::Sd1, "stable-diffusion-v1"),
-    Row(Known::Sd1Inpaint, SD1, 9, Preset::Sd1Inpaint, "stable-diffusion-v1"),
-    Row(Known::Sd2, SD2, 4, Preset::Sd2V, "stable-diffusion-v2"),
-    Row(Known::Sd2Inpaint, SD2, 9, Preset::Sd2Inpaint, "stable-diffusion-v2"),
-    Row(Known::SdXl, SDXL, 4, Preset::Sdxl, "stable-diffusion-xl"),
-    Row(Known::SdXlInpaint, SDXL, 9, Preset::SdxlInpaint, "stable-diffusion-xl"),
+    Row {
+        known: Known::Sd1,
+        key: "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+        heads: Heads::Count(8),
+        latent: 64,
+        first_stage: "stable-diffusion-v1",
+        scheduler: PNDM,
+    },
+    Row {
+        known: Known::Sd2,
+        key: "cond_stage_model.model.token_embedding.weight",
+        heads: Heads::Width(64),
+        latent: 96,
+        first_stage: "stable-diffusion-v2",
+        scheduler: DDIM,
+    },
+    Row {
+        known: Known::SdXl,
+        key: "conditioner.embedders.1.model.token_embedding.weight",
+        heads: Heads::Width(64),
+        latent: 128,
+        first_stage: "stable-diffusion-xl",
+        scheduler: EULER,
+    },
 ];
 
-/// Of the schedulers that the models were published with, in diffusers' words.
+/// The schedulers that the models were published with, in diffusers' words.
 const PNDM: &str = r#"{"_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": false, "skip_prk_steps": true,
     "steps_offset": 1, "clip_sample": false}"#;
@@ -55,38 +73,42 @@ const EULER: &str = r#"{"_class_name": "EulerDiscreteScheduler", "beta_end": 0.0
 impl Known {
     /// The model whose keys the file holds, if it is a known one.
     pub fn recognise(file: &WeightFile) -> Option<Self> {
-        let channels = *file.info(&format!("{UNET}input_blocks.0.0.weight"))?.shape.get(1)?;
-        let row = TABLE.iter().find(|Row(_, key, c, ..)| *c == channels && file.contains(key));
-        row.map(|row| row.0)
+        TABLE.iter().find(|row| file.contains(row.key)).map(|row| row.known)
     }
 
     fn row(self) -> &'static Row {
-        TABLE.iter().find(|row| row.0 == self).unwrap_or(&TABLE[0])
+        TABLE.iter().find(|row| row.known == self).unwrap_or(&TABLE[0])
     }
 
     /// The family, which is that of its text encoders.
     pub fn family(self) -> Family {
-        if self.row().1 == SDXL { Family::StableDiffusionXl } else { Family::StableDiffusion }
+        if self == Self::SdXl { Family::StableDiffusionXl } else { Family::StableDiffusion }
     }
 
-    /// The U-Net's preset.
-    pub fn unet(self) -> Preset {
-        self.row().3
+    /// The U-Net's config, where `file` has one.
+    pub(super) fn unet(self, file: &WeightFile, prediction: &str) -> Option<UNetConfig> {
+        let row = self.row();
+        let mut config = Shapes::new(file, UNET).unet(row.heads)?;
+        // Of the Stable Diffusion 2 models, those for 768 pixels predict v; their attention overflows f16.
+        let large = self == Self::Sd2 && prediction == "v_prediction";
+        config.upcast_attention = large;
+        let latent = if self == Self::Sd2 && !large { 64 } else { row.latent };
+        config.sample_size = Some([latent; 2]);
+        Some(config)
     }
 
-    /// The first stage's preset.
-    pub fn vae(self) -> Option<&'static KlPreset> {
-        KlPreset::find(self.row().4)
+    /// The first stage's config, where `file` has one.
+    pub(super) fn vae(self, file: &WeightFile) -> Option<AutoencoderKlConfig> {
+        Shapes::new(file, VAE).vae(KlPreset::find(self.row().first_stage)?)
     }
 
-    /// The scheduler config that it was published with, and what its U-Net predicts unless someone says
-    /// otherwise: of the Stable Diffusion 2 models those for 768 pixels predict v, and diffusers assumes one.
-    pub fn scheduler(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Sd1 | Self::Sd1Inpaint => (PNDM, "epsilon"),
-            Self::Sd2 => (DDIM, "v_prediction"),
-            Self::Sd2Inpaint => (DDIM, "epsilon"),
-            Self::SdXl | Self::SdXlInpaint => (EULER, "epsilon"),
-        }
+    /// The scheduler config that the model was published with, and what its U-Net predicts unless someone
+    /// says otherwise. As diffusers does, a Stable Diffusion 2 is taken for one that predicts v; those for
+    /// inpainting (9 channels) predict the noise.
+    pub(super) fn scheduler(self, file: &WeightFile) -> (&'static str, &'static str) {
+        let channels =
+            file.info(&format!("{UNET}input_blocks.0.0.weight")).and_then(|info| info.shape.get(1));
+        let v = self == Self::Sd2 && channels == Some(&4);
+        (self.row().scheduler, if v { "v_prediction" } else { "epsilon" })
     }
 }

@@ -8,7 +8,6 @@ use ldm_conditioning::clip::ClipTextEncoder;
 use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::{SamplerKind, SchedulerConfig};
 use ldm_unet::keys::CompVisKeys;
-use ldm_unet::presets::Preset;
 use ldm_unet::{AddedEmbedding, UNet, UNetConfig};
 use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, LatentScaling, Naming, WeightNames};
 
@@ -21,7 +20,7 @@ use crate::Error;
 use crate::pipeline::TextStage;
 
 pub(super) const UNET: &str = "model.diffusion_model.";
-const VAE: &str = "first_stage_model.";
+pub(super) const VAE: &str = "first_stage_model.";
 
 /// What a single file holds, told by its YAML or by its keys.
 struct Plan {
@@ -75,16 +74,13 @@ fn from_keys(file: &WeightFile, options: &LoadOptions) -> Result<Plan, Error> {
         path: file.path().into(),
         reason: "its keys are those of no Stable Diffusion 1, 2 or XL; give its YAML config".into(),
     })?;
-    let (scheduler, prediction) = known.scheduler();
+    let (scheduler, prediction) = known.scheduler(file);
     let prediction = options.prediction_type.as_deref().unwrap_or(prediction);
-    let unet = match (known, prediction) {
-        (Known::Sd2, "epsilon") => Preset::Sd2Base,
-        _ => known.unet(),
-    };
-    let vae = known.vae().ok_or_else(|| Error::argument("model", format!("{known:?} has no first stage")))?;
+    let lacks =
+        |part: &str| Error::NotAModel { path: file.path().into(), reason: format!("it holds no {part}") };
     Ok(Plan {
-        unet: unet.config(),
-        vae: vae.config(),
+        unet: known.unet(file, prediction).ok_or_else(|| lacks("U-Net"))?,
+        vae: known.vae(file).ok_or_else(|| lacks("first stage"))?,
         scheduler: SchedulerConfig::from_json(scheduler)?.with("prediction_type", prediction),
         family: known.family(),
         towers: text_tower::published(known.family(), file)?,
@@ -199,11 +195,13 @@ pub fn load_unet_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<U
     let file = WeightFile::open(path)?;
     let (config, use_ema) = match &options.config {
         None => {
-            let known = Known::recognise(&file).ok_or_else(|| Error::NotAModel {
+            let known = Known::recognise(&file);
+            let config = known.and_then(|known| known.unet(&file, known.scheduler(&file).1));
+            let config = config.ok_or_else(|| Error::NotAModel {
                 path: path.into(),
                 reason: "its keys are those of no known U-Net; give its YAML config".into(),
             })?;
-            (known.unet().config(), options.use_ema.unwrap_or(false))
+            (config, options.use_ema.unwrap_or(false))
         }
         Some(yaml) => match Described::read(yaml)? {
             Described::FirstStage(_) => {
@@ -225,12 +223,10 @@ pub fn load_unet_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<U
 pub fn load_vae_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
     let file = WeightFile::open(path)?;
     let config = match &options.config {
-        None => {
-            Known::recognise(&file).and_then(Known::vae).map(|preset| preset.config()).ok_or_else(|| {
-                let reason = "its keys are those of no known first stage; give its YAML config".into();
-                Error::NotAModel { path: path.into(), reason }
-            })?
-        }
+        None => Known::recognise(&file).and_then(|known| known.vae(&file)).ok_or_else(|| {
+            let reason = "its keys are those of no known first stage; give its YAML config".into();
+            Error::NotAModel { path: path.into(), reason }
+        })?,
         Some(yaml) => match Described::read(yaml)? {
             Described::FirstStage(target) => vae_config(yaml, &target, 1.0, Family::StableDiffusion)?,
             Described::Diffusion(params) => {
