@@ -80,13 +80,14 @@ fn the_pieces_recombine() {
         let first = model.text.first.encode(&text(first)[..]).unwrap();
         let second = model.text.second.as_ref().unwrap().encode(&text(second)[..]).unwrap();
         let context = Tensor::cat(vec![first.context.unwrap(), second.context.unwrap()], 2);
-        Conditioning { context: Some(context), pooled: second.pooled, concat: None }
+        Conditioning { text_embeds: second.text_embeds, ..Conditioning::context(context) }
     };
     let positive = encode("prompt", "prompt_2");
     let negative = Some(encode("negative_prompt", "negative_prompt_2"));
     let size = Some(SizeConditioning::of(64, 64));
     let guidance = Guidance::new(case["guidance_scale"].as_f64().unwrap());
-    let denoiser = Denoiser::new(&model.unet, PromptConditioning { positive, negative }, guidance, size);
+    let prompts = PromptConditioning { positive, negative };
+    let denoiser = Denoiser::new(&model.unet, prompts, guidance, size).unwrap();
 
     let kind = case["sampler"].as_str().unwrap().parse().unwrap();
     let scheduler = Scheduler::from_config(kind, &model.scheduler).unwrap();

@@ -1,3 +1,5 @@
+use ldm_nn::ConditioningMismatch;
+
 use crate::clip::{ClipTextError, TokenizerError};
 
 /// Why a condition could not be encoded.
@@ -10,6 +12,9 @@ pub enum ConditioningError {
     /// The text encoder refused the ids.
     #[error(transparent)]
     ClipText(#[from] ClipTextError),
+    /// Conditions that don't go together.
+    #[error(transparent)]
+    Mismatch(#[from] ConditioningMismatch),
     /// There is nothing to encode.
     #[error("an empty batch of conditions")]
     EmptyBatch,

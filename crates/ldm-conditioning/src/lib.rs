@@ -5,5 +5,6 @@ pub mod clip;
 mod conditioner;
 mod error;
 
-pub use conditioner::{Conditioner, Conditioning};
+pub use conditioner::Conditioner;
 pub use error::ConditioningError;
+pub use ldm_nn::{Conditioning, ConditioningMismatch};

@@ -255,11 +255,12 @@ fn prompts_become_context() {
     let text = ClipText::new(tokenizer, encoder, HiddenState::PENULTIMATE);
     let long = "10,000 ".repeat(1_429);
     let conditioning = text.encode(&["a cat", "", "\u{0}\u{7}\u{1b}[31m", &long][..]).unwrap();
-    let (context, pooled) = (conditioning.context.clone().unwrap(), conditioning.pooled.clone().unwrap());
-    assert_eq!((context.dims(), pooled.dims()), ([4, 77, 8], [4, 6]));
+    let (context, embeds) =
+        (conditioning.context.clone().unwrap(), conditioning.text_embeds.clone().unwrap());
+    assert_eq!((context.dims(), embeds.dims()), ([4, 77, 8], [4, 6]));
     let whole = text.encoder.forward(text.input_ids(&["a cat"]).unwrap()).unwrap();
     assert_close("context", &context.narrow(0, 0, 1), &whole.penultimate(), 1e-5);
-    assert_close("pooled", &pooled.narrow(0, 0, 1), &whole.text_embeds.unwrap(), 1e-5);
+    assert_close("text_embeds", &embeds.narrow(0, 0, 1), &whole.text_embeds.unwrap(), 1e-5);
     let zeros = conditioning.zeros_like();
     assert_eq!(zeros.context.unwrap().abs().max().into_scalar::<f32>(), 0.0);
     assert!(matches!(text.encode(&[] as &[&str]), Err(ConditioningError::EmptyBatch)));

@@ -4,6 +4,7 @@ pub mod weights;
 
 mod activation;
 mod attention;
+mod conditioning;
 mod conv;
 mod embedding;
 mod linear;
@@ -12,6 +13,7 @@ mod resnet;
 
 pub use activation::{Activation, quick_gelu, silu};
 pub use attention::{AttentionOptions, attention, merge_heads, split_heads};
+pub use conditioning::{Conditioning, ConditioningMismatch};
 pub use conv::{Conv2d, Conv2dConfig, Padding, upsample_nearest};
 pub use embedding::{Embedding, EmbeddingConfig};
 pub use ldm_kernels::geglu;

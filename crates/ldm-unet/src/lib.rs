@@ -5,10 +5,10 @@ pub mod presets;
 
 mod attention_block;
 mod blocks;
-mod conditioning;
 mod config;
 mod diffusers;
 mod error;
+mod label;
 mod plan;
 mod timestep;
 mod transformer;
@@ -16,10 +16,11 @@ mod unet;
 
 pub use attention_block::{AttentionBlock, AttentionBlockConfig};
 pub use blocks::{DownBlock, Downsample, MidBlock, SpatialAttention, UpBlock, Upsample};
-pub use conditioning::{Conditioning, LabelEmbedding};
 pub use config::{AddedEmbedding, Middle, NumClasses, PerLevel, UNetConfig, VectorLabel};
 pub use diffusers::DiffusersClass;
 pub use error::{ConfigError, UNetError};
+pub use label::LabelEmbedding;
+pub use ldm_nn::{Conditioning, ConditioningMismatch};
 pub use timestep::{TimestepEmbedding, sinusoidal_embedding};
 pub use transformer::{
     BasicTransformerBlock, CrossAttention, FeedForward, SpatialTransformer, SpatialTransformerConfig,

@@ -1,8 +1,7 @@
 //! A checked config, level by level: what modules and key maps are built from.
 
-use crate::conditioning::LabelEmbedding;
 use crate::config::{AddedEmbedding, NumClasses, VectorLabel};
-use crate::{ConfigError, Middle, UNetConfig};
+use crate::{ConfigError, LabelEmbedding, Middle, UNetConfig};
 
 /// One resolution of the U-Net.
 #[derive(Debug, Clone)]

@@ -118,7 +118,7 @@ impl UNetConfig {
 impl UNet {
     /// One evaluation of `epsilon_theta`.
     ///
-    /// Shapes: `x` `[b, in_channels, h, w]` with any `h` and `w`, `timesteps` `[b]` (or `[1]` for all; fractions
+    /// Shapes: `x` `[b, in_channels, h, w]` (less those of `concat`) with any `h` and `w`, `timesteps` `[b]` (or `[1]` for all; fractions
     /// allowed), the conditions as [`Conditioning`] says; gives `[b, out_channels, h, w]` in the type of `x`.
     /// It computes in the type of its weights; statistics of norms and the sinusoids are f32 in any case.
     ///
@@ -137,6 +137,10 @@ impl UNet {
         let context = conditioning.context.as_ref().map(|context| context.clone().cast(dtype));
         let context = context.as_ref();
 
+        let x = match &conditioning.concat {
+            Some(concat) => Tensor::cat(vec![x, concat.clone().cast(outer)], 1),
+            None => x,
+        };
         let x = if self.inputs.center { x * 2.0 - 1.0 } else { x };
         let mut x = self.conv_in.forward(x.cast(dtype));
         let mut skips = vec![x.clone()];
@@ -238,8 +242,8 @@ impl UNet {
 
     fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>, given: &Conditioning) -> Result<(), UNetError> {
         let inputs = &self.inputs;
-        let [b, channels, h, w] = x.dims();
-        size("x", "the number of channels", inputs.channels, channels)?;
+        let [b, _, h, w] = x.dims();
+        self.check_channels(x, given)?;
         for (axis, side) in [("the height", h), ("the width", w)] {
             if self.coarsest_side(side) == 0 {
                 return Err(UNetError::TooSmall { axis, side, levels: self.down_blocks.len() });
@@ -271,6 +275,27 @@ impl UNet {
     fn coarsest_side(&self, side: usize) -> usize {
         let downsamples = self.down_blocks.iter().filter_map(|block| block.downsample.as_ref());
         downsamples.fold(side, |side, downsample| downsample.size(side))
+    }
+
+    /// The channels of `x` and of what is joined to it.
+    fn check_channels(&self, x: &Tensor<4>, given: &Conditioning) -> Result<(), UNetError> {
+        let [b, channels, h, w] = x.dims();
+        let taken = self.inputs.channels;
+        let Some(concat) = &given.concat else {
+            // A latent as the model predicts it lacks the others; any other number is just wrong.
+            let lacking = channels < taken && channels == self.config.out_channels;
+            expect("concat", false, lacking, "channels beside those of `x`")?;
+            return size("x", CHANNELS, taken, channels);
+        };
+        if channels > taken {
+            return size("x", CHANNELS, taken, channels);
+        }
+        expect("concat", true, channels < taken, "channels beside those of `x`")?;
+        let dims = concat.dims();
+        size("concat", BATCH, b, dims[0])?;
+        size("concat", CHANNELS, taken - channels, dims[1])?;
+        size("concat", "the height", h, dims[2])?;
+        size("concat", "the width", w, dims[3])
     }
 
     fn check_labels(&self, b: usize, given: &Conditioning) -> Result<(), UNetError> {
@@ -326,6 +351,7 @@ impl UNet {
 }
 
 const BATCH: &str = "the batch";
+const CHANNELS: &str = "the number of channels";
 
 fn size(input: &'static str, axis: &'static str, expected: usize, got: usize) -> Result<(), UNetError> {
     if expected == got { Ok(()) } else { Err(UNetError::Shape { input, axis, expected, got }) }

@@ -1,7 +1,7 @@
 //! Inputs that don't fit the model.
 #![allow(clippy::expect_used)] // Helpers of tests are tests.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use ldm_unet::{Conditioning, NumClasses, PerLevel, UNet, UNetConfig, UNetError, VectorLabel};
 
 fn small() -> UNetConfig {
@@ -90,6 +90,31 @@ fn class_labels_have_to_be_in_the_table() {
     assert!(matches!(unexpected, UNetError::Unexpected { input: "class_labels", .. }), "{unexpected}");
     let both = Conditioning::class_labels([0, 1]).with_y(zeros([2, 5]));
     assert!(matches!(refused(&model, &both), UNetError::Unexpected { input: "y", .. }));
+}
+
+#[test]
+fn channels_beside_the_latent_have_to_fit() {
+    let mut config = small();
+    config.in_channels = 7;
+    let model = init(&config);
+    let missing = refused(&model, &Conditioning::none());
+    assert!(matches!(missing, UNetError::Missing { input: "concat", .. }), "{missing}");
+    let concat = |dims| refused(&model, &Conditioning::concat(zeros(dims)));
+    assert_eq!(concat([2, 4, 8, 8]), shape("concat", "the number of channels", 3, 4));
+    assert_eq!(concat([1, 3, 8, 8]), shape("concat", "the batch", 2, 1));
+    assert_eq!(concat([2, 3, 4, 8]), shape("concat", "the height", 8, 4));
+    assert_eq!(concat([2, 3, 8, 16]), shape("concat", "the width", 8, 16));
+    let unexpected = refused(&init(&small()), &Conditioning::concat(zeros([2, 3, 8, 8])));
+    assert!(matches!(unexpected, UNetError::Unexpected { input: "concat", .. }), "{unexpected}");
+
+    // Joined by the model or before it: the same. The last convolution is zero at first.
+    let mut model = model;
+    model.conv_out = ldm_nn::Conv2dConfig::new([8, 4], 3).init(&Device::default());
+    let draw = |shape| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &Device::default());
+    let (x, map) = (draw([2, 4, 8, 8]), draw([2, 3, 8, 8]));
+    let pass = |x, conditioning: &Conditioning| model.forward(x, zeros([2]), conditioning).expect("a sample");
+    let joined = pass(Tensor::cat(vec![x.clone(), map.clone()], 1), &Conditioning::none());
+    assert_eq!(pass(x, &Conditioning::concat(map)).into_data(), joined.into_data());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::{Conditioner, Conditioning, ConditioningError};
 
 /// A tokenizer and its text encoder: tau_theta for prompts.
 ///
-/// Gives the chosen hidden state as context and, where the encoder has a projection, `text_embeds` as the
-/// pooled vector.
+/// Gives the chosen hidden state as context and, where the encoder has a projection, `text_embeds` as that
+/// part of the conditioning.
 #[derive(Debug, Clone)]
 pub struct ClipText {
     /// From prompt to ids.
@@ -45,10 +45,10 @@ impl<S: AsRef<str>> Conditioner<[S]> for ClipText {
     fn encode(&self, prompts: &[S]) -> Result<Conditioning, ConditioningError> {
         let ids = self.input_ids(prompts)?;
         if self.encoder.text_projection.is_none() {
-            return Ok(Conditioning::from_context(self.encoder.hidden_state(ids, self.state)?));
+            return Ok(Conditioning::context(self.encoder.hidden_state(ids, self.state)?));
         }
         let output = self.encoder.forward(ids)?;
         let context = self.encoder.select(&output, self.state)?;
-        Ok(Conditioning { context: Some(context), pooled: output.text_embeds, concat: None })
+        Ok(Conditioning { text_embeds: output.text_embeds, ..Conditioning::context(context) })
     }
 }

@@ -79,6 +79,7 @@ impl Case {
         let one_number = inputs.get("y").is_some_and(|y| y[1] == 1);
         let labels = inputs.get("class_labels");
         let conditioning = Conditioning {
+            concat: None,
             context: inputs.get("context").map(|_| {
                 let [b, m, d] = shape("context")[..] else { panic!("context has three axes") };
                 seeded_input(&name("context"), [b, m, d], &self.device)

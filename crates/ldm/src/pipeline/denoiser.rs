@@ -1,6 +1,7 @@
 //! A U-Net, its conditioning and guidance as the one function of latent and timestep that a sampler sees.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use ldm_conditioning::{Conditioning, ConditioningError};
 use ldm_unet::UNet;
 
 use super::{Guidance, PromptConditioning};
@@ -33,47 +34,50 @@ impl SizeConditioning {
     }
 }
 
-/// epsilon_theta with everything but `z_t` and `t` fixed: conditioning, guidance, extra input channels.
+/// epsilon_theta with everything but `z_t` and `t` fixed: conditioning and guidance.
 #[derive(Debug)]
 pub struct Denoiser<'a> {
     unet: &'a UNet,
-    conditioning: ldm_unet::Conditioning,
+    conditioning: Conditioning,
     guidance: Guidance,
     /// Whether the conditioning holds a negative half before the positive one.
     guided: bool,
-    /// `[b, c, h, w]`, joined to the latent's channels (mask and masked picture of an inpainting model).
-    extra: Option<Tensor<4>>,
 }
 
 impl<'a> Denoiser<'a> {
     /// Fixes the conditioning; `size` is for models that take it (SDXL).
+    ///
+    /// # Errors
+    /// [`Error::Conditioning`] where positive and negative don't have the same parts and shapes.
     pub fn new(
         unet: &'a UNet,
         prompts: PromptConditioning,
         guidance: Guidance,
         size: Option<SizeConditioning>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let guided = prompts.negative.is_some();
-        let joined = prompts.joined();
-        let context = joined.context;
-        let (batch, device) = match &context {
-            Some(context) => (context.dims()[0], context.device()),
-            None => (1, unet.device()),
+        let mut conditioning = prompts.joined()?;
+        let batch = conditioning.batch().map_err(ConditioningError::from)?.unwrap_or(1);
+        let device = match &conditioning.context {
+            Some(context) => context.device(),
+            None => unet.device(),
         };
-        let width = unet.config().time_cond_proj_dim;
-        let conditioning = ldm_unet::Conditioning {
-            context,
-            text_embeds: joined.pooled,
-            time_ids: size.map(|size| size.time_ids(&device).repeat_dim(0, batch)),
-            timestep_cond: width.map(|width| guidance_embedding(guidance.scale - 1.0, width, batch, &device)),
-            ..ldm_unet::Conditioning::none()
-        };
-        Self { unet, conditioning, guidance, guided, extra: None }
+        if let Some(size) = size {
+            conditioning.time_ids = Some(size.time_ids(&device).repeat_dim(0, batch));
+        }
+        if let Some(width) = unet.config().time_cond_proj_dim {
+            conditioning.timestep_cond =
+                Some(guidance_embedding(guidance.scale - 1.0, width, batch, &device));
+        }
+        Ok(Self { unet, conditioning, guidance, guided })
     }
 
-    /// Joins these channels to the latent at every step.
-    pub fn with_extra(mut self, extra: Option<Tensor<4>>) -> Self {
-        self.extra = extra;
+    /// Joins these channels `[b, c, h, w]` to the latent's at every step, guided or not.
+    pub fn with_concat(mut self, concat: Option<Tensor<4>>) -> Self {
+        if let Some(concat) = concat {
+            let halves = if self.guided { vec![concat.clone(), concat] } else { vec![concat] };
+            self.conditioning.concat = Some(Tensor::cat(halves, 0));
+        }
         self
     }
 
@@ -83,13 +87,7 @@ impl<'a> Denoiser<'a> {
     /// [`Error::UNet`] where latent and conditioning don't fit the U-Net.
     pub fn predict(&self, latent: Tensor<4>, t: f64) -> Result<Tensor<4>, Error> {
         let batch = latent.dims()[0];
-        let mut input = latent;
-        if let Some(extra) = &self.extra {
-            input = Tensor::cat(vec![input, extra.clone()], 1);
-        }
-        if self.guided {
-            input = Tensor::cat(vec![input.clone(), input], 0);
-        }
+        let input = if self.guided { Tensor::cat(vec![latent.clone(), latent], 0) } else { latent };
         let items = input.dims()[0];
         let timesteps = Tensor::<1>::full([items], t, (&input.device(), DType::F32));
         let prediction = self.unet.forward(input, timesteps, &self.conditioning)?;

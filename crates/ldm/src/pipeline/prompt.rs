@@ -1,7 +1,7 @@
 //! Prompts in, conditioning out: pieces that work without the rest of a pipeline.
 
 use burn::tensor::Tensor;
-use ldm_conditioning::{Conditioner, Conditioning, clip::ClipText};
+use ldm_conditioning::{Conditioner, Conditioning, ConditioningError, clip::ClipText};
 
 use crate::Error;
 
@@ -35,12 +35,12 @@ impl TextStage {
     pub fn encode(&self, prompts: &[String]) -> Result<Conditioning, Error> {
         let first = self.first.encode(prompts)?;
         let Some(second) = &self.second else {
-            return Ok(Conditioning::from_context(context(first)?));
+            return Ok(Conditioning::context(context(first)?));
         };
         let second = second.encode(prompts)?;
-        let pooled = second.pooled.clone();
+        let text_embeds = second.text_embeds.clone();
         let context = Tensor::cat(vec![context(first)?, context(second)?], 2);
-        Ok(Conditioning { context: Some(context), pooled, concat: None })
+        Ok(Conditioning { text_embeds, ..Conditioning::context(context) })
     }
 
     /// Both sides of a guided run; `negative: None` means that none was given.
@@ -73,40 +73,21 @@ impl TextStage {
 
 impl PromptConditioning {
     /// `count` pictures a prompt: every item `count` times, side by side.
-    pub fn repeat(self, count: usize) -> Self {
-        let each = |c: Conditioning| Conditioning {
-            context: c.context.map(|x| repeat_items(x, count)),
-            pooled: c.pooled.map(|x| repeat_items(x, count)),
-            concat: c.concat.map(|x| repeat_items(x, count)),
-        };
-        Self { positive: each(self.positive), negative: self.negative.map(each) }
+    ///
+    /// # Errors
+    /// [`Error::Conditioning`] where the parts are not of one batch.
+    pub fn repeat(self, count: usize) -> Result<Self, Error> {
+        let each = |c: Conditioning| c.repeat_items(count).map_err(ConditioningError::from);
+        Ok(Self { positive: each(self.positive)?, negative: self.negative.map(each).transpose()? })
     }
 
     /// Negative before positive along the batch, as one call of the U-Net takes them.
-    pub(crate) fn joined(self) -> Conditioning {
-        let Some(negative) = self.negative else { return self.positive };
-        Conditioning {
-            context: both(negative.context, self.positive.context),
-            pooled: both(negative.pooled, self.positive.pooled),
-            concat: both(negative.concat, self.positive.concat),
-        }
+    pub(crate) fn joined(self) -> Result<Conditioning, Error> {
+        let Some(negative) = self.negative else { return Ok(self.positive) };
+        Ok(Conditioning::cat(&[negative, self.positive]).map_err(ConditioningError::from)?)
     }
 }
 
 fn context(conditioning: Conditioning) -> Result<Tensor<3>, Error> {
     conditioning.context.ok_or_else(|| Error::argument("prompt", "the text encoder gives no context"))
-}
-
-fn both<const D: usize>(a: Option<Tensor<D>>, b: Option<Tensor<D>>) -> Option<Tensor<D>> {
-    Some(Tensor::cat(vec![a?, b?], 0))
-}
-
-/// `[b, ..] -> [b * count, ..]`, each item's copies next to each other.
-fn repeat_items<const D: usize>(x: Tensor<D>, count: usize) -> Tensor<D> {
-    if count == 1 {
-        return x;
-    }
-    let b = x.dims()[0];
-    let copies = (0..b).flat_map(|i| std::iter::repeat_n(x.clone().narrow(0, i, 1), count));
-    Tensor::cat(copies.collect(), 0)
 }

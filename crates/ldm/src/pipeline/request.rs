@@ -230,7 +230,7 @@ impl<'a> Request<'a> {
         // A model distilled with guidance as an input takes one call at any scale.
         let guided = self.guidance.is_active() && model.unet.config().time_cond_proj_dim.is_none();
         let prompts = model.text.encode_guided(&self.prompts, self.negative.as_deref(), guided)?;
-        let prompts = prompts.repeat(self.count);
+        let prompts = prompts.repeat(self.count)?;
 
         let scheduler = self.scheduler()?;
         let options = SamplerOptions::steps(self.steps).strength(self.strength).eta(self.eta);
@@ -243,7 +243,7 @@ impl<'a> Request<'a> {
         let [width, height] = size;
         let size = self.size_conditioning.unwrap_or_else(|| SizeConditioning::of(height, width));
         let size = (model.family == Family::StableDiffusionXl).then_some(size);
-        let denoiser = Denoiser::new(&model.unet, prompts, self.guidance, size).with_extra(start.extra);
+        let denoiser = Denoiser::new(&model.unet, prompts, self.guidance, size)?.with_concat(start.concat);
         let predict = |x, t| denoiser.predict(x, f64::from(t));
         let latents = denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer, predict)?;
         let images = from_tensor(model.decode(latents.clone())?)?;

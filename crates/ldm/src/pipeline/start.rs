@@ -37,7 +37,8 @@ pub(super) struct Start<'a> {
 /// The first latents, and what the loop needs beside them.
 pub(super) struct Started {
     pub latents: Tensor<4>,
-    pub extra: Option<Tensor<4>>,
+    /// Channels beside the latent's (mask and masked picture of an inpainting model).
+    pub concat: Option<Tensor<4>>,
     pub blend: Option<Blend>,
 }
 
@@ -48,7 +49,7 @@ impl Start<'_> {
             Task::Text => {
                 self.needs_channels(self.channels())?;
                 let latents = self.noise(noise)? * sampler.init_noise_sigma();
-                Ok(Started { latents, extra: None, blend: None })
+                Ok(Started { latents, concat: None, blend: None })
             }
             Task::Image(picture) => {
                 self.needs_channels(self.channels())?;
@@ -57,7 +58,7 @@ impl Start<'_> {
                 let draws = if noise.len() > 1 { self.batch } else { 1 };
                 let z = self.encode(picture, draws, noise)?;
                 let latents = sampler.add_noise(z, self.noise(noise)?)?;
-                Ok(Started { latents, extra: None, blend: None })
+                Ok(Started { latents, concat: None, blend: None })
             }
             Task::Inpaint(picture, mask) => self.inpaint(picture, mask, sampler, noise),
         }
@@ -97,11 +98,11 @@ impl Start<'_> {
         // also where only the samplers' own noise comes after it.
         let masked = self.encode(picture * (mask * -1.0 + 1.0), 1, &mut noise[0])?;
         if sees_mask {
-            let extra = Tensor::cat(vec![small, masked], 1);
-            return Ok(Started { latents, extra: Some(extra), blend: None });
+            let concat = Tensor::cat(vec![small, masked], 1);
+            return Ok(Started { latents, concat: Some(concat), blend: None });
         }
         let blend = z.map(|original| Blend { mask: small, original, noise: drawn });
-        Ok(Started { latents, extra: None, blend })
+        Ok(Started { latents, concat: None, blend })
     }
 
     /// Channels of a latent.
