@@ -40,4 +40,5 @@ pub use file::{TensorInfo, WeightFile};
 pub use key::{Entry, KeyMap};
 pub use layout::Layout;
 pub use load::{LoadReport, Loader};
+pub use path::Path as ParameterPath;
 pub use save::{Saver, save_safetensors};

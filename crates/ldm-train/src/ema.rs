@@ -1,0 +1,167 @@
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use burn::tensor::container::TensorContainer;
+use ldm_nn::weights::ParameterPath;
+
+/// What keeps an average from following a model.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmaError {
+    /// A decay outside [0, 1].
+    #[error("EMA: the decay is {0}, expected a number from 0 to 1")]
+    Decay(f64),
+    /// A parameter of the average that the model lacks, or has in another shape.
+    #[error("EMA: the model has no `{path}` of shape {shape:?}")]
+    Parameter {
+        /// The parameter's path in the average.
+        path: String,
+        /// Its shape there.
+        shape: Vec<usize>,
+    },
+}
+
+/// The exponential moving average of a model's weights, after each update
+/// `average += (1 - d) (weights - average)` with `d = min(decay, (1 + n) / (10 + n))` after n updates.
+///
+/// Source: `LitEma` in CompVis' ema.py, which keeps one of the U-Net alone. Parameters are matched by their paths,
+/// so an average read from a file follows as well as one that was just begun; those that need no gradient, and
+/// running statistics, are copied.
+#[derive(Debug, Clone)]
+pub struct Ema<M> {
+    average: M,
+    decay: f64,
+    num_updates: u64,
+}
+
+impl<M: Module> Ema<M> {
+    /// An average that begins with the model's present weights; CompVis' decay is 0.9999.
+    ///
+    /// # Errors
+    /// [`EmaError::Decay`].
+    pub fn new(model: &M, decay: f64) -> Result<Self, EmaError> {
+        Self::resume(model.valid(), decay, 0)
+    }
+
+    /// Goes on with an average after `num_updates` updates.
+    ///
+    /// # Errors
+    /// [`EmaError::Decay`].
+    pub fn resume(average: M, decay: f64, num_updates: u64) -> Result<Self, EmaError> {
+        if !(0.0..=1.0).contains(&decay) {
+            return Err(EmaError::Decay(decay));
+        }
+        Ok(Self { average: average.valid(), decay, num_updates })
+    }
+
+    /// Takes the model's weights in; once for each step of the optimiser.
+    ///
+    /// # Errors
+    /// [`EmaError::Parameter`] where the model is not built as the average is; the average is then as it was.
+    pub fn update(&mut self, model: &M) -> Result<(), EmaError> {
+        let mut weights = Weights { path: ParameterPath::default(), tensors: TensorContainer::new() };
+        model.visit(&mut weights);
+        let mut check = Check { path: ParameterPath::default(), weights: &weights.tensors, missing: None };
+        self.average.visit(&mut check);
+        if let Some(missing) = check.missing {
+            return Err(missing);
+        }
+        self.num_updates += 1;
+        let n = self.num_updates as f64;
+        let keep = 1.0 - self.decay.min((1.0 + n) / (10.0 + n));
+        let mut follow = Follow { path: ParameterPath::default(), weights: &mut weights.tensors, keep };
+        self.average = self.average.clone().map(&mut follow);
+        Ok(())
+    }
+
+    /// The model with the averaged weights, outside autodiff: to sample from, to visit by name, to save.
+    pub fn model(&self) -> &M {
+        &self.average
+    }
+
+    /// The largest decay.
+    pub fn decay(&self) -> f64 {
+        self.decay
+    }
+
+    /// How many updates there were (`num_updates` of LitEma).
+    pub fn num_updates(&self) -> u64 {
+        self.num_updates
+    }
+}
+
+/// A weight, and whether an optimiser moves it.
+type Weight<const D: usize> = (Tensor<D>, bool);
+
+struct Weights {
+    path: ParameterPath,
+    tensors: TensorContainer<(String, usize)>,
+}
+
+impl ModuleVisitor for Weights {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let weight: Weight<D> = (param.val().inner(), param.is_require_grad());
+        self.tensors.register((self.path.joined(), D), weight);
+    }
+}
+
+struct Check<'a> {
+    path: ParameterPath,
+    weights: &'a TensorContainer<(String, usize)>,
+    missing: Option<EmaError>,
+}
+
+impl ModuleVisitor for Check<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (path, shape) = (self.path.joined(), param.lazy_shape());
+        let weight = self.weights.get::<Weight<D>>(&(path.clone(), D));
+        if weight.is_none_or(|(weight, _)| weight.shape() != shape) {
+            self.missing = Some(EmaError::Parameter { path, shape: shape.to_vec() });
+        }
+    }
+}
+
+struct Follow<'a> {
+    path: ParameterPath,
+    weights: &'a mut TensorContainer<(String, usize)>,
+    keep: f64,
+}
+
+impl ModuleMapper for Follow<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((weight, moves)) = self.weights.remove::<Weight<D>>(&(self.path.joined(), D)) else {
+            return param;
+        };
+        param.map(|average| {
+            let weight = weight.to_device(&average.device());
+            if !moves {
+                return weight;
+            }
+            let step = (weight - average.clone()) * self.keep;
+            average + step
+        })
+    }
+}
