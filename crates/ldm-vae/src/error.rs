@@ -43,6 +43,22 @@ pub enum VaeError {
         /// Its shape.
         actual: Vec<usize>,
     },
+    /// An index that no code has.
+    #[error("index {index} at position {position} is no code: the indices are 0..{codes}")]
+    Index {
+        /// The index.
+        index: i64,
+        /// Where it stands among the indices, counted flat.
+        position: usize,
+        /// How many codes there are.
+        codes: usize,
+    },
+    /// A codebook is asked of a first stage that has none.
+    #[error("a {stage} first stage has no codebook to quantise with")]
+    NoCodebook {
+        /// Which kind it is.
+        stage: &'static str,
+    },
     /// Tiles that can't be joined without a gap.
     #[error(
         "tiles of {sample_min_size} px and {latent_min_size} latents, overlap {overlap_factor}: {reason}"

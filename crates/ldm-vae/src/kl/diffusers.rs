@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{AttnType, AutoencoderKlConfig, DdConfig, LatentScaling, VaeError};
+use crate::diffusers::{Blocks, Networks, default_blocks, in_their_words, inexpressible, side};
+use crate::{AutoencoderKlConfig, LatentScaling, VaeError};
 
 /// `vae/config.json` of a diffusers directory, class `AutoencoderKL`.
 ///
@@ -33,14 +34,17 @@ pub struct DiffusersAutoencoderKl {
     pub mid_block_add_attention: bool,
 }
 
+const CLASS: &str = "AutoencoderKL";
+
 impl Default for DiffusersAutoencoderKl {
     fn default() -> Self {
+        let [down_block_types, up_block_types] = default_blocks();
         Self {
             class_name: CLASS.into(),
             in_channels: 3,
             out_channels: 3,
-            down_block_types: vec![DOWN_BLOCKS[0].into()],
-            up_block_types: vec![UP_BLOCKS[0].into()],
+            down_block_types,
+            up_block_types,
             block_out_channels: vec![64],
             layers_per_block: 1,
             act_fn: "silu".into(),
@@ -59,24 +63,6 @@ impl Default for DiffusersAutoencoderKl {
     }
 }
 
-const CLASS: &str = "AutoencoderKL";
-/// Without and with attention.
-const DOWN_BLOCKS: [&str; 2] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"];
-const UP_BLOCKS: [&str; 2] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"];
-
-/// A number, or `[h, w]`, of which diffusers takes the first.
-fn side<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Side {
-        One(usize),
-        Two([usize; 2]),
-    }
-    Ok(match Side::deserialize(deserializer)? {
-        Side::One(side) | Side::Two([side, _]) => side,
-    })
-}
-
 impl TryFrom<&DiffusersAutoencoderKl> for AutoencoderKlConfig {
     type Error = VaeError;
 
@@ -85,41 +71,22 @@ impl TryFrom<&DiffusersAutoencoderKl> for AutoencoderKlConfig {
         if theirs.class_name != CLASS {
             return Err(VaeError::config("_class_name", &theirs.class_name, format!("expected {CLASS}")));
         }
-        if !matches!(theirs.act_fn.to_lowercase().as_str(), "silu" | "swish") {
-            return Err(VaeError::config("act_fn", &theirs.act_fn, "expected silu"));
-        }
-        let widths = &theirs.block_out_channels;
-        let down = attention("down_block_types", &theirs.down_block_types, DOWN_BLOCKS, widths.len())?;
-        let mut up = attention("up_block_types", &theirs.up_block_types, UP_BLOCKS, widths.len())?;
-        up.reverse();
-        let ch =
-            *widths.first().ok_or_else(|| VaeError::config("block_out_channels", widths, "no levels"))?;
-        let mut ddconfig = DdConfig {
-            double_z: true,
-            z_channels: theirs.latent_channels,
-            resolution: theirs.sample_size,
+        let networks = Networks {
             in_channels: theirs.in_channels,
-            out_ch: theirs.out_channels,
-            ch,
-            ch_mult: widths.iter().map(|width| *width as f64 / ch as f64).collect(),
-            num_res_blocks: theirs.layers_per_block,
-            attn_resolutions: Vec::new(),
-            dropout: 0.0,
-            resamp_with_conv: true,
-            tanh_out: false,
-            attn_type: AttnType::Vanilla,
-            mid_block_add_attention: theirs.mid_block_add_attention,
+            out_channels: theirs.out_channels,
+            down_block_types: &theirs.down_block_types,
+            up_block_types: &theirs.up_block_types,
+            block_out_channels: &theirs.block_out_channels,
+            layers_per_block: theirs.layers_per_block,
+            act_fn: &theirs.act_fn,
+            latent_channels: theirs.latent_channels,
             norm_num_groups: theirs.norm_num_groups,
+            sample_size: theirs.sample_size,
+            mid_block_add_attention: theirs.mid_block_add_attention,
         };
-        ddconfig.validate().map_err(in_their_words)?;
-        ddconfig.attend_at(&down, &up);
-        if ddconfig.attention_in_encoder() != down || ddconfig.attention_in_decoder() != up {
-            let reason = "attention must sit at the same sizes in down_block_types";
-            return Err(VaeError::config("up_block_types", &theirs.up_block_types, reason));
-        }
         let config = Self {
             embed_dim: theirs.latent_channels,
-            ddconfig,
+            ddconfig: networks.ddconfig(true)?,
             use_quant_conv: theirs.use_quant_conv,
             use_post_quant_conv: theirs.use_post_quant_conv,
             scaling: LatentScaling {
@@ -135,46 +102,6 @@ impl TryFrom<&DiffusersAutoencoderKl> for AutoencoderKlConfig {
     }
 }
 
-/// Our keys and diffusers', where they differ.
-const KEYS: &[[&str; 2]] = &[
-    ["z_channels", "latent_channels"],
-    ["resolution", "sample_size"],
-    ["out_ch", "out_channels"],
-    ["ch", "block_out_channels"],
-    ["ch_mult", "block_out_channels"],
-    ["num_res_blocks", "layers_per_block"],
-];
-
-/// An error about a key of ours, as one about theirs.
-fn in_their_words(error: VaeError) -> VaeError {
-    match error {
-        VaeError::Config { key, value, reason } => {
-            let key = KEYS.iter().find(|[ours, _]| *ours == key).map_or(key, |[_, theirs]| theirs);
-            VaeError::Config { key, value, reason }
-        }
-        other => other,
-    }
-}
-
-/// Which levels have attention, in the list's order.
-fn attention(
-    key: &'static str,
-    types: &[String],
-    [without, with]: [&str; 2],
-    levels: usize,
-) -> Result<Vec<bool>, VaeError> {
-    if types.len() != levels {
-        let reason = format!("block_out_channels has {levels} levels");
-        return Err(VaeError::config(key, types, reason));
-    }
-    let attention = types.iter().map(|block| match block.as_str() {
-        block if block == without => Ok(false),
-        block if block == with => Ok(true),
-        block => Err(VaeError::config(key, block, format!("expected {without} or {with}"))),
-    });
-    attention.collect()
-}
-
 impl AutoencoderKlConfig {
     /// The same model as diffusers' `config.json`.
     ///
@@ -182,36 +109,18 @@ impl AutoencoderKlConfig {
     pub fn to_diffusers(&self) -> Result<DiffusersAutoencoderKl, VaeError> {
         self.validate()?;
         let dd = &self.ddconfig;
-        let inexpressible = |key, value: String| {
-            Err(VaeError::config(key, value, format!("diffusers' {CLASS} can't express it")))
-        };
         if self.embed_dim != dd.z_channels {
-            return inexpressible(
-                "embed_dim",
-                format!("{} with z_channels {}", self.embed_dim, dd.z_channels),
-            );
+            let value = format!("{} with z_channels {}", self.embed_dim, dd.z_channels);
+            return Err(inexpressible("embed_dim", value, CLASS));
         }
-        if dd.channels(0) != dd.ch {
-            return inexpressible("ch_mult", format!("{:?}", dd.ch_mult));
-        }
-        if !dd.resamp_with_conv {
-            return inexpressible("resamp_with_conv", "false".into());
-        }
-        if dd.tanh_out {
-            return inexpressible("tanh_out", "true".into());
-        }
-        let types = |attention: Vec<bool>, blocks: [&str; 2]| -> Vec<String> {
-            attention.into_iter().map(|has| blocks[usize::from(has)].to_string()).collect()
-        };
-        let mut up = dd.attention_in_decoder();
-        up.reverse();
+        let blocks = Blocks::of(dd, CLASS)?;
         Ok(DiffusersAutoencoderKl {
             class_name: CLASS.into(),
             in_channels: dd.in_channels,
             out_channels: dd.out_ch,
-            down_block_types: types(dd.attention_in_encoder(), DOWN_BLOCKS),
-            up_block_types: types(up, UP_BLOCKS),
-            block_out_channels: (0..dd.levels()).map(|i| dd.channels(i)).collect(),
+            down_block_types: blocks.down_block_types,
+            up_block_types: blocks.up_block_types,
+            block_out_channels: blocks.block_out_channels,
             layers_per_block: dd.num_res_blocks,
             act_fn: "silu".into(),
             latent_channels: self.embed_dim,

@@ -12,6 +12,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use ldm_nn::Conv2d;
 
+use crate::input::{check, check_picture, each};
 use crate::{Decoder, Encoder, LatentScaling, Naming, Tiling, VaeError, WeightNames};
 
 /// The KL-regularised first stage: encoder, decoder and the 1x1 convolutions between them and the latent.
@@ -84,13 +85,8 @@ impl AutoencoderKl {
     /// `x` `[b, in_channels, h, w]` in [-1, 1], h and w multiples of f; gives a Gaussian over
     /// `[b, embed_dim, h/f, w/f]`. Errors: a size that f does not divide, a wrong number of channels.
     pub fn encode(&self, x: Tensor<4>) -> Result<DiagonalGaussian, VaeError> {
-        let [_, c, h, w] = x.dims();
-        check("picture", &x, self.config.ddconfig.in_channels, c)?;
-        let factor = self.factor();
-        if h % factor != 0 || w % factor != 0 {
-            return Err(VaeError::Size { height: h, width: w, factor });
-        }
-        let moments = self.each(x.cast(self.dtype()), |x| match &self.tiling {
+        check_picture(&x, &self.config.ddconfig)?;
+        let moments = each(self.slicing, x.cast(self.dtype()), |x| match &self.tiling {
             Some(tiling) => tiling.encode(x, |x| self.moments(x)),
             None => self.moments(x),
         });
@@ -102,9 +98,8 @@ impl AutoencoderKl {
     /// `z` `[b, embed_dim, h/f, w/f]`, not scaled (see [`scaling`](Self::scaling)); gives
     /// `[b, out_ch, h, w]`, about [-1, 1]. Errors: a wrong number of channels, an empty latent.
     pub fn decode(&self, z: Tensor<4>) -> Result<Tensor<4>, VaeError> {
-        let c = z.dims()[1];
-        check("latent", &z, self.config.embed_dim, c)?;
-        Ok(self.each(z.cast(self.dtype()), |z| match &self.tiling {
+        check("latent", &z, self.config.embed_dim)?;
+        Ok(each(self.slicing, z.cast(self.dtype()), |z| match &self.tiling {
             Some(tiling) => tiling.decode(z, |z| self.picture(z)),
             None => self.picture(z),
         }))
@@ -125,22 +120,4 @@ impl AutoencoderKl {
         };
         self.decoder.forward(z)
     }
-
-    fn each(&self, x: Tensor<4>, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
-        if !self.slicing || x.dims()[0] == 1 {
-            return network(x);
-        }
-        Tensor::cat(x.split(1, 0).into_iter().map(network).collect(), 0)
-    }
-}
-
-fn check(what: &'static str, x: &Tensor<4>, expected: usize, actual: usize) -> Result<(), VaeError> {
-    if actual != expected {
-        return Err(VaeError::Channels { what, expected, actual });
-    }
-    if x.dims().contains(&0) {
-        let (expected, actual) = ("no axis of length 0".into(), x.dims().to_vec());
-        return Err(VaeError::Shape { what, expected, actual });
-    }
-    Ok(())
 }
