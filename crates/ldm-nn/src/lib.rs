@@ -16,7 +16,7 @@ pub use attention::{AttentionOptions, attention, merge_heads, split_heads};
 pub use conditioning::{Conditioning, ConditioningMismatch};
 pub use conv::{Conv2d, Conv2dConfig, Padding, upsample_nearest};
 pub use embedding::{Embedding, EmbeddingConfig};
-pub use ldm_kernels::geglu;
+pub use ldm_kernels::{Conv2dOptions, conv2d, geglu};
 pub use linear::{Linear, LinearConfig};
 pub use norm::{GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
 pub use resnet::{ResnetBlock, ResnetBlockConfig, TimeShift};

@@ -28,6 +28,8 @@
 //! [`DropMask`] and [`drop_conditioning`] what guidance needs, [`ObjectiveConfig::latent_scale`] the latents' factor,
 //! [`Ema`] the average of the U-Net.
 
+pub mod metrics;
+
 mod ema;
 mod objective;
 
