@@ -63,6 +63,15 @@ pub enum Error {
     /// An eta below 0, or not a number.
     #[error("eta is {0}, expected a number of at least 0")]
     Eta(f64),
+    /// A temperature below 0, or not a number.
+    #[error("temperature is {0}, expected a number of at least 0")]
+    Temperature(f64),
+    /// A noise dropout outside [0, 1).
+    #[error("noise_dropout is {0}, expected a number from 0 to below 1")]
+    NoiseDropout(f64),
+    /// A sampler that does not go by its prediction of x0 can't have it changed (quantised).
+    #[error("{0} can't change the x0 that it predicts; ddim and pndm can")]
+    Denoised(SamplerKind),
     /// Image to image: nothing remains of the run.
     #[error("no step is left: the run starts at {begin} of {len} timesteps (strength too low?)")]
     NoStepLeft {

@@ -22,7 +22,7 @@ pub use kind::SamplerKind;
 pub use native_rng::NativeRng;
 pub use noise::{Noise, randn};
 pub use prediction::Prediction;
-pub use sampler::{Sampler, SamplerOptions};
+pub use sampler::{DenoisedFn, Sampler, SamplerOptions};
 pub use schedule::NoiseSchedule;
 pub use scheduler::Scheduler;
 pub use torch_rng::TorchRng;

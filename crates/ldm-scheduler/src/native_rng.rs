@@ -62,6 +62,11 @@ impl Noise for NativeRng {
         let size: usize = shape.iter().product();
         Ok((0..size).map(|_| self.standard_normal() as f32).collect())
     }
+
+    fn keep(&mut self, shape: &[usize], probability: f64) -> Result<Vec<bool>, Error> {
+        let size: usize = shape.iter().product();
+        Ok((0..size).map(|_| self.uniform() < probability).collect())
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{Error, Noise, SamplerKind, Scheduler, noise::randn, samplers, schedule::same_shape};
 
@@ -11,12 +11,17 @@ pub struct SamplerOptions {
     pub strength: f64,
     /// DDIM's eta: 0 is deterministic, 1 is DDPM. The other samplers have none and ignore it.
     pub eta: f64,
+    /// Multiplies the noise that a step adds; at least 0.
+    pub temperature: f64,
+    /// The part of that noise which is dropped, in [0, 1); the rest grows so that its mean stays
+    /// (`noise_dropout` of the reference's samplers).
+    pub noise_dropout: f64,
 }
 
 impl SamplerOptions {
-    /// A whole run of `steps`, with eta 0.
+    /// A whole run of `steps`, with eta 0, temperature 1 and no dropout.
     pub fn steps(steps: usize) -> Self {
-        Self { steps, strength: 1.0, eta: 0.0 }
+        Self { steps, strength: 1.0, eta: 0.0, temperature: 1.0, noise_dropout: 0.0 }
     }
 
     /// The same with another strength.
@@ -28,6 +33,16 @@ impl SamplerOptions {
     pub fn eta(self, eta: f64) -> Self {
         Self { eta, ..self }
     }
+
+    /// The same with another temperature.
+    pub fn temperature(self, temperature: f64) -> Self {
+        Self { temperature, ..self }
+    }
+
+    /// The same with another noise dropout.
+    pub fn noise_dropout(self, noise_dropout: f64) -> Self {
+        Self { noise_dropout, ..self }
+    }
 }
 
 /// One run of a sampler: a state machine that the caller drives, and may leave at any step.
@@ -35,7 +50,7 @@ impl SamplerOptions {
 /// It sees a latent and what a denoiser said about it, nothing else:
 ///
 /// ```
-/// # use burn::tensor::{DType, Device, Tensor};
+/// # use burn::tensor::{DType, Device, Tensor, TensorData};
 /// use ldm_scheduler::{SamplerKind, SamplerOptions, Scheduler, SchedulerConfig, TorchRng, randn};
 /// # fn unet(x: Tensor<4>, _t: f32) -> Tensor<4> { x }
 /// # fn main() -> Result<(), ldm_scheduler::Error> {
@@ -59,7 +74,12 @@ pub struct Sampler<const D: usize> {
     path: Path,
     index: usize,
     begin: usize,
+    temperature: f32,
+    noise_dropout: f64,
 }
+
+/// What may be done to each x0 that a step predicts, before the step goes on with it.
+pub type DenoisedFn<'a, const D: usize> = &'a mut dyn FnMut(Tensor<D>) -> Tensor<D>;
 
 /// One sampler's algorithm: from `x` at the run's index `i` and the denoiser's output there to the next x,
 /// all in f32.
@@ -91,35 +111,72 @@ pub(crate) struct Level {
     pub scale: f32,
 }
 
-/// The noise of one step, in the shape of x.
+/// The noise of one step, in the shape of x, and what is done to the x0 that it predicts.
 pub(crate) struct Draw<'a, const D: usize> {
     noise: &'a mut dyn Noise,
     shape: [usize; D],
     device: Device,
     dtype: DType,
+    temperature: f32,
+    dropout: f64,
+    denoised: Option<DenoisedFn<'a, D>>,
 }
 
 impl<const D: usize> Draw<'_, D> {
     /// Drawn in the denoiser's type, as diffusers does; returned in f32.
     pub fn normal(&mut self) -> Result<Tensor<D>, Error> {
-        Ok(randn(self.noise, self.shape, &self.device, self.dtype)?.cast(DType::F32))
+        self.normal_in(self.dtype)
     }
 
     /// Drawn in f32 whatever the denoiser's type.
     pub fn normal_f32(&mut self) -> Result<Tensor<D>, Error> {
-        randn(self.noise, self.shape, &self.device, DType::F32)
+        self.normal_in(DType::F32)
+    }
+
+    fn normal_in(&mut self, dtype: DType) -> Result<Tensor<D>, Error> {
+        let mut z = randn(self.noise, self.shape, &self.device, dtype)?.cast(DType::F32);
+        if self.temperature != 1.0 {
+            z = z * self.temperature;
+        }
+        if self.dropout == 0.0 {
+            return Ok(z);
+        }
+        let keep = 1.0 - self.dropout;
+        let kept = self.noise.keep(&self.shape, keep)?;
+        let scale = kept.into_iter().map(|kept| if kept { (1.0 / keep) as f32 } else { 0.0 });
+        let scale = TensorData::new(scale.collect::<Vec<f32>>(), self.shape);
+        Ok(z * Tensor::<D>::from_data(scale, (&self.device, DType::F32)))
+    }
+
+    /// Whether [`denoised`](Self::denoised) does anything.
+    pub fn changes_denoised(&self) -> bool {
+        self.denoised.is_some()
+    }
+
+    /// The predicted x0 as the caller wants it.
+    pub fn denoised(&mut self, x0: Tensor<D>) -> Tensor<D> {
+        match &mut self.denoised {
+            Some(change) => change(x0),
+            None => x0,
+        }
     }
 }
 
 impl<const D: usize> Sampler<D> {
     /// See [`Scheduler::sampler`].
     pub(crate) fn new(scheduler: &Scheduler, options: SamplerOptions) -> Result<Self, Error> {
-        let SamplerOptions { steps, strength, eta } = options;
+        let SamplerOptions { steps, strength, eta, temperature, noise_dropout } = options;
         if !(0.0..=1.0).contains(&strength) {
             return Err(Error::Strength(strength));
         }
         if !(eta >= 0.0 && eta.is_finite()) {
             return Err(Error::Eta(eta));
+        }
+        if !(temperature >= 0.0 && temperature.is_finite()) {
+            return Err(Error::Temperature(temperature));
+        }
+        if !(0.0..1.0).contains(&noise_dropout) {
+            return Err(Error::NoiseDropout(noise_dropout));
         }
         let (solver, path) = samplers::new(scheduler, steps, eta)?;
         // As diffusers' image-to-image pipelines count (get_timesteps).
@@ -128,7 +185,8 @@ impl<const D: usize> Sampler<D> {
         if kept == 0 || begin >= path.timesteps.len() {
             return Err(Error::NoStepLeft { begin, len: path.timesteps.len() });
         }
-        Ok(Self { kind: scheduler.kind(), solver, path, index: begin, begin })
+        let (kind, temperature) = (scheduler.kind(), temperature as f32);
+        Ok(Self { kind, solver, path, index: begin, begin, temperature, noise_dropout })
     }
 
     /// Which sampler this is.
@@ -197,6 +255,24 @@ impl<const D: usize> Sampler<D> {
         x: Tensor<D>,
         noise: &mut dyn Noise,
     ) -> Result<Tensor<D>, Error> {
+        self.step_with(output, x, noise, None)
+    }
+
+    /// As [`step`](Self::step), with `denoised` between the x0 that DDIM or PLMS predicts and what they
+    /// make of it (`quantize_denoised` of the reference's samplers). Gets and gives x0 in f32.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); [`Error::Denoised`] for other samplers, which don't go by x0.
+    pub fn step_with<'a>(
+        &mut self,
+        output: Tensor<D>,
+        x: Tensor<D>,
+        noise: &'a mut dyn Noise,
+        denoised: Option<DenoisedFn<'a, D>>,
+    ) -> Result<Tensor<D>, Error> {
+        if denoised.is_some() && !matches!(self.kind, SamplerKind::Ddim | SamplerKind::Pndm) {
+            return Err(Error::Denoised(self.kind));
+        }
         if self.index >= self.path.timesteps.len() {
             return Err(Error::Finished(self.done()));
         }
@@ -204,7 +280,15 @@ impl<const D: usize> Sampler<D> {
             same_shape("model output", &output, &x)?; // DDPM may learn its variance, and checks for itself
         }
         let dtype = x.dtype();
-        let mut draw = Draw { noise, shape: x.dims(), device: x.device(), dtype: output.dtype() };
+        let mut draw = Draw {
+            noise,
+            shape: x.dims(),
+            device: x.device(),
+            dtype: output.dtype(),
+            temperature: self.temperature,
+            dropout: self.noise_dropout,
+            denoised,
+        };
         let next = self.solver.step(self.index, x.cast(DType::F32), output.cast(DType::F32), &mut draw)?;
         self.index += 1;
         Ok(next.cast(dtype))

@@ -65,6 +65,12 @@ impl Noise for TorchRng {
         }
         Ok(values)
     }
+
+    /// PyTorch's `bernoulli_`: a number in f64 each.
+    fn keep(&mut self, shape: &[usize], probability: f64) -> Result<Vec<bool>, Error> {
+        let size: usize = shape.iter().product();
+        Ok((0..size).map(|_| self.uniform_f64() < probability).collect())
+    }
 }
 
 /// 16 uniform numbers to 16 normal ones. Rounded to f32 wherever PyTorch rounds; the functions in between

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::{final_alpha_bar, timesteps};
+use super::{final_alpha_bar, is_compvis, timesteps};
 use crate::{
     Error, NoiseSchedule, Prediction, Scheduler,
     limit::Limit,
@@ -18,6 +18,8 @@ pub(super) struct Ddim {
     prediction: Prediction,
     limit: Limit,
     eta: f32,
+    /// CompVis draws noise at eta 0 too: what is drawn after it goes by that.
+    always_draws: bool,
 }
 
 impl Ddim {
@@ -33,6 +35,7 @@ impl Ddim {
             prediction: scheduler.prediction(),
             limit: Limit::from_config(config, true)?,
             eta: eta as f32,
+            always_draws: is_compvis(config),
         };
         Ok((solver, path))
     }
@@ -54,16 +57,17 @@ impl<const D: usize> Solver<D> for Ddim {
         };
         let (alpha, sigma) = (a_t.sqrt(), (1.0 - a_t).sqrt());
         let epsilon = self.prediction.epsilon(&x, output.clone(), alpha, sigma);
-        let x0 = self.limit.apply(self.prediction.x0(&x, output, alpha, sigma));
+        let x0 = z.denoised(self.limit.apply(self.prediction.x0(&x, output, alpha, sigma)));
 
         let variance = (1.0 - a_prev) / (1.0 - a_t) * (1.0 - a_t / a_prev);
         let sigma_t = self.eta * variance.sqrt();
         // Never below zero: with eta 1 and alpha-bar 0 the difference is rounding.
         let direction = epsilon * (1.0 - a_prev - sigma_t * sigma_t).max(0.0).sqrt();
         let mean = x0 * a_prev.sqrt() + direction;
-        if self.eta == 0.0 {
+        if self.eta == 0.0 && !self.always_draws {
             return Ok(mean);
         }
-        Ok(mean + z.normal()? * sigma_t)
+        let noise = z.normal()?;
+        Ok(if self.eta == 0.0 { mean } else { mean + noise * sigma_t })
     }
 }

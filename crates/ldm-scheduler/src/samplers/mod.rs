@@ -111,3 +111,8 @@ fn final_alpha_bar(scheduler: &Scheduler, config: &SchedulerConfig, to_one: bool
     let to_one = config.flag("set_alpha_to_one", to_one)?;
     Ok(if to_one { 1.0 } else { scheduler.schedule().alphas_bar()[0] })
 }
+
+/// Whether timesteps go as in CompVis' own samplers, and the draws of noise with them.
+fn is_compvis(config: &SchedulerConfig) -> bool {
+    config.get("timestep_spacing").is_some_and(|spacing| spacing == "compvis")
+}

@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::{final_alpha_bar, timesteps};
+use super::{final_alpha_bar, is_compvis, timesteps};
 use crate::{
     Error, NoiseSchedule, Prediction, Scheduler,
     sampler::{Draw, Path, Solver},
@@ -24,6 +24,8 @@ pub(super) struct Pndm<const D: usize> {
     sum: Option<Tensor<D>>,
     /// Where the step in progress started.
     start: Option<Tensor<D>>,
+    /// CompVis draws noise for each prediction, and adds none of it: what is drawn after it goes by that.
+    draws: bool,
 }
 
 impl<const D: usize> Pndm<D> {
@@ -54,13 +56,20 @@ impl<const D: usize> Pndm<D> {
             e: vec![],
             sum: None,
             start: None,
+            draws: is_compvis(config),
         };
         Ok((solver, path))
     }
 
     /// Algorithm 2's PRK: the outputs at the start, twice in the middle, and at the end of a step, weighted
     /// 1, 2, 2, 1.
-    fn runge_kutta(&mut self, t: i64, x: Tensor<D>, e: Tensor<D>) -> Result<Tensor<D>, Error> {
+    fn runge_kutta(
+        &mut self,
+        t: i64,
+        x: Tensor<D>,
+        e: Tensor<D>,
+        z: &mut Draw<'_, D>,
+    ) -> Result<Tensor<D>, Error> {
         let call = self.calls % 4;
         let prev = if call.is_multiple_of(2) { t - self.stride / 2 } else { t };
         let t = self.timesteps[self.calls / 4 * 4];
@@ -80,17 +89,23 @@ impl<const D: usize> Pndm<D> {
             e
         };
         let start = self.start.clone().unwrap_or(x);
-        self.transfer(start, e, t, prev)
+        self.transfer(start, e, [t, prev], z)
     }
 
     /// Algorithm 2's PLMS: Adams and Bashforth's weights, of the highest order that the outputs so far
     /// allow.
-    fn multistep(&mut self, t: i64, x: Tensor<D>, e_t: Tensor<D>) -> Result<Tensor<D>, Error> {
+    fn multistep(
+        &mut self,
+        t: i64,
+        x: Tensor<D>,
+        e_t: Tensor<D>,
+        z: &mut Draw<'_, D>,
+    ) -> Result<Tensor<D>, Error> {
         if self.calls == 1 {
             // The second call of improved Euler: back to the start, with the mean of both outputs.
             let e = (e_t + self.e[0].clone()) / 2.0;
             let start = self.start.take().unwrap_or(x);
-            return self.transfer(start, e, t + self.stride, t);
+            return self.transfer(start, e, [t + self.stride, t], z);
         }
         if self.calls == 0 {
             self.start = Some(x.clone());
@@ -105,14 +120,29 @@ impl<const D: usize> Pndm<D> {
             3 => (e(1) * 23.0 - e(2) * 16.0 + e(3) * 5.0) / 12.0,
             _ => (e(1) * 55.0 - e(2) * 59.0 + e(3) * 37.0 - e(4) * 9.0) * (1.0 / 24.0),
         };
-        self.transfer(x, e, t, t - self.stride)
+        self.transfer(x, e, [t, t - self.stride], z)
     }
 
     /// Eq. 11: x at `prev` from x and the noise at `t`, divided so that nothing cancels.
-    fn transfer(&self, x: Tensor<D>, output: Tensor<D>, t: i64, prev: i64) -> Result<Tensor<D>, Error> {
+    /// Where x0 is changed on the way (`quantize_denoised`), by way of x0 as CompVis does.
+    fn transfer(
+        &self,
+        x: Tensor<D>,
+        output: Tensor<D>,
+        [t, prev]: [i64; 2],
+        z: &mut Draw<'_, D>,
+    ) -> Result<Tensor<D>, Error> {
         let a_t = self.schedule.alpha_bar(t)?;
         let a_prev = if prev >= 0 { self.schedule.alpha_bar(prev)? } else { self.final_alpha_bar };
         let (b_t, b_prev) = (1.0 - a_t, 1.0 - a_prev);
+        if self.draws {
+            z.normal()?;
+        }
+        if z.changes_denoised() {
+            let x0 = self.prediction.x0(&x, output.clone(), a_t.sqrt(), b_t.sqrt());
+            let epsilon = self.prediction.epsilon(&x, output, a_t.sqrt(), b_t.sqrt());
+            return Ok(z.denoised(x0) * a_prev.sqrt() + epsilon * b_prev.sqrt());
+        }
         let epsilon = self.prediction.epsilon(&x, output, a_t.sqrt(), b_t.sqrt());
         let divisor = a_t * b_prev.sqrt() + (a_t * b_t * a_prev).sqrt();
         Ok(x * (a_prev / a_t).sqrt() - epsilon * (a_prev - a_t) / divisor)
@@ -130,13 +160,13 @@ impl<const D: usize> Solver<D> for Pndm<D> {
         i: usize,
         x: Tensor<D>,
         output: Tensor<D>,
-        _: &mut Draw<'_, D>,
+        z: &mut Draw<'_, D>,
     ) -> Result<Tensor<D>, Error> {
         let t = self.timesteps[i];
         let prev = if self.calls < self.prk_calls {
-            self.runge_kutta(t, x, output)
+            self.runge_kutta(t, x, output, z)
         } else {
-            self.multistep(t, x, output)
+            self.multistep(t, x, output, z)
         };
         self.calls += 1;
         prev

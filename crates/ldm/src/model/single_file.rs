@@ -14,7 +14,7 @@ use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, LatentScaling, Naming, WeightN
 use super::ema::EmaKeys;
 use super::recognise::Known;
 use super::text_tower::{self, Tower};
-use super::yaml::{CondStage, Described, ModelParams, Target};
+use super::yaml::{CondStageTarget, Described, LatentDiffusionConfig, Target};
 use super::{Family, LoadOptions, StableDiffusion};
 use crate::Error;
 use crate::pipeline::TextStage;
@@ -112,7 +112,7 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
     let has_ema = file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
     Ok(Plan {
         unet: unet_config(yaml, &params)?,
-        vae: vae_config(yaml, &params.first_stage_config, scale_factor(&params, file)?, family)?,
+        vae: vae_config(yaml, first_stage(yaml, &params)?, scale_factor(&params, file)?, family)?,
         scheduler,
         family,
         towers,
@@ -121,21 +121,27 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
 }
 
 /// The text encoders that a YAML describes, and how their model takes its prompt.
-fn towers(yaml: &Path, params: &ModelParams, file: &WeightFile) -> Result<(Family, Vec<Tower>), Error> {
+fn towers(
+    yaml: &Path,
+    params: &LatentDiffusionConfig,
+    file: &WeightFile,
+) -> Result<(Family, Vec<Tower>), Error> {
     match (&params.cond_stage_config, &params.conditioner_config) {
         (_, Some(conditioner)) => {
             Ok((Family::StableDiffusionXl, text_tower::from_conditioner(yaml, conditioner, file)?))
         }
-        (Some(CondStage::Encoder(target)), None) => {
+        (Some(CondStageTarget::Encoder(target)), None) => {
             Ok((Family::StableDiffusion, vec![text_tower::from_target(yaml, target, file)?]))
         }
-        (Some(CondStage::Name(name)), None) => Err(unsupported(yaml, &format!("cond_stage_config `{name}`"))),
+        (Some(CondStageTarget::Name(name)), None) => {
+            Err(unsupported(yaml, &format!("cond_stage_config `{name}`")))
+        }
         (None, None) => Err(Error::config(yaml, "there is no cond_stage_config")),
     }
 }
 
 /// The checkpoint's own buffer where it has one (`scale_by_std`), else the YAML's number.
-fn scale_factor(params: &ModelParams, file: &WeightFile) -> Result<f64, Error> {
+fn scale_factor(params: &LatentDiffusionConfig, file: &WeightFile) -> Result<f64, Error> {
     if !file.contains("scale_factor") {
         return Ok(params.scale_factor);
     }
@@ -143,12 +149,12 @@ fn scale_factor(params: &ModelParams, file: &WeightFile) -> Result<f64, Error> {
     Ok(values.first().map_or(params.scale_factor, |v| f64::from(*v)))
 }
 
-fn unet_config(yaml: &Path, params: &ModelParams) -> Result<UNetConfig, Error> {
+fn unet_config(yaml: &Path, params: &LatentDiffusionConfig) -> Result<UNetConfig, Error> {
     let target = &params.unet_config;
     if target.class() != "UNetModel" {
         return Err(unsupported(yaml, &format!("the U-Net `{}`", target.target)));
     }
-    let config = UNetConfig::from_compvis(&target.json(yaml)?).map_err(|e| Error::config(yaml, e))?;
+    let config = UNetConfig::from_compvis(&target.params).map_err(|e| Error::config(yaml, e))?;
     let image_size = params.image_size.map(|side| [side; 2]);
     if params.conditioner_config.is_none() {
         return Ok(UNetConfig { sample_size: image_size, ..config });
@@ -163,6 +169,10 @@ fn unet_config(yaml: &Path, params: &ModelParams) -> Result<UNetConfig, Error> {
     })
 }
 
+fn first_stage<'a>(yaml: &Path, params: &'a LatentDiffusionConfig) -> Result<&'a Target, Error> {
+    params.first_stage_config.as_ref().ok_or_else(|| Error::config(yaml, "there is no first_stage_config"))
+}
+
 fn vae_config(
     yaml: &Path,
     target: &Target,
@@ -172,7 +182,7 @@ fn vae_config(
     if !matches!(target.class(), "AutoencoderKL" | "AutoencoderKLInferenceWrapper") {
         return Err(unsupported(yaml, &format!("the first stage `{}`", target.target)));
     }
-    let mut config: AutoencoderKlConfig = serde_json::from_value(target.json(yaml)?)
+    let mut config: AutoencoderKlConfig = serde_json::from_value(target.params.clone())
         .map_err(|e| Error::config(yaml, format!("{}: {e}", target.target)))?;
     config.scaling = LatentScaling::factor(scale_factor);
     config.force_upcast |= family == Family::StableDiffusionXl;
@@ -231,7 +241,7 @@ pub fn load_vae_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<Au
             Described::FirstStage(target) => vae_config(yaml, &target, 1.0, Family::StableDiffusion)?,
             Described::Diffusion(params) => {
                 let factor = scale_factor(&params, &file)?;
-                vae_config(yaml, &params.first_stage_config, factor, Family::StableDiffusion)?
+                vae_config(yaml, first_stage(yaml, &params)?, factor, Family::StableDiffusion)?
             }
         },
     };

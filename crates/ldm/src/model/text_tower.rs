@@ -59,7 +59,7 @@ pub(super) fn published(family: Family, file: &WeightFile) -> Result<Vec<Tower>,
 
 /// The tower that a YAML's `cond_stage_config` names.
 pub(super) fn from_target(yaml: &Path, target: &Target, file: &WeightFile) -> Result<Tower, Error> {
-    let layer = target.params.get("layer").and_then(serde_yaml_ng::Value::as_str);
+    let layer = target.params.get("layer").and_then(serde_json::Value::as_str);
     match (target.class(), layer) {
         ("FrozenCLIPEmbedder", None | Some("last")) => Tower::new(file, CLIP, HiddenState::LAST),
         ("FrozenOpenCLIPEmbedder", Some("penultimate")) => penultimate(file),
@@ -72,7 +72,7 @@ pub(super) fn from_target(yaml: &Path, target: &Target, file: &WeightFile) -> Re
 /// The towers that Stability's `conditioner_config` lists.
 pub(super) fn from_conditioner(yaml: &Path, target: &Target, file: &WeightFile) -> Result<Vec<Tower>, Error> {
     let models = target.params.get("emb_models").cloned().unwrap_or_default();
-    let models: Vec<Target> = serde_yaml_ng::from_value(models).map_err(|e| Error::config(yaml, e))?;
+    let models: Vec<Target> = serde_json::from_value(models).map_err(|e| Error::config(yaml, e))?;
     let classes: Vec<_> = models.iter().map(Target::class).collect();
     match classes.as_slice() {
         ["FrozenCLIPEmbedder", "FrozenOpenCLIPEmbedder2", ..] => xl(file),
