@@ -2,6 +2,7 @@
 
 pub mod image;
 pub mod pipeline;
+pub mod presets;
 
 mod device;
 mod error;

@@ -30,6 +30,7 @@ pub use single_file::{
     load_text_encoder_from_checkpoint, load_unet_from_checkpoint, load_vae_from_checkpoint,
 };
 pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
+pub(crate) use yaml::{FIRST_STAGE, UNCONDITIONAL};
 
 /// A Stable Diffusion model: its parts, each usable alone.
 #[derive(Debug, Clone)]

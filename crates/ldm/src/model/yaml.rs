@@ -301,5 +301,6 @@ impl LatentDiffusionConfig {
     }
 }
 
-/// The name that stands in the place of an unconditional model's `cond_stage_config`.
-const UNCONDITIONAL: &str = "__is_unconditional__";
+/// The names that stand in the place of a `cond_stage_config`.
+pub(crate) const UNCONDITIONAL: &str = "__is_unconditional__";
+pub(crate) const FIRST_STAGE: &str = "__is_first_stage__";
