@@ -27,13 +27,54 @@
 //! [`Objective::logvar`] gives the module of learned log-variances, [`offset_noise`] the noise with an offset,
 //! [`DropMask`] and [`drop_conditioning`] what guidance needs, [`ObjectiveConfig::latent_scale`] the latents' factor,
 //! [`Ema`] the average of the U-Net.
+//!
+//! # First stage
+//!
+//! [`FirstStageLossConfig`] is a YAML file's `lossconfig`. A step is two: the autoencoder's, then the discriminator's
+//! on pictures that the updated autoencoder makes anew.
+//!
+//! ```no_run
+//! # use burn::module::Module;
+//! # use burn::tensor::{Device, Tensor};
+//! # use ldm_train::{FirstStageLossConfig, FirstStageObjective, Lpips, Reconstruction};
+//! # fn step(vae: ldm_vae::AutoencoderKl, x: Tensor<4>, noise: [Tensor<4>; 2]) -> Result<(), Box<dyn std::error::Error>> {
+//! # let (device, step) = (Device::default(), 0);
+//! let params = serde_json::json!({"disc_start": 50001, "kl_weight": 1e-6, "disc_weight": 0.5});
+//! let config = FirstStageLossConfig::from_target("ldm.modules.losses.LPIPSWithDiscriminator", &params)?;
+//! let lpips = Lpips::load("vgg_lpips.safetensors", None, &device)?;
+//! let objective = FirstStageObjective::new(&config, Some(lpips))?;
+//! let discriminator = objective.discriminator(&device.clone().autodiff());
+//!
+//! let [noise, fresh] = noise;
+//! let posterior = vae.encode(x.clone())?;
+//! let z = posterior.sample(noise)?;
+//! let made = Reconstruction::new(&vae.decoder, vae.post_quant_conv.as_ref(), z);
+//! let loss = objective.generator_loss(x.clone(), &made, posterior.kl(), discriminator.as_ref(), None, step)?;
+//! // GradientsParams::from_grads(loss.surrogate.backward(), &vae), one step of the first Adam, then:
+//! if let Some(discriminator) = &discriminator {
+//!     let plain = vae.valid(); // the discriminator's step needs no gradient of the autoencoder
+//!     let made = plain.decode(plain.encode(x.clone().inner())?.sample(fresh.inner())?)?;
+//!     let loss = objective.discriminator_loss(x, made, discriminator, step)?;
+//!     // GradientsParams::from_grads(loss.loss.backward(), discriminator), one step of the second Adam.
+//! }
+//! # Ok(()) }
+//! ```
 
 pub mod metrics;
 
+mod discriminator;
 mod ema;
+mod first_stage;
+mod lpips;
 mod objective;
 
+pub use discriminator::{BatchNorm2d, DiscriminatorBlock, DiscriminatorConfig, NLayerDiscriminator};
 pub use ema::{Ema, EmaError};
+pub use first_stage::{
+    DiscLoss, DiscriminatorLoss, FirstStageError, FirstStageLossConfig, FirstStageObjective, GeneratorLoss,
+    KlLossConfig, OutputLogVar, PixelLoss, Reconstruction, VqLossConfig,
+};
+pub use lpips::Lpips;
 pub use objective::{
     DropMask, LogVar, Logs, LossType, Losses, Objective, ObjectiveConfig, ObjectiveError, Parameterization,
     drop_conditioning, offset_noise,

@@ -4,14 +4,13 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use ldm_nn::{Linear, LinearConfig};
+use ldm_nn::{Conditioning, Linear, LinearConfig};
 use ldm_scheduler::{Error, SamplerKind, Scheduler, SchedulerConfig};
 use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight};
 use ldm_train::{
     DropMask, Ema, EmaError, LogVar, Objective, ObjectiveConfig, ObjectiveError, drop_conditioning,
     offset_noise,
 };
-use ldm_unet::Conditioning;
 use serde_json::{Value, json};
 
 const SHAPE: [usize; 4] = [4, 4, 5, 3];
@@ -87,10 +86,13 @@ fn conditions_are_dropped_as_diffusers_does() {
     let mask = DropMask::apart(&uniform, 0.05);
     let given = Conditioning::context(seeded_input("context", [9, 3, 4], &device));
     let given = given.with_class_labels(vec![3; 9]);
+    let given = given.with_concat(seeded_input("picture", [9, 2, 2, 2], &device));
     let null = Conditioning::context(seeded_input("null", [1, 3, 4], &device)).with_class_labels([1000]);
     let dropped = drop_conditioning(&given, &null, &mask).unwrap();
     let context = fixture.tensor("dropped.context", &device);
     assert_close("context", &dropped.context.unwrap(), &context, 0.0);
+    let picture = fixture.tensor("dropped.picture", &device);
+    assert_close("picture", &dropped.concat.unwrap(), &picture, 0.0);
     let labels = mask.condition.iter().map(|drop| if *drop { 1000 } else { 3 });
     assert_eq!(dropped.class_labels.unwrap(), labels.collect::<Vec<i64>>());
 

@@ -79,9 +79,21 @@ impl Decoder {
 
     /// `[b, z_channels, h/f, w/f] -> [b, out_ch, h, w]`.
     pub fn forward(&self, z: Tensor<4>) -> Tensor<4> {
+        self.output(self.hidden(z))
+    }
+
+    /// All but the last convolution: `[b, z_channels, h/f, w/f] -> [b, ch * ch_mult[0], h, w]`.
+    ///
+    /// Adversarial training weighs its losses by their gradients at the last layer alone.
+    pub fn hidden(&self, z: Tensor<4>) -> Tensor<4> {
         let x = self.mid.forward(self.conv_in.forward(z));
         let x = self.up.iter().fold(x, |x, level| level.forward(x));
-        let x = self.conv_out.forward(self.norm_out.forward_silu(x));
+        self.norm_out.forward_silu(x)
+    }
+
+    /// The last convolution, from what [`hidden`](Self::hidden) gives to `[b, out_ch, h, w]`.
+    pub fn output(&self, hidden: Tensor<4>) -> Tensor<4> {
+        let x = self.conv_out.forward(hidden);
         if self.tanh_out { x.tanh() } else { x }
     }
 }

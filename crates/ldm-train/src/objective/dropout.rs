@@ -1,5 +1,5 @@
 use burn::tensor::{Bool, Tensor, TensorData};
-use ldm_unet::Conditioning;
+use ldm_nn::Conditioning;
 
 use super::ObjectiveError;
 
@@ -56,7 +56,10 @@ pub fn drop_conditioning(
         return Ok(given.clone());
     }
     let drop = &mask.condition;
+    let zeros = given.concat.as_ref().map(Tensor::zeros_like);
+    let picture = null.concat.as_ref().or(zeros.as_ref());
     Ok(Conditioning {
+        concat: replaced("concat", &given.concat, picture, &mask.image)?,
         context: replaced("context", &given.context, null.context.as_ref(), drop)?,
         class_labels: labels(&given.class_labels, null.class_labels.as_ref(), drop)?,
         y: replaced("y", &given.y, null.y.as_ref(), drop)?,
