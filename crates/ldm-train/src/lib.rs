@@ -60,6 +60,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod data;
 pub mod metrics;
 
 mod discriminator;

@@ -1,0 +1,71 @@
+//! What an item's JSON says of it.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::DataConfig;
+
+/// The fields that matter, of one JSON object.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub caption: Option<String>,
+    pub split: Option<String>,
+    pub class: Option<Label>,
+}
+
+/// A class as the data says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Label {
+    Number(i64),
+    Name(String),
+}
+
+/// Reads the fields; the error says which key is wrong.
+pub(super) fn fields(object: &Map<String, Value>, config: &DataConfig) -> Result<Fields, String> {
+    let text = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(format!("`{key}` is {other}, expected a string")),
+    };
+    let caption = match &config.caption_key {
+        Some(key) => Some(text(key)?.ok_or_else(|| format!("no `{key}`"))?),
+        None => text("text")?.map_or_else(|| text("caption"), |caption| Ok(Some(caption)))?,
+    };
+    let class = match &config.class_key {
+        None => None,
+        Some(key) => Some(match object.get(key) {
+            Some(Value::String(name)) => Label::Name(name.clone()),
+            Some(Value::Number(n)) if n.is_i64() => Label::Number(n.as_i64().unwrap_or_default()),
+            Some(other) => return Err(format!("`{key}` is {other}, expected a class's name or number")),
+            None => return Err(format!("no `{key}`")),
+        }),
+    };
+    Ok(Fields { caption, split: text("split")?, class })
+}
+
+/// The classes' names, numbered in their order.
+#[derive(Debug, Default, Clone)]
+pub(super) struct ClassNames(Vec<String>);
+
+impl ClassNames {
+    pub fn new<'a>(labels: impl Iterator<Item = Option<&'a Label>>) -> Self {
+        let name = |label: &Label| match label {
+            Label::Name(name) => Some(name.clone()),
+            Label::Number(_) => None,
+        };
+        Self(labels.flatten().filter_map(name).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// `None` for a name that wasn't there when the data was opened.
+    pub fn number(&self, label: &Label) -> Option<i64> {
+        match label {
+            Label::Number(n) => Some(*n),
+            Label::Name(name) => self.0.binary_search(name).ok().map(|n| n as i64),
+        }
+    }
+}
