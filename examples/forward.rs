@@ -18,19 +18,20 @@ use common::output::check_folder;
 use ldm::LoadOptions;
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm::unet::Conditioning;
+use ldm::vae::{Encoded, FirstStage};
 
 /// Runs one part of a model on the tensors of a safetensors file. Keys and shapes are those of diffusers:
 ///
 ///   unet          sample, timestep [, encoder_hidden_states, class_labels, text_embeds, time_ids] -> sample
-///   vae-encode    sample -> mean, logvar
-///   vae-decode    latents -> sample (no scaling factor in between)
+///   vae-encode    sample -> mean, logvar; of a VQ model latents (before quantisation), indices (i64, flat)
+///   vae-decode    latents -> sample (no scaling factor in between; a VQ model quantises them first)
 ///   text-encoder  input_ids -> last_hidden_state, penultimate, pooler_output (or text_embeds)
 ///
-/// Integers come as i64, a timestep for each item. Outputs are f32.
+/// Integers come as i64, a timestep for each item. Other outputs are f32.
 #[derive(Parser)]
 #[command(name = "forward", verbatim_doc_comment)]
 struct Arguments {
-    /// A directory with the part's own folder in it: unet, vae, text_encoder or text_encoder_2
+    /// A directory with the part's own folder in it: unet, vae, vqvae, text_encoder or text_encoder_2
     #[arg(long, value_name = "DIR", required_unless_present = "checkpoint", conflicts_with_all = ["checkpoint", "config"])]
     model: Option<PathBuf>,
     /// A file with CompVis' names, which may hold the part alone
@@ -101,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(file.write(&arguments.output)?)
 }
 
-/// What a part gives, by diffusers' keys, in f32.
+/// What a part gives, by diffusers' keys.
 type Outputs = Vec<(&'static str, TensorData)>;
 
 fn unet(source: &Source<'_>, inputs: &Inputs, options: &LoadOptions) -> Result<Outputs> {
@@ -125,19 +126,30 @@ fn unet(source: &Source<'_>, inputs: &Inputs, options: &LoadOptions) -> Result<O
 
 fn vae_encode(source: &Source<'_>, inputs: &Inputs, options: &LoadOptions) -> Result<Outputs> {
     inputs.check(&["sample"], &[])?;
-    let posterior = vae(source, options)?.encode(inputs.float("sample")?)?;
-    Ok(vec![f32_output("mean", posterior.mean()), f32_output("logvar", posterior.logvar())])
+    let stage = first_stage(source, options)?;
+    let latents = match stage.encode(inputs.float("sample")?)? {
+        Encoded::Posterior(posterior) => {
+            return Ok(vec![f32_output("mean", posterior.mean()), f32_output("logvar", posterior.logvar())]);
+        }
+        Encoded::Latent(latents) => latents,
+    };
+    let mut outputs = vec![f32_output("latents", latents.clone())];
+    if let FirstStage::Vq(model) = &stage {
+        let indices = model.quantize.forward(latents)?.indices.flat();
+        outputs.push(("indices", indices.into_data().convert::<i64>()));
+    }
+    Ok(outputs)
 }
 
 fn vae_decode(source: &Source<'_>, inputs: &Inputs, options: &LoadOptions) -> Result<Outputs> {
     inputs.check(&["latents"], &[])?;
-    Ok(vec![f32_output("sample", vae(source, options)?.decode(inputs.float("latents")?)?)])
+    Ok(vec![f32_output("sample", first_stage(source, options)?.decode(inputs.float("latents")?)?)])
 }
 
-fn vae(source: &Source<'_>, options: &LoadOptions) -> Result<ldm::vae::AutoencoderKl> {
+fn first_stage(source: &Source<'_>, options: &LoadOptions) -> Result<FirstStage> {
     match (source.directory, source.checkpoint) {
-        (Some(directory), _) => Ok(ldm::load_vae(directory, options)?),
-        (_, Some(checkpoint)) => Ok(ldm::load_vae_from_checkpoint(checkpoint, options)?),
+        (Some(directory), _) => Ok(ldm::load_first_stage(directory, options)?),
+        (_, Some(checkpoint)) => Ok(ldm::load_first_stage_from_checkpoint(checkpoint, options)?),
         _ => Err(NO_SOURCE.into()),
     }
 }

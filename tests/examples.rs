@@ -443,6 +443,58 @@ fn forward_reads_a_part_out_of_a_lightning_checkpoint() {
     }
 }
 
+/// Runs `forward` on one input and gives what it wrote.
+fn forward(folder: &Path, source: &[&str], part: &str, key: &str, data: TensorData) -> WeightFile {
+    let [input, output] = ["in.safetensors", "out.safetensors"].map(|name| folder.join(name));
+    Saver::new().add_tensor(key, data).write(&input).unwrap();
+    let rest = ["--part", part, "--inputs", text(&input), "--output", text(&output)];
+    succeeds("forward", &[source, &rest[..]].concat());
+    WeightFile::open(&output).unwrap()
+}
+
+#[track_caller]
+fn assert_output(file: &WeightFile, key: &str, expected: &Tensor<4>) {
+    let (shape, values) = file.read_f32(key).unwrap();
+    let actual = Tensor::<4>::from_data(TensorData::new(values, shape), &Device::default());
+    assert_close(key, &actual, expected, 1e-4);
+}
+
+/// A VQ model out of a diffusers directory's `vqvae`, and out of CompVis' files.
+#[test]
+fn forward_serves_vq_models() {
+    let device = Device::default();
+    for (name, drawn, size) in
+        [("vq_diffusers_ldm", "diffusers_ldm", [1, 3, 6, 8]), ("vq_f8_n256", "vq-f8-n256", [1, 4, 6, 5])]
+    {
+        let fixture = Fixture::open(name);
+        let folder = tempfile::tempdir().unwrap();
+        let shapes = fixture.shapes("shapes");
+        let part = folder.path().join("vqvae");
+        fs::create_dir(&part).unwrap();
+        let [weights, yaml] = ["diffusion_pytorch_model.safetensors", "config.yaml"].map(|f| part.join(f));
+        let config = fixture.json("config");
+        let source = if config.get("_class_name").is_some() {
+            fs::write(part.join("config.json"), config.to_string()).unwrap();
+            write_weights(&weights, &shapes);
+            vec!["--model", text(folder.path())]
+        } else {
+            let model = serde_json::json!({"target": "ldm.models.autoencoder.VQModel", "params": config});
+            fs::write(&yaml, serde_json::json!({ "model": model }).to_string()).unwrap();
+            write_weights(&weights, &shapes);
+            vec!["--checkpoint", text(&weights), "--config", text(&yaml)]
+        };
+        let shape: [usize; 4] = serde_json::from_value(fixture.json("shape")).unwrap();
+        let x = seeded_input::<4>(&format!("{drawn}.x"), shape, &device).clamp(-1.0, 1.0);
+        let output = forward(folder.path(), &source, "vae-encode", "sample", x.into_data());
+        assert_output(&output, "latents", &fixture.tensor("latents", &device));
+        let (shape, indices) = output.read_i64("indices").unwrap();
+        assert_eq!((shape.len(), indices), (1, fixture.ints("indices")), "{name}");
+        let z = seeded_input::<4>(&format!("{drawn}.z"), size, &device).into_data();
+        let output = forward(folder.path(), &source, "vae-decode", "latents", z);
+        assert_output(&output, "sample", &fixture.tensor("decoded", &device));
+    }
+}
+
 /// Every part, out of a whole checkpoint and out of the directory that it is converted to, gives the same.
 #[test]
 fn forward_reads_every_part_out_of_a_checkpoint() {

@@ -118,6 +118,14 @@ impl FirstStageConfig {
         self
     }
 
+    /// The same for a diffusion model whose latent has this many channels, which an identity's YAML doesn't say.
+    pub fn for_channels(mut self, latent: usize) -> Self {
+        if let Self::Identity(channels, _) = &mut self {
+            *channels = latent;
+        }
+        self
+    }
+
     /// The downsampling factor f.
     pub fn factor(&self) -> usize {
         match self {

@@ -10,7 +10,10 @@ use ldm_conditioning::clip::{
 use ldm_nn::weights::{KeyMap, Loader, WeightFile, save_safetensors};
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::{UNet, UNetConfig};
-use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, DiffusersAutoencoderKl, Naming, WeightNames};
+use ldm_vae::{
+    AutoencoderKl, AutoencoderKlConfig, DiffusersAutoencoderKl, DiffusersVqModel, FirstStage,
+    FirstStageConfig, Naming, VqModelConfig,
+};
 use serde_json::{Value, json};
 
 use super::files::{part_folder, part_json, part_weights};
@@ -52,16 +55,49 @@ pub fn load_unet(directory: &Path, options: &LoadOptions) -> Result<UNet, Error>
 /// Loads `directory/vae` alone; in f32 where it would overflow f16.
 ///
 /// # Errors
-/// As [`load_unet`], with [`Error::Vae`].
+/// As [`load_unet`], with [`Error::Vae`]; [`Error::Unsupported`] where it is not a KL first stage.
 pub fn load_vae(directory: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
-    let json: DiffusersAutoencoderKl = part_json(directory, "vae", "config.json")?;
-    let named = |e| Error::config(directory.join("vae/config.json"), e);
-    let config = AutoencoderKlConfig::try_from(&json).map_err(named)?;
-    let vae = config.init(&options.device).map_err(named)?;
-    let file = part_weights(directory, "vae", options.variant.as_deref())?;
+    match load_stage(directory, "vae", options)? {
+        FirstStage::Kl(vae) => Ok(vae),
+        _ => Err(Error::Unsupported {
+            path: directory.join("vae/config.json"),
+            what: "a VQModel".into(),
+            supported: "Stable Diffusion takes an AutoencoderKL".into(),
+        }),
+    }
+}
+
+/// Loads the first stage of a directory, `vae/` or `vqvae/`, alone: KL or VQ, as its `_class_name` says.
+///
+/// # Errors
+/// As [`load_unet`], with [`Error::Vae`].
+pub fn load_first_stage(directory: &Path, options: &LoadOptions) -> Result<FirstStage, Error> {
+    let only_vq = !directory.join("vae").is_dir() && directory.join("vqvae").is_dir();
+    load_stage(directory, if only_vq { "vqvae" } else { "vae" }, options)
+}
+
+fn load_stage(directory: &Path, part: &str, options: &LoadOptions) -> Result<FirstStage, Error> {
+    let path = directory.join(part).join("config.json");
+    let json: Value = part_json(directory, part, "config.json")?;
+    let named = |e| Error::config(&path, e);
+    // The folder doesn't tell: the `vqvae` of text-to-image LDM is a KL model.
+    let is_vq = match json.get("_class_name").and_then(Value::as_str) {
+        Some(class) => class == "VQModel",
+        None => json.get("num_vq_embeddings").is_some(),
+    };
+    let config = if is_vq {
+        let theirs: DiffusersVqModel = serde_json::from_value(json).map_err(|e| Error::config(&path, e))?;
+        FirstStageConfig::Vq(VqModelConfig::try_from(&theirs).map_err(named)?)
+    } else {
+        let theirs: DiffusersAutoencoderKl =
+            serde_json::from_value(json).map_err(|e| Error::config(&path, e))?;
+        FirstStageConfig::Kl(AutoencoderKlConfig::try_from(&theirs).map_err(named)?)
+    };
+    let stage = config.init(&options.device).map_err(named)?;
+    let file = part_weights(directory, part, options.variant.as_deref())?;
     let naming = Naming::detect(file.tensors().map(|t| t.name.as_str())).unwrap_or(Naming::Diffusers);
-    let names = WeightNames::new(naming, config.ddconfig.ch_mult.len());
-    load_file(&file, "vae", vae, &names, options.vae_dtype(config.force_upcast))
+    let names = stage.weight_names(naming);
+    load_file(&file, part, stage, &names, options.vae_dtype(config.force_upcast()))
 }
 
 /// Loads `directory/part` (`text_encoder`, `text_encoder_2`) alone.

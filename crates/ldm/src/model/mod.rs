@@ -3,6 +3,7 @@
 mod directory;
 mod ema;
 mod files;
+mod first_stage;
 #[cfg(feature = "hub")]
 mod hub;
 mod index;
@@ -23,11 +24,12 @@ use crate::Error;
 use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
-pub use directory::{load_text_encoder, load_unet, load_vae};
+pub use directory::{load_first_stage, load_text_encoder, load_unet, load_vae};
 pub use index::{Family, ModelIndex};
 pub use recognise::Known;
 pub use single_file::{
-    load_text_encoder_from_checkpoint, load_unet_from_checkpoint, load_vae_from_checkpoint,
+    load_first_stage_from_checkpoint, load_text_encoder_from_checkpoint, load_unet_from_checkpoint,
+    load_vae_from_checkpoint,
 };
 pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
 pub(crate) use yaml::{FIRST_STAGE, UNCONDITIONAL};

@@ -9,9 +9,10 @@ use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::{SamplerKind, SchedulerConfig};
 use ldm_unet::keys::CompVisKeys;
 use ldm_unet::{AddedEmbedding, UNet, UNetConfig};
-use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, LatentScaling, Naming, WeightNames};
+use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, FirstStage, FirstStageConfig, LatentScaling, Naming};
 
 use super::ema::EmaKeys;
+use super::first_stage;
 use super::recognise::Known;
 use super::text_tower::{self, Tower};
 use super::yaml::{CondStageTarget, Described, LatentDiffusionConfig, Target};
@@ -112,7 +113,7 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
     let has_ema = file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
     Ok(Plan {
         unet: unet_config(yaml, &params)?,
-        vae: vae_config(yaml, first_stage(yaml, &params)?, scale_factor(&params, file)?, family)?,
+        vae: vae_config(yaml, first_stage_target(yaml, &params)?, scale_factor(&params, file)?, family)?,
         scheduler,
         family,
         towers,
@@ -169,7 +170,7 @@ fn unet_config(yaml: &Path, params: &LatentDiffusionConfig) -> Result<UNetConfig
     })
 }
 
-fn first_stage<'a>(yaml: &Path, params: &'a LatentDiffusionConfig) -> Result<&'a Target, Error> {
+fn first_stage_target<'a>(yaml: &Path, params: &'a LatentDiffusionConfig) -> Result<&'a Target, Error> {
     params.first_stage_config.as_ref().ok_or_else(|| Error::config(yaml, "there is no first_stage_config"))
 }
 
@@ -179,12 +180,9 @@ fn vae_config(
     scale_factor: f64,
     family: Family,
 ) -> Result<AutoencoderKlConfig, Error> {
-    if !matches!(target.class(), "AutoencoderKL" | "AutoencoderKLInferenceWrapper") {
+    let FirstStageConfig::Kl(mut config) = first_stage::config(yaml, target, scale_factor)? else {
         return Err(unsupported(yaml, &format!("the first stage `{}`", target.target)));
-    }
-    let mut config: AutoencoderKlConfig = serde_json::from_value(target.params.clone())
-        .map_err(|e| Error::config(yaml, format!("{}: {e}", target.target)))?;
-    config.scaling = LatentScaling::factor(scale_factor);
+    };
     config.force_upcast |= family == Family::StableDiffusionXl;
     Ok(config)
 }
@@ -193,7 +191,10 @@ pub(super) fn unsupported(yaml: &Path, what: &str) -> Error {
     Error::Unsupported {
         path: yaml.into(),
         what: what.into(),
-        supported: "UNetModel, AutoencoderKL, FrozenCLIPEmbedder and FrozenOpenCLIPEmbedder are".into(),
+        supported:
+            "UNetModel, AutoencoderKL, VQModel, VQModelInterface, IdentityFirstStage, FrozenCLIPEmbedder and \
+                    FrozenOpenCLIPEmbedder are"
+                .into(),
     }
 }
 
@@ -226,26 +227,48 @@ pub fn load_unet_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<U
     read_unet(&file, &config, use_ema, options)
 }
 
-/// Loads the first stage of a single file that need hold nothing else.
+/// Loads the KL first stage of a single file that need hold nothing else.
+///
+/// # Errors
+/// As [`load_unet_from_checkpoint`]; [`Error::Unsupported`] where it is of another kind.
+pub fn load_vae_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
+    match load_first_stage_from_checkpoint(path, options)? {
+        FirstStage::Kl(vae) => Ok(vae),
+        _ => Err(unsupported(path, "a first stage that is no AutoencoderKL")),
+    }
+}
+
+/// Loads the first stage of a single file that need hold nothing else, of any kind.
 ///
 /// # Errors
 /// As [`load_unet_from_checkpoint`].
-pub fn load_vae_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
+pub fn load_first_stage_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<FirstStage, Error> {
     let file = WeightFile::open(path)?;
-    let config = match &options.config {
-        None => Known::recognise(&file).and_then(|known| known.vae(&file)).ok_or_else(|| {
-            let reason = "its keys are those of no known first stage; give its YAML config".into();
-            Error::NotAModel { path: path.into(), reason }
-        })?,
+    let (config, ema) = match &options.config {
+        None => {
+            let known = Known::recognise(&file).and_then(|known| known.vae(&file)).ok_or_else(|| {
+                let reason = "its keys are those of no known first stage; give its YAML config".into();
+                Error::NotAModel { path: path.into(), reason }
+            })?;
+            (FirstStageConfig::Kl(known), false)
+        }
         Some(yaml) => match Described::read(yaml)? {
-            Described::FirstStage(target) => vae_config(yaml, &target, 1.0, Family::StableDiffusion)?,
+            Described::FirstStage(target) => {
+                (first_stage::config(yaml, &target, 1.0)?, first_stage::uses_ema(&target, options))
+            }
             Described::Diffusion(params) => {
                 let factor = scale_factor(&params, &file)?;
-                vae_config(yaml, first_stage(yaml, &params)?, factor, Family::StableDiffusion)?
+                // A DDPM on the pixels themselves has none.
+                let config = match &params.first_stage_config {
+                    Some(target) => first_stage::config(yaml, target, factor)?,
+                    None => FirstStageConfig::Identity(params.channels, LatentScaling::factor(factor)),
+                };
+                (config.for_channels(params.channels), false)
             }
         },
     };
-    read_vae(&file, config, options)
+    let yaml = options.config.as_deref().unwrap_or(path);
+    first_stage::read(&file, yaml, config, ema, options)
 }
 
 /// Loads a text encoder of a single file that need hold nothing else but its like: the first, or SDXL's second.
@@ -285,7 +308,7 @@ fn read_unet(
     let unet = config.init(&options.device).map_err(named)?;
     let keys = config.compvis_keys().map_err(named)?;
     if use_ema {
-        return read(file, EmaKeys::<CompVisKeys>::PREFIX, unet, &EmaKeys(keys), options.dtype, &[]);
+        return read(file, EmaKeys::<CompVisKeys>::PREFIX, unet, &EmaKeys::unet(keys), options.dtype, &[]);
     }
     let prefix = prefix(file, &[UNET, "diffusion_model.", ""], "input_blocks.0.0.weight");
     read(file, prefix, unet, &keys, options.dtype, &[])
@@ -296,14 +319,14 @@ fn read_vae(
     config: AutoencoderKlConfig,
     options: &LoadOptions,
 ) -> Result<AutoencoderKl, Error> {
-    let vae = config.init(&options.device)?;
-    let keys = WeightNames::new(Naming::CompVis, config.ddconfig.ch_mult.len());
-    let prefix = prefix(file, &[VAE, ""], "encoder.conv_in.weight");
-    read(file, prefix, vae, &keys, options.vae_dtype(config.force_upcast), &[])
+    match first_stage::read(file, file.path(), FirstStageConfig::Kl(config), false, options)? {
+        FirstStage::Kl(vae) => Ok(vae),
+        _ => Err(unsupported(file.path(), "a first stage that is no AutoencoderKL")),
+    }
 }
 
 /// The first prefix under which the file has `probe`; a file may hold one part alone.
-fn prefix(file: &WeightFile, prefixes: &[&'static str], probe: &str) -> &'static str {
+pub(super) fn prefix(file: &WeightFile, prefixes: &[&'static str], probe: &str) -> &'static str {
     let found = prefixes.iter().find(|prefix| file.contains(&format!("{prefix}{probe}")));
     found.or(prefixes.first()).copied().unwrap_or("")
 }
