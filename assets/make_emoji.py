@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import io
 import json
+import re
 import tarfile
 import unicodedata
 from collections import Counter, defaultdict
@@ -38,6 +39,18 @@ BICYCLIST = {"1f3fb": "1f3ff", "1f3fc": "1f3fd", "1f3fd": "1f3fe", "1f3fe": "1f3
 # Shows the medium-dark picture again.
 WRONG = {"1fac4-1f3ff"}
 DEAF, WOMAN, MAN = "1f9cf", "2640", "2642"
+# In Unicode's names black means filled and white outlined; a caption says what colour there is to see.
+RENAMED = {
+    "heavy black heart": "red heart",
+    "black question mark ornament": "red question mark",
+    "white question mark ornament": "white question mark",
+    "heavy exclamation mark symbol": "red exclamation mark",
+    "white exclamation mark ornament": "white exclamation mark",
+    "white heavy check mark": "check mark button",
+    "white medium star": "star",
+}
+FILLED = "arrow|index|scissors|smiling|squared|star|suit|sun|symbol|telephone|triangle"
+TYPOGRAPHIC = re.compile(rf"\b(black|white|negative) (?=.*\b({FILLED})\b)")
 # What a person of a profession holds in the sequence "person ZWJ thing"; the four that are emoji of their own follow.
 THINGS = "1f33e 1f373 1f393 1f3a4 1f3a8 1f3eb 1f3ed 1f4bb 1f4bc 1f527 1f52c 1f680 1f692 2695 2696 2708".split()
 OWN = {"1f46e": "police officer", "1f477": "construction worker", "1f482": "guard", "1f575": "detective"}
@@ -52,9 +65,10 @@ def normal(code: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Lower case, accents and typographic quotes folded to ASCII."""
+    """Lower case, accents and typographic quotes folded to ASCII, colours as they are."""
     text = unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'"))
-    return " ".join("".join(c for c in text if not unicodedata.combining(c)).split())
+    text = " ".join("".join(c for c in text if not unicodedata.combining(c)).split())
+    return TYPOGRAPHIC.sub("", RENAMED.get(text, text))
 
 
 def names(emoji: list) -> dict:
