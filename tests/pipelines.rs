@@ -6,14 +6,15 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Tensor;
-use common::{arguments, cases, differences, load, picture, run};
+use burn::tensor::{DType, Device, Tensor};
+use common::{arguments, cases, differences, directory, load, picture, run};
 use ldm::conditioning::{Conditioner, Conditioning};
 use ldm::pipeline::{
     Denoiser, Guidance, Output, Progress, PromptConditioning, Silent, SizeConditioning, denoise,
 };
 use ldm::scheduler::{Noise, SamplerOptions, Scheduler, TorchRng, randn};
-use ldm_test_support::Fixture;
+use ldm::{LoadOptions, StableDiffusion};
+use ldm_test_support::{Fixture, assert_close};
 
 /// Every case of a fixture but those that `skip` names; all that differ are told at once.
 fn all_cases(name: &str, skip: &[&str]) {
@@ -125,6 +126,25 @@ fn an_observer_sees_every_step_and_may_cancel() {
     assert!(matches!(error, ldm::Error::Cancelled { step: 2, of: 6 }), "{error}");
 }
 
+/// In half precision where the device has it; elsewhere an error that names type and device.
+#[test]
+fn half_precision_stays_near_or_is_refused() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let folder = directory(&fixture);
+    let case = &cases(&fixture)["ddim"];
+    let expected = fixture.tensor("ddim.latents", &Device::default());
+    for (dtype, tolerance) in [(DType::F16, 1e-2), (DType::BF16, 8e-2)] {
+        let loaded = StableDiffusion::load(folder.path(), &LoadOptions::default().dtype(dtype));
+        if !Device::default().supports_dtype(dtype) {
+            let error = loaded.unwrap_err();
+            assert!(matches!(error, ldm::Error::DType { .. }), "{error}");
+            continue;
+        }
+        let output = run(&loaded.unwrap(), &fixture, case).unwrap();
+        assert_close(&format!("{dtype:?}"), &output.latents.cast(DType::F32), &expected, tolerance);
+    }
+}
+
 /// PyTorch's numbers and our own are different noise, each the same every time.
 #[test]
 fn a_seed_means_the_same_every_time() {
@@ -167,5 +187,5 @@ fn inpainting_keeps_what_the_mask_keeps() {
     // Nothing is painted anew, so the prompt doesn't matter.
     let latents = request.clone().run().unwrap().latents;
     let other = request.prompts(["a fox"]).run().unwrap().latents;
-    ldm_test_support::assert_close("kept latents", &other, &latents, 1e-5);
+    assert_close("kept latents", &other, &latents, 1e-5);
 }

@@ -1,7 +1,7 @@
 //! 2-d convolution.
 
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Tensor, module};
+use burn::tensor::{DType, Device, Tensor, module};
 
 /// What [`conv2d`] needs beside its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,17 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     if let Some(y) = crate::cpu::conv2d(&x, &weight, bias.as_ref(), options) {
         return y;
     }
+    if x.dtype() == DType::F16 && adds_up_in_f16(&x.device()) {
+        let f32 = DType::F32;
+        return plain(x.cast(f32), weight.cast(f32), bias.map(|b| b.cast(f32)), options).cast(DType::F16);
+    }
     plain(x, weight, bias, options)
+}
+
+/// Whether burn's f16 convolution sums its products in f16 there, which loses three digits over a few thousand
+/// terms. Shader devices (WGSL, SPIR-V) do, and they are those with f16 but without bf16.
+fn adds_up_in_f16(device: &Device) -> bool {
+    !device.supports_dtype(DType::BF16)
 }
 
 /// [`conv2d`] as burn has it.
