@@ -5,7 +5,7 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_unet::presets::Preset;
-use ldm_unet::{Conditioning, UNet};
+use ldm_unet::{Conditioning, PerLevel, UNet, UNetConfig};
 use ldm_vae::{AutoencoderKl, KlPreset};
 
 /// One network with its inputs; runs as often as asked.
@@ -14,6 +14,22 @@ pub enum Workload {
     UNet(Box<UNet>, Tensor<4>, Box<Conditioning>),
     /// A 32x32 latent, batch 1.
     VaeDecode(Box<AutoencoderKl>, Tensor<4>),
+    /// Loss and gradients of a small text-conditional U-Net: 16x16 latents, batch 32, 16 tokens of context.
+    Train(Box<UNet>, Tensor<4>, Box<Conditioning>),
+}
+
+/// The U-Net of the training workload: attention at 8x8 and 4x4.
+pub fn small_unet() -> UNetConfig {
+    UNetConfig {
+        num_res_blocks: PerLevel::All(1),
+        attention_resolutions: vec![2, 4],
+        channel_mult: vec![1.0, 2.0, 3.0],
+        num_heads: Some(PerLevel::All(4)),
+        use_spatial_transformer: true,
+        context_dim: Some(128),
+        legacy: false,
+        ..UNetConfig::new(4, 96, 4)
+    }
 }
 
 impl Workload {
@@ -32,16 +48,31 @@ impl Workload {
                 let vae = preset.config().init(device).expect("a published config");
                 Self::VaeDecode(Box::new(vae.map(&mut Cheap)), values([1, 4, 32, 32], 1.0, device))
             }
+            "train" => {
+                let device = device.clone().autodiff();
+                let unet = small_unet().init(&device).expect("a valid config").map(&mut Cheap);
+                let context = values([32, 16, 128], 1.0, &device);
+                let z = values([32, 4, 16, 16], 1.0, &device);
+                Self::Train(Box::new(unet), z, Box::new(Conditioning::context(context)))
+            }
             _ => panic!("no workload {name}"),
         }
     }
 
-    /// One forward pass, to the end of the device's work.
+    /// One pass, forward or with gradients, to the end of the device's work.
     pub fn run(&self) -> f32 {
         match self {
             Self::UNet(unet, x, conditioning) => {
                 let t = Tensor::from_floats([500.0], &x.device());
                 finish(unet.forward(x.clone(), t, conditioning).expect("fitting inputs"))
+            }
+            Self::Train(unet, z, conditioning) => {
+                let t = Tensor::full([32], 500.0, &z.device());
+                let output = unet.forward(z.clone(), t, conditioning).expect("fitting inputs");
+                let loss = (output - z.clone()).square().mean();
+                let gradients = loss.backward();
+                let first = unet.conv_in.weight.val();
+                finish(first.grad(&gradients).expect("a gradient"))
             }
             Self::VaeDecode(vae, z) => finish(vae.decode(z.clone()).expect("a fitting latent")),
         }
@@ -67,7 +98,8 @@ impl ModuleMapper for Cheap {
         let fan_in: usize = shape[1..].iter().product();
         let scale = if D == 1 { 0.5 } else { (3.0 / fan_in as f32).sqrt() };
         let device = param.lazy_device();
-        Param::initialized(param.id, values(shape.dims::<D>(), scale, &device))
+        let values = values(shape.dims::<D>(), scale, &device);
+        Param::initialized(param.id, if device.is_autodiff() { values.require_grad() } else { values })
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {

@@ -26,6 +26,10 @@ pub fn group_norm<const D: usize>(
     if let Some(y) = crate::cpu::group_norm(&x, &weight, &bias, options) {
         return y;
     }
+    #[cfg(all(feature = "flex", feature = "autodiff"))]
+    if let Some(y) = crate::cpu::autodiff::group_norm(&x, &weight, &bias, options) {
+        return y;
+    }
     plain(x, weight, bias, options)
 }
 

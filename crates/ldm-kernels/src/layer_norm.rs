@@ -10,6 +10,10 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     if let Some(y) = crate::cpu::layer_norm(&x, &weight, &bias, eps) {
         return y;
     }
+    #[cfg(all(feature = "flex", feature = "autodiff"))]
+    if let Some(y) = crate::cpu::autodiff::layer_norm(&x, &weight, &bias, eps) {
+        return y;
+    }
     plain(x, weight, bias, eps)
 }
 

@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 //!
 //! Every operation is one function that takes and gives burn tensors. It looks at its inputs: f32 on the flex
-//! backend, outside autodiff, runs a CPU kernel (feature `flex`); everything else runs `plain` of the same module,
-//! which is also what the kernel is tested against. Models need not know.
+//! backend runs a CPU kernel (feature `flex`), under autodiff one with a backward by hand where there is one
+//! (feature `autodiff`); everything else runs `plain` of the same module, which is also what the kernels and their
+//! gradients are tested against. Models need not know.
 
 #[cfg(feature = "flex")]
 mod cpu;

@@ -8,6 +8,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     if let Some(y) = crate::cpu::linear(&x, &weight, bias.as_ref()) {
         return y;
     }
+    #[cfg(all(feature = "flex", feature = "autodiff"))]
+    if let Some(y) = crate::cpu::autodiff::linear(&x, &weight, bias.as_ref()) {
+        return y;
+    }
     plain(x, weight, bias)
 }
 

@@ -27,3 +27,9 @@ pub fn slice(x: &FlexTensor) -> &[f32] {
 pub fn tensor<const D: usize>(values: Vec<f32>, shape: impl Into<Shape>, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
+
+/// A flex tensor of these values; nothing is copied.
+#[cfg(feature = "autodiff")]
+pub fn primitive(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}

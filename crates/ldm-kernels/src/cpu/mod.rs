@@ -4,6 +4,8 @@
 mod simd;
 
 mod attention;
+#[cfg(feature = "autodiff")]
+pub mod autodiff;
 mod bridge;
 mod conv2d;
 mod convolution;
@@ -19,6 +21,8 @@ mod panels;
 mod product;
 mod scratch;
 mod tile;
+#[cfg(feature = "autodiff")]
+mod weight_gradient;
 mod winograd;
 
 pub use attention::attention;

@@ -35,6 +35,8 @@ pub struct Rows<'a> {
 pub enum Bias<'a> {
     /// Nothing.
     None,
+    /// What the target already holds.
+    Target,
     /// One value a row of A.
     Row(&'a [f32]),
     /// One value a column of B.
@@ -129,7 +131,7 @@ pub unsafe fn multiply_block(
                 let values = b.rows(panel, all.start + k);
                 // SAFETY: rows of A and of B have that depth (asserted above).
                 unsafe { product(b.level, panel.vectors, depth, &pointers, values.as_ptr(), &mut tile) };
-                let bias = if k == 0 { Some(bias) } else { None };
+                let bias = if k == 0 { bias } else { Bias::Target };
                 // SAFETY: as the caller vouches.
                 unsafe { write(&tile, panel, first..first + count, bias, target, start(panel)) };
             }
@@ -137,18 +139,11 @@ pub unsafe fn multiply_block(
     }
 }
 
-/// Writes a tile with its bias, or adds it to what an earlier pass wrote (no bias given).
+/// Writes a tile with its bias.
 ///
 /// # Safety
 /// As [`multiply_block`].
-unsafe fn write(
-    tile: &Tile,
-    panel: &Panel,
-    rows: Range<usize>,
-    bias: Option<Bias>,
-    target: &Target,
-    start: usize,
-) {
+unsafe fn write(tile: &Tile, panel: &Panel, rows: Range<usize>, bias: Bias, target: &Target, start: usize) {
     let tile_rows = || rows.clone().zip(tile.chunks_exact(panel.width));
     if target.column == 1 {
         for (i, values) in tile_rows() {
@@ -156,10 +151,10 @@ unsafe fn write(
             let out = unsafe { target.slice(start + i * target.row, panel.columns) };
             let pairs = out.iter_mut().zip(values);
             match bias {
-                None => pairs.for_each(|(o, v)| *o += v),
-                Some(Bias::None) => pairs.for_each(|(o, v)| *o = *v),
-                Some(Bias::Row(bias)) => pairs.for_each(|(o, v)| *o = v + bias[i]),
-                Some(Bias::Column(bias)) => {
+                Bias::None => pairs.for_each(|(o, v)| *o = *v),
+                Bias::Target => pairs.for_each(|(o, v)| *o += v),
+                Bias::Row(bias) => pairs.for_each(|(o, v)| *o = v + bias[i]),
+                Bias::Column(bias) => {
                     pairs.zip(&bias[panel.first..]).for_each(|((o, v), bias)| *o = v + bias);
                 }
             }
@@ -171,10 +166,10 @@ unsafe fn write(
         let out = unsafe { target.slice(start + j * target.column + rows.start, rows.len()) };
         for (o, (i, values)) in out.iter_mut().zip(tile_rows()) {
             *o = match bias {
-                None => *o + values[j],
-                Some(Bias::None) => values[j],
-                Some(Bias::Row(bias)) => values[j] + bias[i],
-                Some(Bias::Column(bias)) => values[j] + bias[panel.first + j],
+                Bias::None => values[j],
+                Bias::Target => *o + values[j],
+                Bias::Row(bias) => values[j] + bias[i],
+                Bias::Column(bias) => values[j] + bias[panel.first + j],
             };
         }
     }
