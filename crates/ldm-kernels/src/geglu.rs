@@ -10,6 +10,10 @@ pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if let Some(y) = crate::cpu::geglu(&x) {
         return y;
     }
+    #[cfg(all(feature = "flex", feature = "autodiff"))]
+    if let Some(y) = crate::cpu::autodiff::geglu(&x) {
+        return y;
+    }
     plain(x)
 }
 

@@ -37,10 +37,16 @@ multiversion! {
 }
 
 /// `x * Phi(x)`, the exact GELU, to 2e-7 of the larger of |x| and 1.
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    x * phi(x)
+}
+
+/// The normal distribution's cumulative function.
 ///
 /// The complementary error function is Numerical Recipes' Chebyshev fit (erfcc, relative error 1.2e-7).
 #[inline(always)]
-fn gelu(x: f32) -> f32 {
+pub fn phi(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.5 * z);
     let p = 0.170_872_77;
@@ -54,7 +60,7 @@ fn gelu(x: f32) -> f32 {
     let p = 1.000_023_7 + t * p;
     let p = -1.265_512_2 + t * p;
     let tail = 0.5 * t * exp(p - z * z);
-    x * if x < 0.0 { tail } else { 1.0 - tail }
+    if x < 0.0 { tail } else { 1.0 - tail }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
 
 mod conv2d;
+mod geglu;
 mod group_norm;
 mod layer_norm;
 mod linear;
@@ -24,6 +25,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{DType, Tensor};
 
 pub use conv2d::conv2d;
+pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
-use crate::{Conv2dOptions, GroupNormOptions, conv2d, group_norm, layer_norm, linear};
+use crate::{Conv2dOptions, GroupNormOptions, conv2d, geglu, group_norm, layer_norm, linear};
 
 const TOLERANCE: f64 = 2e-5;
 
@@ -107,6 +107,24 @@ fn layer_norm_has_burns_gradients() {
             },
             |x, w, b| crate::layer_norm::plain(x, w, b, 1e-5),
         );
+    }
+}
+
+#[test]
+fn geglu_has_burns_gradient() {
+    for [b, n, c] in [[1, 2, 2], [2, 3, 10], [3, 77, 642]] {
+        let run = |f: &dyn Fn(Tensor<3>) -> Tensor<3>| {
+            let x = input::<3>("x", [b, n, c]);
+            let y = f(x.clone() * 3.0);
+            let weights = seeded_input("loss", y.dims(), &y.device());
+            let gradients = (y * weights).sum().backward();
+            x.grad(&gradients).unwrap()
+        };
+        let ours = run(&|x| {
+            assert!(super::geglu(&x).is_some(), "the kernel takes it");
+            geglu(x)
+        });
+        assert_close(&format!("{b} {n} {c}"), &ours, &run(&crate::geglu::plain), TOLERANCE);
     }
 }
 
