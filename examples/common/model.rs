@@ -1,4 +1,6 @@
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use burn::tensor::{DType, Device};
 use clap::Args;
@@ -49,8 +51,29 @@ pub struct ModelArgs {
     /// What a single file's U-Net predicts, where neither keys nor YAML tell: epsilon, v_prediction or sample
     #[arg(long, value_name = "TYPE")]
     pub prediction_type: Option<String>,
+    /// A LoRA on top, with its strength (1 if not said); may be given several times
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    pub lora: Vec<Lora>,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// `FILE[:SCALE]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lora {
+    path: PathBuf,
+    scale: f64,
+}
+
+impl FromStr for Lora {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
+        // What follows a colon and is no number belongs to the name.
+        let split = text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
+        let (path, scale) = split.unwrap_or((text, 1.0));
+        Ok(Self { path: path.into(), scale })
+    }
 }
 
 impl ModelArgs {
@@ -58,7 +81,10 @@ impl ModelArgs {
     pub fn load(&self) -> Result<StableDiffusion> {
         let (device, dtype) = self.device.open()?;
         let spinner = spinner(format!("loading {}", self.model.display()));
-        let model = StableDiffusion::load(&self.model, &self.options(device, dtype))?;
+        let mut model = StableDiffusion::load(&self.model, &self.options(device, dtype))?;
+        for Lora { path, scale } in &self.lora {
+            model = model.load_lora(path, *scale)?;
+        }
         spinner.finish_and_clear();
         Ok(model)
     }

@@ -9,6 +9,7 @@ mod config;
 mod diffusers;
 mod error;
 mod label;
+mod lora;
 mod plan;
 mod timestep;
 mod transformer;
@@ -21,6 +22,7 @@ pub use diffusers::DiffusersClass;
 pub use error::{ConfigError, UNetError};
 pub use label::LabelEmbedding;
 pub use ldm_nn::{Conditioning, ConditioningMismatch};
+pub use lora::LORA_TARGETS;
 pub use timestep::{TimestepEmbedding, sinusoidal_embedding};
 pub use transformer::{
     BasicTransformerBlock, CrossAttention, FeedForward, SpatialTransformer, SpatialTransformerConfig,

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use ldm_conditioning::ConditioningError;
+use ldm_nn::lora::LoraError;
 use ldm_nn::weights::WeightError;
 use ldm_scheduler::Error as SchedulerError;
 use ldm_unet::UNetError;
@@ -57,6 +58,9 @@ pub enum Error {
     /// A weight file can't be read, or does not fit its model.
     #[error(transparent)]
     Weights(#[from] WeightError),
+    /// A LoRA file can't be read, or does not fit the model.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// The U-Net refused its config or its input.
     #[error(transparent)]
     UNet(#[from] UNetError),

@@ -1,5 +1,6 @@
 //! Names as in a CompVis checkpoint, below `model.diffusion_model.`.
 
+use ldm_nn::lora::is_adapter;
 use ldm_nn::weights::{Entry, KeyMap, Layout};
 
 use super::{indexed, renamed, transformer};
@@ -168,6 +169,9 @@ fn resampler(path: &str, conv: &str) -> Option<String> {
 
 impl KeyMap for CompVisKeys {
     fn entry(&self, path: &str) -> Option<Entry> {
+        if is_adapter(path) {
+            return None;
+        }
         for (ours, theirs, sides) in
             [("down_blocks.", "input_blocks", &self.down), ("up_blocks.", "output_blocks", &self.up)]
         {

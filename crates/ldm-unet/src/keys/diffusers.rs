@@ -1,5 +1,6 @@
 //! Names as in a diffusers directory (`unet/diffusion_pytorch_model.safetensors`).
 
+use ldm_nn::lora::is_adapter;
 use ldm_nn::weights::{Entry, KeyMap, Layout};
 
 use super::{indexed, renamed, transformer};
@@ -61,6 +62,9 @@ type AttentionTable = [(&'static str, &'static str); 5];
 
 impl DiffusersKeys {
     fn named(&self, path: &str, table: &AttentionTable) -> Option<Entry> {
+        if is_adapter(path) {
+            return None;
+        }
         if let Some(rest) = path.strip_prefix("mid_block.") {
             let (name, layout) = self.block(rest, table)?;
             return Some(Entry::new(format!("mid_block.{name}"), layout));

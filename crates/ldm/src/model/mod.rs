@@ -7,6 +7,7 @@ mod first_stage;
 #[cfg(feature = "hub")]
 mod hub;
 mod index;
+mod lora;
 mod recognise;
 mod shapes;
 mod single_file;

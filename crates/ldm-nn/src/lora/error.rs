@@ -1,0 +1,58 @@
+use std::path::PathBuf;
+
+use crate::weights::WeightError;
+
+/// Why a LoRA can't be attached, read or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoraError {
+    /// A rank of 0, or an alpha that is no number.
+    #[error("LoRA: rank {r} and alpha {lora_alpha} make no adapter")]
+    Config {
+        /// The rank.
+        r: usize,
+        /// The alpha.
+        lora_alpha: f64,
+    },
+    /// The model has no weight that should be adapted.
+    #[error("LoRA: the model has none of the layers {targets}")]
+    NoTarget {
+        /// The layers' names.
+        targets: String,
+    },
+    /// The model can't be named as the file's format does.
+    #[error("LoRA: {what}")]
+    Names {
+        /// Why.
+        what: String,
+    },
+    /// The file holds tensors that this model has no place for, or that no plain LoRA has.
+    #[error("{path}: {} tensors have no place in this model: {}", keys.len(), listed(keys))]
+    Unused {
+        /// The file.
+        path: PathBuf,
+        /// The tensors' names.
+        keys: Vec<String>,
+    },
+    /// The file's note on its config says something that can't be followed here.
+    #[error("{path}: lora_adapter_metadata: {what}")]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        what: String,
+    },
+    /// The file can't be read or written, or tensors in it don't fit.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+}
+
+/// The first names of a long list.
+fn listed(keys: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = keys.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if keys.len() > SHOWN {
+        text += &format!(" and {} more", keys.len() - SHOWN);
+    }
+    text
+}
