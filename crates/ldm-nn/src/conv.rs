@@ -39,10 +39,11 @@ pub struct Conv2dConfig {
     kernel: usize,
     stride: usize,
     padding: Padding,
+    bias: bool,
     zero: bool,
 }
 
-/// A 2-d convolution with a square kernel and bias.
+/// A 2-d convolution with a square kernel.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[c_out, c_in, k, k]`.
@@ -56,9 +57,9 @@ pub struct Conv2d {
 }
 
 impl Conv2dConfig {
-    /// `channels` is `[c_in, c_out]`; stride 1, and padding that keeps the size (`kernel / 2`).
+    /// `channels` is `[c_in, c_out]`; stride 1, with bias, and padding that keeps the size (`kernel / 2`).
     pub fn new(channels: [usize; 2], kernel: usize) -> Self {
-        Self { channels, kernel, stride: 1, padding: Padding::all(kernel / 2), zero: false }
+        Self { channels, kernel, stride: 1, padding: Padding::all(kernel / 2), bias: true, zero: false }
     }
 
     /// Sets the stride of both axes.
@@ -70,6 +71,12 @@ impl Conv2dConfig {
     /// Sets the padding.
     pub fn with_padding(mut self, padding: Padding) -> Self {
         self.padding = padding;
+        self
+    }
+
+    /// Whether the layer adds a bias (default: true).
+    pub fn with_bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
         self
     }
 
@@ -87,7 +94,7 @@ impl Conv2dConfig {
         let (fan_in, fan_out) = (Some(c_in * area), Some(c_out * area));
         Conv2d {
             weight: init.init_with([c_out, c_in, self.kernel, self.kernel], fan_in, fan_out, device),
-            bias: Some(init.init_with([c_out], fan_in, fan_out, device)),
+            bias: self.bias.then(|| init.init_with([c_out], fan_in, fan_out, device)),
             stride: self.stride,
             padding: self.padding,
         }

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, module::embedding};
 pub struct EmbeddingConfig {
     n_embedding: usize,
     d_model: usize,
+    std: f64,
 }
 
 /// A table of learned vectors, looked up by id.
@@ -18,12 +19,18 @@ pub struct Embedding {
 impl EmbeddingConfig {
     /// A table of `n_embedding` vectors of width `d_model`.
     pub fn new(n_embedding: usize, d_model: usize) -> Self {
-        Self { n_embedding, d_model }
+        Self { n_embedding, d_model, std: 1.0 }
     }
 
-    /// Creates the table, drawn from N(0, 1) as PyTorch does.
+    /// Sets the deviation that the table is drawn with (default: 1, as PyTorch's).
+    pub fn with_std(mut self, std: f64) -> Self {
+        self.std = std;
+        self
+    }
+
+    /// Creates the table, drawn from a normal distribution around 0.
     pub fn init(&self, device: &Device) -> Embedding {
-        let init = Initializer::Normal { mean: 0.0, std: 1.0 };
+        let init = Initializer::Normal { mean: 0.0, std: self.std };
         Embedding { weight: init.init([self.n_embedding, self.d_model], device) }
     }
 }

@@ -1,4 +1,4 @@
-//! CLIP's text transformer, after `modeling_clip.py` of transformers.
+//! CLIP's text transformer, and the layers that its image transformer shares, after `modeling_clip.py` of transformers.
 
 use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
@@ -21,7 +21,7 @@ pub struct ClipTextEncoder {
     /// `[max_position_embeddings, hidden_size]`.
     pub position_embedding: Embedding,
     /// The transformer.
-    pub layers: Vec<ClipTextLayer>,
+    pub layers: Vec<ClipLayer>,
     /// Over the last layer's output.
     pub final_layer_norm: LayerNorm,
     /// From the pooled state to `text_embeds`, without bias.
@@ -32,10 +32,10 @@ pub struct ClipTextEncoder {
 
 /// One transformer layer: `x + attn(norm1 x)`, then `x + mlp(norm2 x)`.
 #[derive(Module, Debug)]
-pub struct ClipTextLayer {
+pub struct ClipLayer {
     /// Before attention.
     pub layer_norm1: LayerNorm,
-    /// Causal self-attention.
+    /// Self-attention, causal for texts.
     pub self_attn: ClipAttention,
     /// Before the feed-forward block.
     pub layer_norm2: LayerNorm,
@@ -153,23 +153,8 @@ impl ClipTextConfig {
         self.validate()?;
         let d = self.hidden_size;
         let norm = || LayerNormConfig::new(d).with_eps(self.layer_norm_eps).init(device);
-        let linear = |from, to| LinearConfig::new(from, to).init(device);
-        let layer = |_| ClipTextLayer {
-            layer_norm1: norm(),
-            self_attn: ClipAttention {
-                q_proj: linear(d, d),
-                k_proj: linear(d, d),
-                v_proj: linear(d, d),
-                out_proj: linear(d, d),
-                heads: self.num_attention_heads,
-            },
-            layer_norm2: norm(),
-            mlp: ClipMlp {
-                fc1: linear(d, self.intermediate_size),
-                fc2: linear(self.intermediate_size, d),
-                act: self.hidden_act,
-            },
-        };
+        let sizes = (d, self.intermediate_size, self.num_attention_heads);
+        let layer = |_| ClipLayer::new(sizes, self.layer_norm_eps, self.hidden_act, device);
         let projection = || LinearConfig::new(d, self.projection_dim).with_bias(false).init(device);
         Ok(ClipTextEncoder {
             token_embedding: EmbeddingConfig::new(self.vocab_size, d).init(device),
@@ -194,7 +179,7 @@ impl ClipTextEncoder {
         let mut hidden_states = vec![self.embed(input_ids)];
         for layer in &self.layers {
             let x = hidden_states[hidden_states.len() - 1].clone();
-            hidden_states.push(layer.forward(x, &mask));
+            hidden_states.push(layer.forward(x, Some(&mask)));
         }
         let x = hidden_states[hidden_states.len() - 1].clone();
         let last_hidden_state = self.final_layer_norm.forward(x);
@@ -220,7 +205,7 @@ impl ClipTextEncoder {
         let run = self.layers_up_to(state)?;
         let mask = causal_mask(input_ids.dims()[1], &input_ids.device());
         let x = self.embed(input_ids);
-        let x = self.layers[..run].iter().fold(x, |x, layer| layer.forward(x, &mask));
+        let x = self.layers[..run].iter().fold(x, |x, layer| layer.forward(x, Some(&mask)));
         Ok(if state.final_norm { self.final_layer_norm.forward(x) } else { x })
     }
 
@@ -288,9 +273,28 @@ impl ClipTextEncoder {
     }
 }
 
-impl ClipTextLayer {
+impl ClipLayer {
+    /// `sizes`: width, width inside the feed-forward block, heads.
+    pub(super) fn new(sizes: (usize, usize, usize), eps: f64, act: Activation, device: &Device) -> Self {
+        let (d, inner, heads) = sizes;
+        let norm = || LayerNormConfig::new(d).with_eps(eps).init(device);
+        let linear = |from, to| LinearConfig::new(from, to).init(device);
+        Self {
+            layer_norm1: norm(),
+            self_attn: ClipAttention {
+                q_proj: linear(d, d),
+                k_proj: linear(d, d),
+                v_proj: linear(d, d),
+                out_proj: linear(d, d),
+                heads,
+            },
+            layer_norm2: norm(),
+            mlp: ClipMlp { fc1: linear(d, inner), fc2: linear(inner, d), act },
+        }
+    }
+
     /// `[b, n, d] -> [b, n, d]`; `mask` `[1, 1, n, n]` hides where true.
-    fn forward(&self, x: Tensor<3>, mask: &Tensor<4, Bool>) -> Tensor<3> {
+    pub(super) fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4, Bool>>) -> Tensor<3> {
         let h = self.self_attn.forward(self.layer_norm1.forward(x.clone()), mask);
         let x = x + h;
         let h = self.mlp.forward(self.layer_norm2.forward(x.clone()));
@@ -299,12 +303,12 @@ impl ClipTextLayer {
 }
 
 impl ClipAttention {
-    fn forward(&self, x: Tensor<3>, mask: &Tensor<4, Bool>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4, Bool>>) -> Tensor<3> {
         let heads = |proj: &Linear| split_heads(proj.forward(x.clone()), self.heads);
         let (q, k, v) = (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj));
         // Scores of half-precision queries and keys overflow before they are scaled.
         let upcast = matches!(x.dtype(), DType::F16 | DType::BF16);
-        let options = AttentionOptions { mask: Some(mask.clone()), upcast };
+        let options = AttentionOptions { mask: mask.cloned(), upcast };
         self.out_proj.forward(merge_heads(attention(q, k, v, options)))
     }
 }

@@ -72,12 +72,64 @@ fn transformers(path: &str, root: &str) -> Option<Entry> {
     Some(Entry::same(format!("{root}{theirs}")))
 }
 
+/// How a weight file names a [`ClipVisionEncoder`](super::ClipVisionEncoder)'s parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClipVisionKeys {
+    /// `vision_model.encoder.layers.0...`: transformers' `CLIPVisionModelWithProjection`.
+    Transformers,
+    /// `visual.transformer.resblocks.0...`: OpenAI's CLIP and OpenCLIP.
+    OpenClip,
+}
+
+/// Our name, then transformers', then OpenCLIP's.
+const VISION: [(&str, &str, &str); 8] = [
+    ("class_embedding", "vision_model.embeddings.class_embedding", "class_embedding"),
+    ("patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight", "conv1.weight"),
+    (
+        "position_embedding.weight",
+        "vision_model.embeddings.position_embedding.weight",
+        "positional_embedding",
+    ),
+    // The reference's own spelling.
+    ("pre_layernorm.weight", "vision_model.pre_layrnorm.weight", "ln_pre.weight"),
+    ("pre_layernorm.bias", "vision_model.pre_layrnorm.bias", "ln_pre.bias"),
+    ("post_layernorm.weight", "vision_model.post_layernorm.weight", "ln_post.weight"),
+    ("post_layernorm.bias", "vision_model.post_layernorm.bias", "ln_post.bias"),
+    ("visual_projection.weight", "visual_projection.weight", "proj"),
+];
+
+impl KeyMap for ClipVisionKeys {
+    fn entry(&self, path: &str) -> Option<Entry> {
+        let layer = path.strip_prefix("layers.");
+        if *self == Self::Transformers {
+            let (_, name, _) = match layer {
+                Some(_) => return Some(Entry::same(format!("vision_model.encoder.{path}"))),
+                None => VISION.iter().find(|(ours, ..)| *ours == path)?,
+            };
+            return Some(Entry::same(*name));
+        }
+        let mut entry = match layer {
+            Some(rest) => open_clip_layer(rest)?,
+            None => {
+                let (_, _, name) = VISION.iter().find(|(ours, ..)| *ours == path)?;
+                Entry::new(*name, if *name == "proj" { Layout::Transposed } else { Layout::Same })
+            }
+        };
+        entry.key.insert_str(0, "visual.");
+        Some(entry)
+    }
+}
+
 fn open_clip(path: &str) -> Option<Entry> {
     let Some(rest) = path.strip_prefix("layers.") else {
         let (_, _, key) = TOP.iter().find(|(ours, ..)| *ours == path)?;
         let layout = if *key == "text_projection" { Layout::Transposed } else { Layout::Same };
         return Some(Entry::new(*key, layout));
     };
+    open_clip_layer(rest)
+}
+
+fn open_clip_layer(rest: &str) -> Option<Entry> {
     let (index, rest) = rest.split_once('.')?;
     let (name, kind) = rest.rsplit_once('.')?;
     let block = format!("transformer.resblocks.{index}");

@@ -1,4 +1,5 @@
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
 
 use super::{ClipTextEncoder, ClipTokenizer, HiddenState};
 use crate::{Conditioner, Conditioning, ConditioningError};
@@ -7,13 +8,15 @@ use crate::{Conditioner, Conditioning, ConditioningError};
 ///
 /// Gives the chosen hidden state as context and, where the encoder has a projection, `text_embeds` as that
 /// part of the conditioning.
-#[derive(Debug, Clone)]
+#[derive(Module, Debug)]
 pub struct ClipText {
     /// From prompt to ids.
+    #[module(skip)]
     pub tokenizer: ClipTokenizer,
     /// From ids to hidden states.
     pub encoder: ClipTextEncoder,
     /// The hidden state that becomes the context.
+    #[module(skip)]
     pub state: HiddenState,
 }
 
@@ -28,15 +31,7 @@ impl ClipText {
     /// # Errors
     /// There are no prompts, or the tokenizer fails.
     pub fn input_ids<S: AsRef<str>>(&self, prompts: &[S]) -> Result<Tensor<2, Int>, ConditioningError> {
-        if prompts.is_empty() {
-            return Err(ConditioningError::EmptyBatch);
-        }
-        let mut ids: Vec<i32> = Vec::new();
-        for prompt in prompts {
-            ids.extend(self.tokenizer.encode(prompt.as_ref())?.ids.iter().map(|id| *id as i32));
-        }
-        let shape = [prompts.len(), self.tokenizer.max_length()];
-        Ok(Tensor::from_data(TensorData::new(ids, shape), &self.encoder.device()))
+        super::embedder::input_ids(&self.tokenizer, prompts, &self.encoder)
     }
 }
 
