@@ -95,9 +95,9 @@ impl Interpolation {
                 let (start, end) = (i * n_in / n_out, ((i + 1) * n_in).div_ceil(n_out));
                 (start..end).map(|j| (j as i64, 1.0 / (end - start) as f64)).collect()
             }
-            InterpolateMethod::Bilinear if self.antialias => self.filtered(i, n_in, scale, 1.0, triangle),
+            InterpolateMethod::Bilinear if self.antialias => Self::filtered(i, n_in, scale, 1.0, triangle),
             InterpolateMethod::Bicubic if self.antialias => {
-                self.filtered(i, n_in, scale, 2.0, |x| cubic(x, -0.5))
+                Self::filtered(i, n_in, scale, 2.0, |x| cubic(x, -0.5))
             }
             InterpolateMethod::Bilinear => {
                 let at = self.source(i, scale).max(0.0);
@@ -118,7 +118,6 @@ impl Interpolation {
     }
 
     fn filtered(
-        &self,
         i: usize,
         n_in: usize,
         scale: f64,
@@ -126,7 +125,8 @@ impl Interpolation {
         filter: impl Fn(f64) -> f64,
     ) -> Vec<(i64, f64)> {
         let stretch = scale.max(1.0);
-        let centre = self.source(i, scale) + 0.5;
+        // Aligned corners change PyTorch's scale alone here.
+        let centre = (i as f64 + 0.5) * scale;
         let start = (centre - support * stretch + 0.5).max(0.0) as i64;
         let end = ((centre + support * stretch + 0.5) as i64).min(n_in as i64);
         let taps = (start..end).map(|j| (j, filter((j as f64 - centre + 0.5) / stretch)));
