@@ -5,6 +5,7 @@ pub mod model;
 pub mod output;
 pub mod progress;
 pub mod sampling;
+pub mod training;
 
 use std::error::Error;
 use std::io::IsTerminal;

@@ -60,7 +60,11 @@
 //! # Ok(()) }
 //! ```
 
+pub mod checkpoint;
+pub mod config;
 pub mod data;
+pub mod export;
+pub mod log;
 pub mod metrics;
 
 mod discriminator;
@@ -68,6 +72,9 @@ mod ema;
 mod first_stage;
 mod lpips;
 mod objective;
+
+pub mod optim;
+pub mod run;
 
 pub use discriminator::{BatchNorm2d, DiscriminatorBlock, DiscriminatorConfig, NLayerDiscriminator};
 pub use ema::{Ema, EmaError};
@@ -80,3 +87,4 @@ pub use objective::{
     DropMask, LogVar, Logs, LossType, Losses, Objective, ObjectiveConfig, ObjectiveError, Parameterization,
     drop_conditioning, offset_noise,
 };
+pub use run::RunError;

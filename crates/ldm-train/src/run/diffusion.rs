@@ -1,0 +1,262 @@
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use ldm_conditioning::{CondStage, Condition};
+use ldm_scheduler::{SamplerKind, SamplerOptions, Scheduler};
+use ldm_unet::{Conditioning, UNet};
+use ldm_vae::FirstStage;
+use serde_json::json;
+
+use super::latents::Latents;
+use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite, mean, read};
+use crate::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::config::{DiffusionConfig, RunConfig};
+use crate::data::Batch;
+use crate::log::Metrics;
+use crate::optim::{AdamW, Named, Precision, clip_by_global_norm, gradients, trainable};
+use crate::{Ema, LogVar, Objective, offset_noise};
+
+/// What is trained together: the U-Net, tau_theta, the learned log-variance.
+#[derive(Module, Debug)]
+pub struct Denoiser {
+    /// epsilon_theta.
+    pub model: UNet,
+    /// tau_theta, where the model is conditional.
+    pub cond_stage_model: Option<CondStage>,
+    /// With `learn_logvar`.
+    pub logvar: Option<LogVar>,
+}
+
+/// Trains a latent diffusion model on a frozen first stage.
+///
+/// Source: paper, section 3.2 and 3.3; `LatentDiffusion` in the reference's `ddpm.py`.
+#[derive(Debug)]
+pub struct DiffusionTraining {
+    denoiser: Denoiser,
+    /// Whether tau_theta is trained along.
+    train_tau: bool,
+    ema: Option<Ema<UNet>>,
+    optimizer: AdamW,
+    objective: Objective,
+    first_stage: FirstStage,
+    latents: Latents,
+    /// Known from the first batch on, with `scale_by_std`.
+    scale: Option<f64>,
+    config: RunConfig,
+    random: Random,
+    device: Device,
+}
+
+impl DiffusionTraining {
+    /// A diffusion model as the config describes it, with fresh weights, on `device` (without autodiff: the stage
+    /// sees to that). `first_stage` and, where it isn't trained, `tau` stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// A config that can't be built, a device that lacks the float type.
+    pub fn new(
+        model: &DiffusionConfig,
+        config: &RunConfig,
+        first_stage: FirstStage,
+        latents: Latents,
+        tau: Option<CondStage>,
+        device: &Device,
+    ) -> Result<Self, RunError> {
+        let random = Random::new(config.train.seed);
+        check_device(config.train.precision, device)?;
+        let objective = Objective::from_config(&model.objective)?;
+        device.seed(random.seed(0, Purpose::Weights));
+        let denoiser = Denoiser {
+            model: model.unet.init(device)?,
+            cond_stage_model: tau,
+            logvar: objective.logvar(device),
+        };
+        let denoiser = drawn(denoiser);
+        let ema = model.use_ema.then(|| Ema::new(&denoiser.model, config.train.ema_decay)).transpose()?;
+        let numbers = config.train.optimizer.unwrap_or_default();
+        Ok(Self {
+            optimizer: AdamW::new(numbers, &denoiser, device),
+            denoiser,
+            train_tau: model.cond_stage_trainable,
+            ema,
+            scale: (!model.objective.scale_by_std).then_some(model.objective.scale_factor),
+            objective,
+            first_stage,
+            latents,
+            config: config.clone(),
+            random,
+            device: device.clone(),
+        })
+    }
+
+    /// The networks as they are now.
+    pub fn denoiser(&self) -> &Denoiser {
+        &self.denoiser
+    }
+
+    /// The moving average of the U-Net's weights, where one is kept.
+    pub fn average(&self) -> Option<&UNet> {
+        self.ema.as_ref().map(Ema::model)
+    }
+
+    /// The frozen first stage.
+    pub fn first_stage(&self) -> &FirstStage {
+        &self.first_stage
+    }
+
+    /// What the latents are multiplied with; `None` before the first step with `scale_by_std`.
+    pub fn scale_factor(&self) -> Option<f64> {
+        self.scale
+    }
+
+    /// A micro-batch's latents, scaled.
+    fn latents(&mut self, micro: u64, batch: &Batch) -> Result<Tensor<4>, RunError> {
+        let encoded = self.latents.of(&self.first_stage, batch, &self.device)?;
+        let noise = self.random.normal(micro, Purpose::Posterior, encoded.dims(), &self.device)?;
+        let z = encoded.sample(noise)?.cast(DType::F32);
+        let scale = match self.scale {
+            Some(scale) => scale,
+            None => *self.scale.insert(self.objective.config().latent_scale(z.clone())?),
+        };
+        Ok(z * scale)
+    }
+
+    /// The captions of a batch, some of them dropped so that guidance can be used later.
+    fn captions(&self, micro: u64, batch: &Batch) -> Vec<String> {
+        let p = self.objective.config().conditioning_dropout_prob;
+        let draws = self.random.uniform(micro, Purpose::Unconditional, batch.captions.len());
+        let kept = |(caption, u): (&String, f64)| if u < p { String::new() } else { caption.clone() };
+        batch.captions.iter().zip(draws).map(kept).collect()
+    }
+
+    fn micro(
+        &self,
+        working: &Denoiser,
+        micro: u64,
+        z: Tensor<4>,
+        batch: &Batch,
+    ) -> Result<crate::Losses, RunError> {
+        let [b, c, ..] = z.dims();
+        let steps = self.objective.schedule().len();
+        let timesteps = self.random.below(micro, Purpose::Timesteps, b, steps);
+        let mut noise = self.random.normal(micro, Purpose::Noise, z.dims(), &self.device)?;
+        let offset = self.objective.config().noise_offset;
+        if offset != 0.0 {
+            let each = self.random.normal(micro, Purpose::NoiseOffset, [b, c, 1, 1], &self.device)?;
+            noise = offset_noise(noise, each, offset)?;
+        }
+        let conditioning = self.condition(working, &self.captions(micro, batch))?;
+        let denoiser = |z_t: Tensor<4>, t: &[usize]| -> Result<Tensor<4>, RunError> {
+            let t: Vec<f32> = t.iter().map(|t| *t as f32).collect();
+            let t = Tensor::<1>::from_data(TensorData::new(t, [b]), (&self.device, DType::F32));
+            Ok(working.model.forward(z_t, t, &conditioning)?)
+        };
+        self.objective.loss(z, noise, &timesteps, working.logvar.as_ref(), denoiser)
+    }
+
+    fn condition(&self, denoiser: &Denoiser, captions: &[String]) -> Result<Conditioning, RunError> {
+        // A frozen one is not part of the graph.
+        let tau = if self.train_tau { &denoiser.cond_stage_model } else { &self.denoiser.cond_stage_model };
+        match tau {
+            Some(tau) => Ok(tau.encode(&Condition::Text(captions.to_vec()))?),
+            None => Ok(Conditioning::none()),
+        }
+    }
+
+    /// Pictures drawn with the averaged weights: DDIM, guided where the model is conditional.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the networks refuse.
+    pub fn sample(&self, captions: &[String], seed: u64) -> Result<Tensor<4>, RunError> {
+        let unet = self.average().unwrap_or(&self.denoiser.model);
+        let train = &self.config.train;
+        let scheduler = Scheduler::from_config(SamplerKind::Ddim, &self.objective.config().scheduler()?)?;
+        let mut sampler = scheduler.sampler::<4>(SamplerOptions::steps(train.sample_steps))?;
+        let [h, w] = unet.config().sample_size.unwrap_or_else(|| {
+            let side = self.config.data.loader.transform.size / self.first_stage.config().factor();
+            [side, side]
+        });
+        let n = captions.len();
+        let random = Random::new(seed);
+        let shape = [n, unet.config().out_channels, h, w];
+        let mut z = random.normal(0, Purpose::Samples, shape, &self.device)? * sampler.init_noise_sigma();
+        let mut noise = random.at(1, Purpose::Samples);
+        let condition = self.condition(&self.denoiser, captions)?;
+        let guided = self.denoiser.cond_stage_model.is_some() && train.sample_scale != 1.0;
+        let without = match guided {
+            true => Some(self.condition(&self.denoiser, &vec![String::new(); n])?),
+            false => None,
+        };
+        while let Some(t) = sampler.timestep() {
+            let x = sampler.scale_model_input(z.clone());
+            let t = Tensor::<1>::from_data([t], (&self.device, DType::F32));
+            let mut output = unet.forward(x.clone(), t.clone(), &condition)?;
+            if let Some(without) = &without {
+                let free = unet.forward(x, t, without)?;
+                output = free.clone() + (output - free) * train.sample_scale;
+            }
+            z = sampler.step(output, z, &mut noise)?;
+        }
+        let z = z / self.scale.unwrap_or(1.0);
+        Ok(self.first_stage.decode(z)?.cast(DType::F32))
+    }
+}
+
+impl Stage for DiffusionTraining {
+    fn step(&mut self, at: &At, batches: &[Batch]) -> Result<Metrics, RunError> {
+        let working = trainable(&self.denoiser, self.config.train.precision);
+        let (mut sets, mut metrics) = (Vec::new(), Vec::new());
+        for (k, batch) in batches.iter().enumerate() {
+            let micro = at.micro + k as u64;
+            let z = self.latents(micro, batch)?;
+            let losses = self.micro(&working, micro, z, batch)?;
+            metrics.push(read(at.step, &losses.logs)?);
+            let mut found = losses.loss.backward();
+            sets.push(gradients(&working, &mut found));
+        }
+        drop(working);
+        let mut metrics = mean(metrics);
+        let mut gradients = Named::mean(sets);
+        let max_norm = self.config.train.gradient_clip_val;
+        let norm = finite(at.step, "grad_norm", clip_by_global_norm(&mut gradients, max_norm))?;
+        metrics.push(("grad_norm".into(), norm));
+        self.denoiser = self.optimizer.step(self.denoiser.clone(), gradients, at.rate);
+        if let Some(ema) = &mut self.ema {
+            // Parameters that require no gradient would be copied.
+            ema.update(&trainable(&self.denoiser.model, Precision::F32))?;
+        }
+        Ok(metrics)
+    }
+
+    fn save(&self, writer: &mut CheckpointWriter) -> Result<(), RunError> {
+        writer.module("model", &self.denoiser)?;
+        writer.optimizer("optimizer", &self.optimizer)?;
+        if let Some(ema) = &self.ema {
+            writer.module("ema", ema.model())?;
+            writer.state("ema_updates", json!(ema.num_updates()));
+        }
+        writer.state("scale_factor", json!(self.scale));
+        Ok(())
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), RunError> {
+        self.denoiser = checkpoint.module("model", self.denoiser.clone())?;
+        self.optimizer = checkpoint.optimizer("optimizer", self.optimizer.clone())?;
+        if let Some(ema) = &self.ema {
+            let average = checkpoint.module("ema", ema.model().clone())?;
+            self.ema = Some(Ema::resume(average, ema.decay(), checkpoint.state("ema_updates")?)?);
+        }
+        self.scale = checkpoint.state("scale_factor")?;
+        Ok(())
+    }
+
+    fn sheets(&self, _: &At, batch: &Batch) -> Result<Vec<Sheet>, RunError> {
+        let train = &self.config.train;
+        let captions = if train.prompts.is_empty() { &batch.captions } else { &train.prompts };
+        let captions: Vec<String> = captions.iter().take(train.images.max(1)).cloned().collect();
+        let columns = captions.len().min(8);
+        // The same start at every step: the sheets show what training changes.
+        let pictures = self.sample(&captions, train.seed)?;
+        Ok(vec![Sheet { name: "samples", pictures, columns }])
+    }
+}

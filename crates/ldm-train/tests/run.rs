@@ -1,0 +1,429 @@
+//! Runs as processes: killed, interrupted, short of disk, with other configs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use image::{Rgb, RgbImage};
+use ldm_scheduler::NativeRng;
+use ldm_train::RunError;
+use ldm_train::checkpoint::Checkpoints;
+use ldm_train::config::{ModelConfig, RunConfig};
+use ldm_train::data::Batch;
+use ldm_train::export::load_first_stage;
+use ldm_train::run::{
+    AutoencoderTraining, Batches, DiffusionTraining, Latents, LoadedBatches, Outcome, Progress, Stop, run,
+};
+use serde_json::{Value, json};
+
+/// A folder with pictures to train on.
+fn pictures(root: &Path) -> PathBuf {
+    let folder = root.join("pictures");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut rng = NativeRng::new(1);
+    for i in 0..10 {
+        let [r, g, b] = std::array::from_fn(|_| rng.next_u64() as u8);
+        let picture = RgbImage::from_fn(16, 16, |x, y| Rgb([r ^ (x * 9) as u8, g ^ (y * 7) as u8, b]));
+        picture.save(folder.join(format!("{i}.png"))).unwrap();
+        std::fs::write(folder.join(format!("{i}.txt")), format!("picture {i}")).unwrap();
+    }
+    folder
+}
+
+fn first_stage() -> Value {
+    json!({
+        "embed_dim": 2,
+        "ddconfig": {
+            "double_z": true, "z_channels": 2, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 4,
+            "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "norm_num_groups": 4,
+        },
+    })
+}
+
+fn autoencoder() -> Value {
+    let mut params = first_stage();
+    // The discriminator joins in the middle of the run.
+    params["lossconfig"] = json!({
+        "target": "ldm.modules.losses.LPIPSWithDiscriminator",
+        "params": {
+            "kl_weight": 1e-4, "perceptual_weight": 0.0, "learn_logvar": true, "disc_num_layers": 1,
+            "disc_start": 45, "disc_weight": 0.5,
+        },
+    });
+    params
+}
+
+/// A run's config: `kind` is `first_stage` or `diffusion`.
+fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
+    let model = match kind {
+        "first_stage" => json!({
+            "base_learning_rate": 2e-4, "target": "ldm.models.autoencoder.AutoencoderKL", "params": autoencoder(),
+        }),
+        _ => json!({
+            "base_learning_rate": 2e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+            "params": {
+                "timesteps": 50, "scale_by_std": true, "learn_logvar": true, "noise_offset": 0.1,
+                "unet_config": { "target": "UNetModel", "params": {
+                    "in_channels": 2, "out_channels": 2, "model_channels": 4, "num_res_blocks": 1,
+                    "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
+                    "use_spatial_transformer": true, "context_dim": 8,
+                }},
+                "first_stage_config": { "target": "AutoencoderKL", "params": first_stage() },
+                "cond_stage_trainable": true, "conditioning_dropout_prob": 0.2,
+                "cond_stage_config": {
+                    "target": "ldm.modules.encoders.modules.BERTEmbedder",
+                    "params": {
+                        "n_embed": 8, "n_layer": 1, "heads": 2, "dim_head": 4, "max_seq_len": 8,
+                        "vocab_size": 1962, "vocab_file": "../../assets/emoji_vocab.txt",
+                    },
+                },
+            },
+        }),
+    };
+    let mut document = json!({
+        "model": model,
+        "data": {
+            "source": { "path": pictures(root) },
+            "loader": { "batch_size": 3, "transform": { "size": 16, "flip": true } },
+        },
+        "train": {
+            "seed": 5, "max_steps": 90, "accumulate_grad_batches": 2, "gradient_clip_val": 1.0, "save_every": 3,
+            "keep": 2, "log_every": 1, "images_every": 40, "images": 2, "sample_steps": 2,
+            "scheduler": { "warm_up_steps": 4, "decay": "cosine", "decay_until": 100 },
+        },
+    });
+    for (pointer, value) in change {
+        *document.pointer_mut(pointer).unwrap() = value.clone();
+    }
+    RunConfig::from_value(&document).unwrap()
+}
+
+/// Trains `kind` in `root/kind`.
+fn train(
+    root: &Path,
+    kind: &str,
+    config: &RunConfig,
+    stop: &Stop,
+    wrap: impl FnOnce(LoadedBatches) -> Box<dyn Batches>,
+    observer: &mut dyn FnMut(&Progress<'_>),
+) -> Result<Outcome, RunError> {
+    let (device, folder) = (Device::default(), root.join(kind));
+    let loader = config.data.open()?;
+    match &config.model {
+        ModelConfig::FirstStage(model) => {
+            let mut stage = AutoencoderTraining::new(model, config, None, &device)?;
+            let mut batches = wrap(LoadedBatches::new(loader, None));
+            run(&mut stage, batches.as_mut(), config, &folder, stop, observer)
+        }
+        ModelConfig::Diffusion(model) => {
+            // Fresh weights, the same for every process.
+            device.seed(3);
+            let first_stage = model.first_stage.init(&device)?;
+            std::fs::create_dir_all(&folder).unwrap();
+            let latents = Latents::open(&folder.join("latents.safetensors"), &loader, &first_stage, &device)?;
+            let mut batches = wrap(LoadedBatches::new(loader, latents.cache()));
+            let tau = model.tau(&device)?;
+            let mut stage = DiffusionTraining::new(model, config, first_stage, latents, tau, &device)?;
+            run(&mut stage, batches.as_mut(), config, &folder, stop, observer)
+        }
+    }
+}
+
+/// Which process this is: `LDM_TEST_RUN` holds the kind and the folder in those that a test started.
+const CHILD: &str = "LDM_TEST_RUN";
+
+/// The program of the processes that the tests below start. On its own it checks what they rely on: a run of no
+/// more than its steps ends.
+#[test]
+fn child_process() {
+    let Ok(child) = std::env::var(CHILD) else {
+        let root = tempfile::tempdir().unwrap();
+        let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(1))]);
+        let train = || train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ());
+        assert_eq!(train().unwrap(), Outcome::Finished);
+        // Nothing is left to do.
+        assert_eq!(train().unwrap(), Outcome::Finished);
+        return;
+    };
+    let (kind, root) = child.split_once(' ').unwrap();
+    let root = Path::new(root);
+    let stop = Stop::on_signals().unwrap();
+    let mut show = |progress: &Progress<'_>| {
+        println!("step {}", progress.step);
+        std::io::stdout().flush().unwrap();
+    };
+    match train(root, kind, &config(root, kind, &[]), &stop, |b| Box::new(b), &mut show) {
+        Ok(outcome) => println!("{outcome:?}"),
+        Err(error) => println!("error: {error}"),
+    }
+    std::io::stdout().flush().unwrap();
+}
+
+/// Starts this very program to train `kind` in `root`.
+struct Process {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Process {
+    fn start(root: &Path, kind: &str, shell: Option<&str>) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let mut command = match shell {
+            None => Command::new(program),
+            Some(before) => {
+                let mut command = Command::new("bash");
+                command.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(program);
+                command
+            }
+        };
+        let command = command.args(["--exact", "child_process", "--nocapture", "--test-threads", "1"]);
+        let command = command.env(CHILD, format!("{kind} {}", root.display()));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// Reads on until `wanted` accepts a line; `None` at the end.
+    fn until(&mut self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.lines.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            if wanted(line.trim()) {
+                return Some(line.trim().into());
+            }
+        }
+    }
+
+    fn finish(mut self) -> (Option<String>, ExitStatus) {
+        let ending = |line: &str| ["Finished", "Stopped", "error"].iter().any(|word| line.contains(word));
+        let line = self.until(ending);
+        (line, self.child.wait().unwrap())
+    }
+}
+
+fn is_step(line: &str) -> bool {
+    // The harness prints its own words before the first line.
+    line.contains("step ")
+}
+
+/// All logged numbers but the times.
+fn losses(root: &Path, kind: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(root.join(kind).join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().retain(|key, _| !key.starts_with("seconds"));
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+fn killed_runs_go_on_exactly(kind: &str, kills: usize, seed: u64) {
+    let (root, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (ending, _) = Process::start(whole.path(), kind, None).finish();
+    assert!(ending.unwrap().contains("Finished"));
+    let expected = losses(whole.path(), kind);
+    assert_eq!(expected.len(), 90);
+    let loss = if kind == "first_stage" { "total_loss" } else { "loss" };
+    assert_ne!(expected[0][loss], expected[89][loss]);
+
+    let mut rng = NativeRng::new(seed);
+    for kill in 0..kills {
+        let mut process = Process::start(root.path(), kind, None);
+        for _ in 0..rng.next_u64() % 6 {
+            process.until(is_step).unwrap_or_else(|| panic!("finished before kill {kill}"));
+        }
+        std::thread::sleep(Duration::from_micros(rng.next_u64() % 30_000));
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+    }
+    let (ending, _) = Process::start(root.path(), kind, None).finish();
+    assert!(ending.unwrap().contains("Finished"));
+    let actual = losses(root.path(), kind);
+    assert_eq!(actual, expected);
+}
+
+#[test]
+fn a_first_stage_killed_ten_times_goes_on_exactly() {
+    killed_runs_go_on_exactly("first_stage", 10, 11);
+}
+
+#[test]
+fn a_diffusion_model_killed_ten_times_goes_on_exactly() {
+    killed_runs_go_on_exactly("diffusion", 10, 12);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_run_saves_and_goes_on_exactly() {
+    let root = tempfile::tempdir().unwrap();
+    let mut process = Process::start(root.path(), "first_stage", None);
+    for _ in 0..5 {
+        process.until(is_step).unwrap();
+    }
+    let pid = process.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let (ending, status) = process.finish();
+    assert!(status.success());
+    let ending = ending.unwrap();
+    let step: u64 = ending.split("step: ").nth(1).unwrap().trim_end_matches(" }").parse().unwrap();
+    assert!(step >= 5, "{ending}");
+    let checkpoints = Checkpoints::open(root.path().join("first_stage/checkpoints"), 2).unwrap();
+    assert_eq!(checkpoints.latest().unwrap().unwrap().step(), step);
+}
+
+/// A limit on the size of files stands for a full disk: writing fails in the middle of a file.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_leaves_the_last_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    let mut process = Process::start(root.path(), "first_stage", None);
+    for _ in 0..4 {
+        process.until(is_step).unwrap();
+    }
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    let folder = root.path().join("first_stage/checkpoints");
+    let checkpoints = Checkpoints::open(&folder, 2).unwrap();
+    let before = checkpoints.list().unwrap();
+
+    let (ending, _) = Process::start(root.path(), "first_stage", Some("trap '' XFSZ; ulimit -f 8")).finish();
+    let ending = ending.unwrap();
+    assert!(ending.contains("can't be written") && ending.contains("step"), "{ending}");
+    assert_eq!(checkpoints.list().unwrap(), before);
+    let names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), before.len(), "left over: {names:?}");
+
+    let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(12))]);
+    let outcome = train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ());
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+}
+
+/// Batches of which one holds a NaN.
+struct Spoilt(LoadedBatches, u64);
+
+impl Batches for Spoilt {
+    fn next_batch(&mut self) -> Result<Batch, RunError> {
+        let mut batch = self.0.next_batch()?;
+        if batch.number == self.1 {
+            batch.pictures[7] = f32::NAN;
+        }
+        Ok(batch)
+    }
+
+    fn number(&self) -> u64 {
+        self.0.number()
+    }
+
+    fn seek(&mut self, number: u64) -> Result<(), RunError> {
+        self.0.seek(number)
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(8))]);
+    let spoil = |batches| Box::new(Spoilt(batches, 9)) as Box<dyn Batches>;
+    let error = train(root.path(), "first_stage", &config, &Stop::new(), spoil, &mut |_| ()).unwrap_err();
+    let RunError::NotFinite { step: 4, what, value } = &error else { panic!("{error}") };
+    assert!(what == "total_loss" && value.is_nan());
+    assert!(error.to_string().starts_with("step 4: total_loss is NaN"), "{error}");
+
+    let folder = root.path().join("first_stage");
+    let latest = Checkpoints::open(folder.join("checkpoints"), 2).unwrap().latest().unwrap().unwrap();
+    assert_eq!(latest.step(), 3);
+    let outcome = train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ());
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+}
+
+#[test]
+fn a_changed_config_is_refused_by_its_key() {
+    let root = tempfile::tempdir().unwrap();
+    let steps = ("/train/max_steps", json!(3));
+    let train = |change: &[(&str, Value)]| {
+        let config = config(root.path(), "first_stage", change);
+        train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
+    };
+    train(&[steps.clone()]).unwrap();
+    let changes = [
+        (("/train/seed", json!(6)), "train.seed"),
+        (("/model/base_learning_rate", json!(1e-3)), "model.base_learning_rate"),
+        (("/data/loader/batch_size", json!(4)), "data.loader.batch_size"),
+        (("/model/params/ddconfig/ch", json!(8)), "model.params.ddconfig.ch"),
+    ];
+    for (change, expected) in changes {
+        let Err(RunError::Changed { key, .. }) = train(&[steps.clone(), change]) else {
+            panic!("{expected} was not noticed")
+        };
+        assert_eq!(key, expected);
+    }
+    // More steps and other logs are no change.
+    assert_eq!(
+        train(&[("/train/max_steps", json!(4)), ("/train/keep", json!(5))]).unwrap(),
+        Outcome::Finished
+    );
+}
+
+#[test]
+fn a_checkpoint_without_a_moment_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(3))]);
+    let train = || train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ());
+    train().unwrap();
+    let checkpoints = Checkpoints::open(root.path().join("first_stage/checkpoints"), 2).unwrap();
+    let path = checkpoints.latest().unwrap().unwrap().path().join("optimizer.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let rest: Vec<_> =
+        file.tensors().into_iter().filter(|(name, _)| name != "decoder.conv_in.weight.exp_avg_sq").collect();
+    assert_eq!(rest.len() + 1, file.len());
+    let rest = safetensors::serialize(rest, None).unwrap();
+    std::fs::write(&path, rest).unwrap();
+    let error = train().unwrap_err().to_string();
+    assert!(error.contains("decoder.conv_in.weight.exp_avg_sq [8, 2, 3, 3] is missing"), "{error}");
+}
+
+#[test]
+fn what_a_run_leaves_is_there() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(40))]);
+    train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ()).unwrap();
+    let folder = root.path().join("first_stage");
+    let sheet = image::open(folder.join("images/reconstructions_0000000040.png")).unwrap();
+    assert_eq!([sheet.width(), sheet.height()], [2 * 18 + 2, 2 * 18 + 2]);
+    let csv = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    assert!(
+        csv.starts_with(
+            "step,total_loss,logvar,kl_loss,nll_loss,rec_loss,disc_factor,d_weight,g_loss,grad_norm,"
+        ),
+        "{csv}"
+    );
+    assert_eq!(csv.lines().count(), 41);
+    let events = std::fs::read_dir(&folder)
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents."));
+    assert_eq!(events.count(), 1);
+    let checkpoints = Checkpoints::open(folder.join("checkpoints"), 2).unwrap();
+    let steps: Vec<_> = checkpoints.list().unwrap().into_iter().map(|(step, _)| step).collect();
+    assert_eq!(steps, [39, 40]);
+
+    // The finished first stage in both formats, read back.
+    let ModelConfig::FirstStage(model) = &config.model else { panic!() };
+    let device = Device::default();
+    let stage = AutoencoderTraining::new(model, &config, None, &device).unwrap();
+    ldm_train::export::save_first_stage(stage.model(), &folder, burn::tensor::DType::F32).unwrap();
+    for file in ["model.safetensors", "vae/diffusion_pytorch_model.safetensors"] {
+        let read = load_first_stage(&model.first_stage, &folder.join(file), &device).unwrap();
+        let weights = |model: &ldm_vae::FirstStage| {
+            let ldm_vae::FirstStage::Kl(model) = model else { panic!() };
+            model.decoder.conv_in.weight.val().into_data()
+        };
+        assert_eq!(weights(&read), weights(stage.model()));
+    }
+}

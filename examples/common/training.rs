@@ -1,0 +1,76 @@
+//! What the training examples share: arguments, and a line on the screen.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::Args;
+use ldm_train::config::RunConfig;
+use ldm_train::run::{Outcome, Progress};
+
+use super::Result;
+
+/// Arguments of a training run.
+#[derive(Args)]
+pub struct TrainingArgs {
+    /// The folder of the run: checkpoints, logs and the finished model. A run that is there goes on
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Steps of the whole run, instead of the config's
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Where the pictures are, instead of the config's place: a folder, or a tar
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Where to compute: cpu, cuda, wgpu, vulkan, metal, rocm (default: what the build has)
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+impl TrainingArgs {
+    /// Reads the config and what the arguments change in it.
+    pub fn config(&self, path: &std::path::Path) -> Result<RunConfig> {
+        let mut config = RunConfig::read(path)?;
+        if let Some(steps) = self.steps {
+            config.train.max_steps = steps;
+        }
+        if let Some(data) = &self.data {
+            config.data.source.path = data.clone();
+        }
+        Ok(config)
+    }
+
+    /// The device.
+    pub fn device(&self) -> Result<Device> {
+        Ok(match &self.device {
+            Some(name) => ldm::device(name)?,
+            None => Device::default(),
+        })
+    }
+}
+
+/// Tells of a step now and then.
+pub fn show(progress: &Progress<'_>, every: u64) {
+    if progress.step % every != 0 && progress.step != progress.max_steps && progress.step != 1 {
+        return;
+    }
+    let numbers: Vec<String> =
+        progress.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let [seconds, waited] = progress.seconds;
+    println!(
+        "{}/{}: {}, {seconds:.2} s a step, {:.1}% of it for data",
+        progress.step,
+        progress.max_steps,
+        numbers.join(", "),
+        100.0 * waited / seconds.max(1e-9),
+    );
+}
+
+/// Tells how the run ended.
+pub fn ended(outcome: Outcome) {
+    match outcome {
+        Outcome::Finished => println!("finished"),
+        Outcome::Stopped { step } => {
+            println!("stopped and saved after {step} steps; the same command goes on")
+        }
+    }
+}

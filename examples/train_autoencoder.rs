@@ -1,0 +1,63 @@
+//! Pictures become a first stage: the autoencoder of the paper's section 3.1.
+//!
+//! ```sh
+//! cargo run --release --example train_autoencoder                       # the emoji in assets/, 4,000 steps
+//! cargo run --release --example train_autoencoder -- --steps 100        # two minutes: see the loss fall
+//! cargo run --release --example train_autoencoder -- --config my.yaml --data pictures/ --out runs/mine
+//! ```
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use burn::tensor::DType;
+use clap::Parser;
+use common::Result;
+use common::training::{TrainingArgs, ended, show};
+use ldm_train::config::ModelConfig;
+use ldm_train::export::save_first_stage;
+use ldm_train::run::{AutoencoderTraining, LoadedBatches, Outcome, Stop, run};
+
+/// Trains a KL-regularised first stage.
+#[derive(Parser)]
+#[command(name = "train_autoencoder")]
+struct Arguments {
+    /// What is trained and how (YAML or TOML)
+    #[arg(long, value_name = "FILE", default_value = "configs/emoji_autoencoder.yaml")]
+    config: PathBuf,
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::report(|| train(&arguments))
+}
+
+fn train(arguments: &Arguments) -> Result<()> {
+    let config = arguments.training.config(&arguments.config)?;
+    let folder = arguments.training.out.clone().unwrap_or_else(|| "runs/emoji_autoencoder".into());
+    let ModelConfig::FirstStage(model) = &config.model else {
+        return Err(format!("{}: no first stage", arguments.config.display()).into());
+    };
+    let device = arguments.training.device()?;
+    let loader = config.data.open()?;
+    println!("{} pictures, run in {}", loader.source().items(), folder.display());
+
+    let mut stage = AutoencoderTraining::new(model, &config, None, &device)?;
+    let mut batches = LoadedBatches::new(loader.clone(), None);
+    let stop = Stop::on_signals()?;
+    let every = config.train.log_every;
+    let outcome = run(&mut stage, &mut batches, &config, &folder, &stop, &mut |step| show(step, every))?;
+    ended(outcome);
+    let broken = loader.report().broken().len();
+    if broken > 0 {
+        println!("{broken} pictures could not be read and were skipped");
+    }
+    if outcome == Outcome::Finished {
+        save_first_stage(stage.model(), &folder, DType::F32)?;
+        println!("{}, {}", folder.join("model.safetensors").display(), folder.join("vae").display());
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Pictures with captions become a latent diffusion model: the U-Net and tau_theta of the paper's sections 3.2 and 3.3.
+//!
+//! ```sh
+//! cargo run --release --example train_autoencoder                       # first: what the latents are made with
+//! cargo run --release --example train_diffusion                         # the emoji in assets/
+//! cargo run --release --example train_diffusion -- --steps 100          # two minutes: see the loss fall
+//! cargo run --release --example train_diffusion -- --config my.yaml --data pictures/ --out runs/mine
+//! ```
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::Result;
+use common::training::{TrainingArgs, ended, show};
+use ldm_train::config::ModelConfig;
+use ldm_train::export::load_first_stage;
+use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Stop, run};
+
+/// Trains a latent diffusion model on a frozen first stage.
+#[derive(Parser)]
+#[command(name = "train_diffusion")]
+struct Arguments {
+    /// What is trained and how (YAML or TOML)
+    #[arg(long, value_name = "FILE", default_value = "configs/emoji_diffusion.yaml")]
+    config: PathBuf,
+    /// The first stage's weights, instead of the config's `first_stage_config.params.ckpt_path`
+    #[arg(long, value_name = "FILE")]
+    first_stage: Option<PathBuf>,
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::report(|| train(&arguments))
+}
+
+fn train(arguments: &Arguments) -> Result<()> {
+    let config = arguments.training.config(&arguments.config)?;
+    let folder = arguments.training.out.clone().unwrap_or_else(|| "runs/emoji_diffusion".into());
+    let ModelConfig::Diffusion(model) = &config.model else {
+        return Err(format!("{}: no diffusion model", arguments.config.display()).into());
+    };
+    let device = arguments.training.device()?;
+    let loader = config.data.open()?;
+    println!("{} pictures, run in {}", loader.source().items(), folder.display());
+
+    let Some(weights) = arguments.first_stage.as_ref().or(model.first_stage_ckpt.as_ref()) else {
+        return Err(
+            "no first stage: give --first-stage, or `ckpt_path` in `first_stage_config.params`".into()
+        );
+    };
+    let first_stage = load_first_stage(&model.first_stage, weights, &device)?;
+    std::fs::create_dir_all(&folder)?;
+    let latents = Latents::open(&folder.join("latents.safetensors"), &loader, &first_stage, &device)?;
+    let tau = model.tau(&device)?;
+    let mut batches = LoadedBatches::new(loader.clone(), latents.cache());
+    let mut training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
+
+    let stop = Stop::on_signals()?;
+    let every = config.train.log_every;
+    let outcome = run(&mut training, &mut batches, &config, &folder, &stop, &mut |step| show(step, every))?;
+    ended(outcome);
+    let broken = loader.report().broken().len();
+    if broken > 0 {
+        println!("{broken} pictures could not be read and were skipped");
+    }
+    Ok(())
+}
