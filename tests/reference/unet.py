@@ -148,6 +148,10 @@ COMPVIS = {
         dict(ORIGINAL, num_res_blocks=[1, 2, 1], num_attention_blocks=[1, 1, 0], num_classes="continuous",
              disable_self_attentions=[False, True, False], disable_middle_self_attn=True),
         [2, 4, 8, 8], [1, 2], dict(context=[2, 5, 24], y=[2, 1])),
+    # DiffusionWrapper's other mechanisms; `concat` is joined to x.
+    "concat": (dict(BLOCKS, in_channels=6, num_head_channels=32), [2, 3, 8, 12], [7, 800], dict(concat=[2, 3, 8, 12])),
+    "hybrid": (dict(ORIGINAL, in_channels=7), [2, 4, 8, 8], [7, 800], dict(concat=[2, 3, 8, 8], context=[2, 1, 24])),
+    "adm": (dict(BLOCKS, num_heads=4, num_classes=1000), [3, 3, 8, 8], [1, 2, 3], dict(class_labels=[999, 0, 207])),
 }
 
 
@@ -251,7 +255,8 @@ def run_compvis(name, case):
     context, depth = given.get("context"), config.get("transformer_depth", 1)
     # With several blocks the original wants the context once for each.
     context = [context] * depth if context is not None and depth > 1 else context
-    sample = model(given["x"], given["timesteps"], context=context, y=y)
+    x = torch.cat([given["x"], given["concat"]], dim=1) if "concat" in given else given["x"]
+    sample = model(x, given["timesteps"], context=context, y=y)
     more = twin(model, given, sample, dict(TWINS[name])) if name in TWINS else {}
     save(fixture, model, config, given, sample, **more)
 

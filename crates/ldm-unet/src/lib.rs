@@ -7,6 +7,7 @@ mod attention_block;
 mod blocks;
 mod config;
 mod diffusers;
+mod encoder;
 mod error;
 mod label;
 mod lora;
@@ -19,6 +20,9 @@ pub use attention_block::{AttentionBlock, AttentionBlockConfig};
 pub use blocks::{DownBlock, Downsample, MidBlock, SpatialAttention, UpBlock, Upsample};
 pub use config::{AddedEmbedding, Middle, NumClasses, PerLevel, UNetConfig, VectorLabel};
 pub use diffusers::DiffusersClass;
+pub use encoder::{
+    AdaptiveHead, AttentionHead, EncoderHead, EncoderKeys, EncoderUNet, EncoderUNetConfig, Pool, SpatialHead,
+};
 pub use error::{ConfigError, UNetError};
 pub use label::LabelEmbedding;
 pub use ldm_nn::{Conditioning, ConditioningMismatch};

@@ -79,7 +79,10 @@ impl Case {
         let one_number = inputs.get("y").is_some_and(|y| y[1] == 1);
         let labels = inputs.get("class_labels");
         let conditioning = Conditioning {
-            concat: None,
+            concat: inputs.get("concat").map(|_| {
+                let [b, c, h, w] = shape("concat")[..] else { panic!("concat has four axes") };
+                seeded_input(&name("concat"), [b, c, h, w], &self.device)
+            }),
             context: inputs.get("context").map(|_| {
                 let [b, m, d] = shape("context")[..] else { panic!("context has three axes") };
                 seeded_input(&name("context"), [b, m, d], &self.device)
@@ -136,6 +139,9 @@ pub const CASES: [(&str, &[&str]); 3] = [
             "updown",
             "pooled",
             "per_level",
+            "concat",
+            "hybrid",
+            "adm",
         ],
     ),
 ];
