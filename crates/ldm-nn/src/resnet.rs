@@ -1,4 +1,5 @@
 use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor};
 
 use crate::{Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig, silu};
@@ -21,11 +22,12 @@ pub struct ResnetBlockConfig {
     time: Option<(usize, TimeShift)>,
     zero: bool,
     output_scale: f64,
+    dropout: f64,
 }
 
 /// The residual block of both the first stage and the U-Net.
 ///
-/// `x + conv2(silu(norm2(conv1(silu(norm1 x)) + time)))`; a 1x1 convolution on the short cut where the
+/// `x + conv2(dropout(silu(norm2(conv1(silu(norm1 x)) + time))))`; a 1x1 convolution on the short cut where the
 /// channel counts differ. Source: `ResnetBlock` in the reference's `model.py` and `ResBlock` in its
 /// `openaimodel.py`; `ResnetBlock2D` in diffusers.
 #[derive(Module, Debug)]
@@ -38,6 +40,8 @@ pub struct ResnetBlock {
     pub time_emb_proj: Option<Linear>,
     /// Before the second convolution.
     pub norm2: GroupNorm,
+    /// Before the second convolution, in training alone: burn's drops on autodiff devices.
+    pub dropout: Dropout,
     /// `[c_out -> c_out]`, 3x3.
     pub conv2: Conv2d,
     /// `[c_in -> c_out]`, 1x1, where the counts differ.
@@ -51,7 +55,7 @@ pub struct ResnetBlock {
 impl ResnetBlockConfig {
     /// `channels` is `[c_in, c_out]`; `groups` must divide both.
     pub fn new(channels: [usize; 2], groups: usize, eps: f64) -> Self {
-        Self { channels, groups, eps, time: None, zero: false, output_scale: 1.0 }
+        Self { channels, groups, eps, time: None, zero: false, output_scale: 1.0, dropout: 0.0 }
     }
 
     /// Takes a time embedding of this width, applied as `shift` says.
@@ -72,6 +76,12 @@ impl ResnetBlockConfig {
         self
     }
 
+    /// Drops this part of the features in training; in [0, 1).
+    pub fn with_dropout(mut self, dropout: f64) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
     /// Creates the block.
     pub fn init(&self, device: &Device) -> ResnetBlock {
         let [c_in, c_out] = self.channels;
@@ -84,6 +94,7 @@ impl ResnetBlockConfig {
                 LinearConfig::new(width, out).init(device)
             }),
             norm2: norm(c_out),
+            dropout: DropoutConfig::new(self.dropout).init(),
             conv2: Conv2dConfig::new([c_out, c_out], 3).with_zero_init(self.zero).init(device),
             conv_shortcut: (c_in != c_out).then(|| Conv2dConfig::new([c_in, c_out], 1).init(device)),
             shift: self.time.map_or(TimeShift::Add, |(_, shift)| shift),
@@ -119,7 +130,7 @@ impl ResnetBlock {
             }
             (_, None) => self.norm2.forward_silu(h),
         };
-        let h = self.conv2.forward(h);
+        let h = self.conv2.forward(self.dropout.forward(h));
         let x = resample(x);
         let x = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
@@ -137,4 +148,25 @@ fn per_channel(x: Tensor<2>) -> Tensor<4> {
 fn halves(x: Tensor<2>) -> [Tensor<2>; 2] {
     let [_, c] = x.dims();
     [x.clone().narrow(1, 0, c / 2), x.narrow(1, c / 2, c / 2)]
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    #[test]
+    fn dropout_acts_in_training_alone() {
+        let plain = Device::default();
+        let device = plain.clone().autodiff();
+        let block = ResnetBlockConfig::new([4, 4], 2, 1e-5).with_dropout(0.5).init(&device);
+        let without = ResnetBlock { dropout: DropoutConfig::new(0.0).init(), ..block.clone() };
+        let x = Tensor::<4>::random([1, 4, 6, 6], Distribution::Default, &device);
+        let same = |a: Tensor<4>, b: Tensor<4>| (a - b).abs().max().into_scalar::<f32>() < 1e-5;
+        let expected = without.forward(x.clone(), None).inner();
+        assert!(same(block.valid().forward(x.clone().inner(), None), expected.clone()));
+        assert!(!same(block.forward(x.clone(), None).inner(), expected.clone()));
+        assert!(same(block.freeze().forward(x, None).inner(), expected));
+    }
 }

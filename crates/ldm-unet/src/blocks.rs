@@ -150,6 +150,7 @@ impl Builder<'_> {
             .with_time(config.time_width(), shift)
             .with_zero_init(true)
             .with_output_scale(scale)
+            .with_dropout(config.dropout)
             .init(self.device)
     }
 

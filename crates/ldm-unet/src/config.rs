@@ -113,8 +113,7 @@ pub struct UNetConfig {
     pub num_res_blocks: PerLevel<usize>,
     /// The downsampling factors (1, 2, 4, ..) at which there is attention.
     pub attention_resolutions: Vec<usize>,
-    /// Dropout of the residual blocks: kept for the files. It has no effect on a prediction, and no layer here
-    /// applies it yet.
+    /// The part of each residual block's features that training drops, in [0, 1); a prediction drops nothing.
     #[serde(default)]
     pub dropout: f64,
     /// Channels of each level, in units of `model_channels`; the first is 1.

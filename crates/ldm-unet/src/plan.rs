@@ -112,6 +112,9 @@ fn check_sizes(config: &UNetConfig) -> Result<(), ConfigError> {
     if config.model_channels / 2 <= config.freq_shift.max(0.0) as usize {
         return Err(unsupported("model_channels", config.model_channels, ": too few for the sinusoids"));
     }
+    if !(0.0..1.0).contains(&config.dropout) {
+        return Err(unsupported("dropout", config.dropout, ": 0 or more, below 1"));
+    }
     if config.downsample_padding > 1 {
         return Err(unsupported("downsample_padding", config.downsample_padding, ": 0 or 1"));
     }

@@ -28,7 +28,7 @@ pub struct DdConfig {
     pub num_res_blocks: usize,
     /// Sizes, counted down from `resolution`, at which levels have attention.
     pub attn_resolutions: Vec<usize>,
-    /// Dropout of training; evaluation never drops, so it does not act here.
+    /// The part of each residual block's features that training drops, in [0, 1); evaluation never drops.
     #[serde(default)]
     pub dropout: f64,
     /// Whether there is a convolution at each change of size; without, average pooling and repetition.
@@ -172,6 +172,9 @@ impl DdConfig {
         if !(1..=MAX_LEVELS).contains(&self.levels()) {
             let reason = format!("must have 1..={MAX_LEVELS} levels");
             return Err(VaeError::config("ch_mult", &self.ch_mult, reason));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(VaeError::config("dropout", self.dropout, "must lie in 0..1, 1 not included"));
         }
         for (i, mult) in self.ch_mult.iter().enumerate() {
             let width = self.ch as f64 * mult;

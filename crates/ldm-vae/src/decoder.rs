@@ -49,13 +49,16 @@ impl Decoder {
     pub(crate) fn new(config: &DdConfig, device: &Device) -> Self {
         let (levels, groups) = (config.levels(), config.norm_num_groups);
         let widest = config.channels(levels - 1);
+        let resnet = |channels| {
+            ResnetBlockConfig::new(channels, groups, EPS).with_dropout(config.dropout).init(device)
+        };
         let mut c = widest;
         let mut up = Vec::with_capacity(levels);
         for (i, has_attention) in config.attention_in_decoder().into_iter().enumerate().rev() {
             let c_out = config.channels(i);
             let mut level = UpLevel { resnets: Vec::new(), attentions: Vec::new(), upsample: None };
             for _ in 0..=config.num_res_blocks {
-                level.resnets.push(ResnetBlockConfig::new([c, c_out], groups, EPS).init(device));
+                level.resnets.push(resnet([c, c_out]));
                 if has_attention {
                     level.attentions.push(AttentionBlock::new(c_out, groups, device));
                 }

@@ -48,13 +48,16 @@ impl Encoder {
     /// Creates the network; `config` has been validated.
     pub(crate) fn new(config: &DdConfig, device: &Device) -> Self {
         let (levels, groups) = (config.levels(), config.norm_num_groups);
+        let resnet = |channels| {
+            ResnetBlockConfig::new(channels, groups, EPS).with_dropout(config.dropout).init(device)
+        };
         let mut c = config.ch;
         let mut down = Vec::with_capacity(levels);
         for (i, has_attention) in config.attention_in_encoder().into_iter().enumerate() {
             let c_out = config.channels(i);
             let mut level = DownLevel { resnets: Vec::new(), attentions: Vec::new(), downsample: None };
             for _ in 0..config.num_res_blocks {
-                level.resnets.push(ResnetBlockConfig::new([c, c_out], groups, EPS).init(device));
+                level.resnets.push(resnet([c, c_out]));
                 if has_attention {
                     level.attentions.push(AttentionBlock::new(c_out, groups, device));
                 }

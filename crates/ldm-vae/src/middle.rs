@@ -19,7 +19,7 @@ pub struct Middle {
 impl Middle {
     pub(crate) fn new(config: &DdConfig, device: &Device) -> Self {
         let (c, groups) = (config.channels(config.levels() - 1), config.norm_num_groups);
-        let resnet = || ResnetBlockConfig::new([c, c], groups, EPS).init(device);
+        let resnet = || ResnetBlockConfig::new([c, c], groups, EPS).with_dropout(config.dropout).init(device);
         Self {
             resnet_1: resnet(),
             attention: config.attention_in_middle().then(|| AttentionBlock::new(c, groups, device)),

@@ -1,0 +1,2 @@
+mod first_stage;
+mod second_stage;
