@@ -12,12 +12,13 @@ mod common;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use burn::tensor::DType;
 use clap::Parser;
 use common::Result;
 use common::training::{TrainingArgs, ended, show};
 use ldm_train::config::ModelConfig;
 use ldm_train::export::load_first_stage;
-use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Stop, run};
+use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Outcome, Stop, run};
 
 /// Trains a latent diffusion model on a frozen first stage.
 #[derive(Parser)]
@@ -67,6 +68,12 @@ fn train(arguments: &Arguments) -> Result<()> {
     let broken = loader.report().broken().len();
     if broken > 0 {
         println!("{broken} pictures could not be read and were skipped");
+    }
+    if outcome == Outcome::Finished {
+        let (compvis, diffusers) = (folder.join("compvis"), folder.join("diffusers"));
+        training.save_compvis(&compvis, DType::F32)?;
+        training.save_diffusers(&diffusers, DType::F16)?;
+        println!("{} (f32, all weights), {} (f16, averaged weights)", compvis.display(), diffusers.display());
     }
     Ok(())
 }

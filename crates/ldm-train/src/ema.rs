@@ -107,7 +107,9 @@ impl ModuleVisitor for Weights {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let weight: Weight<D> = (param.val().inner(), param.is_require_grad());
+        // Outside autodiff nothing says so, and what doesn't move is its own average.
+        let moves = param.is_require_grad() || !param.lazy_device().is_autodiff();
+        let weight: Weight<D> = (param.val().inner(), moves);
         self.tensors.register((self.path.joined(), D), weight);
     }
 }

@@ -74,6 +74,7 @@ mod lpips;
 mod objective;
 
 pub mod optim;
+pub mod parallel;
 pub mod run;
 
 pub use discriminator::{BatchNorm2d, DiscriminatorBlock, DiscriminatorConfig, NLayerDiscriminator};

@@ -1,13 +1,14 @@
 //! Runs as processes: killed, interrupted, short of disk, with other configs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod tiny;
+
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use burn::tensor::Device;
-use image::{Rgb, RgbImage};
 use ldm_scheduler::NativeRng;
 use ldm_train::RunError;
 use ldm_train::checkpoint::Checkpoints;
@@ -18,88 +19,7 @@ use ldm_train::run::{
     AutoencoderTraining, Batches, DiffusionTraining, Latents, LoadedBatches, Outcome, Progress, Stop, run,
 };
 use serde_json::{Value, json};
-
-/// A folder with pictures to train on.
-fn pictures(root: &Path) -> PathBuf {
-    let folder = root.join("pictures");
-    std::fs::create_dir_all(&folder).unwrap();
-    let mut rng = NativeRng::new(1);
-    for i in 0..10 {
-        let [r, g, b] = std::array::from_fn(|_| rng.next_u64() as u8);
-        let picture = RgbImage::from_fn(16, 16, |x, y| Rgb([r ^ (x * 9) as u8, g ^ (y * 7) as u8, b]));
-        picture.save(folder.join(format!("{i}.png"))).unwrap();
-        std::fs::write(folder.join(format!("{i}.txt")), format!("picture {i}")).unwrap();
-    }
-    folder
-}
-
-fn first_stage() -> Value {
-    json!({
-        "embed_dim": 2,
-        "ddconfig": {
-            "double_z": true, "z_channels": 2, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 4,
-            "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "norm_num_groups": 4,
-        },
-    })
-}
-
-fn autoencoder() -> Value {
-    let mut params = first_stage();
-    // The discriminator joins in the middle of the run.
-    params["lossconfig"] = json!({
-        "target": "ldm.modules.losses.LPIPSWithDiscriminator",
-        "params": {
-            "kl_weight": 1e-4, "perceptual_weight": 0.0, "learn_logvar": true, "disc_num_layers": 1,
-            "disc_start": 45, "disc_weight": 0.5,
-        },
-    });
-    params
-}
-
-/// A run's config: `kind` is `first_stage` or `diffusion`.
-fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
-    let model = match kind {
-        "first_stage" => json!({
-            "base_learning_rate": 2e-4, "target": "ldm.models.autoencoder.AutoencoderKL", "params": autoencoder(),
-        }),
-        _ => json!({
-            "base_learning_rate": 2e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
-            "params": {
-                "timesteps": 50, "scale_by_std": true, "learn_logvar": true, "noise_offset": 0.1,
-                "unet_config": { "target": "UNetModel", "params": {
-                    "in_channels": 2, "out_channels": 2, "model_channels": 4, "num_res_blocks": 1,
-                    "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
-                    "use_spatial_transformer": true, "context_dim": 8,
-                }},
-                "first_stage_config": { "target": "AutoencoderKL", "params": first_stage() },
-                "cond_stage_trainable": true, "conditioning_dropout_prob": 0.2,
-                "cond_stage_config": {
-                    "target": "ldm.modules.encoders.modules.BERTEmbedder",
-                    "params": {
-                        "n_embed": 8, "n_layer": 1, "heads": 2, "dim_head": 4, "max_seq_len": 8,
-                        "vocab_size": 1962, "vocab_file": "../../assets/emoji_vocab.txt",
-                    },
-                },
-            },
-        }),
-    };
-    let mut document = json!({
-        "model": model,
-        "data": {
-            "source": { "path": pictures(root) },
-            "loader": { "batch_size": 3, "transform": { "size": 16, "flip": true } },
-        },
-        "train": {
-            "seed": 5, "max_steps": 90, "accumulate_grad_batches": 2, "gradient_clip_val": 1.0, "save_every": 3,
-            "keep": 2, "log_every": 1, "images_every": 40, "images": 2, "sample_steps": 2,
-            "scheduler": { "warm_up_steps": 4, "decay": "cosine", "decay_until": 100 },
-        },
-    });
-    for (pointer, value) in change {
-        *document.pointer_mut(pointer).unwrap() = value.clone();
-    }
-    RunConfig::from_value(&document).unwrap()
-}
+use tiny::config;
 
 /// Trains `kind` in `root/kind`.
 fn train(
@@ -380,13 +300,16 @@ fn a_checkpoint_without_a_moment_is_refused() {
     let path = checkpoints.latest().unwrap().unwrap().path().join("optimizer.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let rest: Vec<_> =
-        file.tensors().into_iter().filter(|(name, _)| name != "decoder.conv_in.weight.exp_avg_sq").collect();
+    let rest: Vec<_> = file
+        .tensors()
+        .into_iter()
+        .filter(|(name, _)| name != "model.decoder.conv_in.weight.exp_avg_sq")
+        .collect();
     assert_eq!(rest.len() + 1, file.len());
     let rest = safetensors::serialize(rest, None).unwrap();
     std::fs::write(&path, rest).unwrap();
     let error = train().unwrap_err().to_string();
-    assert!(error.contains("decoder.conv_in.weight.exp_avg_sq [8, 2, 3, 3] is missing"), "{error}");
+    assert!(error.contains("model.decoder.conv_in.weight.exp_avg_sq [8, 2, 3, 3] is missing"), "{error}");
 }
 
 #[test]

@@ -64,6 +64,11 @@ impl RunConfig {
         compvis::read(document)
     }
 
+    /// The section `model` as it stands in the file.
+    pub fn document(&self) -> &Value {
+        &self.document
+    }
+
     /// The highest learning rate: `base_learning_rate`, times the pictures of a step where `scale_lr` says so.
     ///
     /// Source: `main.py` of the reference (accumulate_grad_batches * ngpu * batch_size * base_lr).

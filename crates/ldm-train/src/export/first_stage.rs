@@ -1,10 +1,10 @@
-use std::fs;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use ldm_nn::weights::{Loader, WeightError, WeightFile, save_safetensors};
-use ldm_vae::{FirstStage, FirstStageConfig, Naming, WeightNames};
+use ldm_vae::{FirstStage, FirstStageConfig, LatentScaling, Naming, WeightNames};
 
+use super::{create, write_json};
 use crate::RunError;
 
 /// What stands before a first stage's names in a whole model's file.
@@ -37,20 +37,35 @@ pub fn load_first_stage(
 ///
 /// What can't be written, and what diffusers' config can't express.
 pub fn save_first_stage(model: &FirstStage, folder: &Path, dtype: DType) -> Result<(), RunError> {
-    let vae = folder.join("vae");
-    fs::create_dir_all(&vae).map_err(RunError::io(&vae))?;
-    let compvis = weight_names(model, Naming::CompVis)?;
-    let diffusers = weight_names(model, Naming::Diffusers)?;
-    save_safetensors(model, &compvis, folder.join("model.safetensors"), dtype)?;
-    save_safetensors(model, &diffusers, vae.join("diffusion_pytorch_model.safetensors"), dtype)?;
-    let config = vae.join("config.json");
-    let json = match model {
-        FirstStage::Kl(model) => serde_json::to_string_pretty(&model.config().to_diffusers()?),
-        FirstStage::Vq(model) => serde_json::to_string_pretty(&model.config().to_diffusers()?),
-        FirstStage::Identity(_) => return Err(NO_PARAMETERS),
+    create(folder)?;
+    let names = weight_names(model, Naming::CompVis)?;
+    save_safetensors(model, &names, folder.join("model.safetensors"), dtype)?;
+    save_vae(model, None, &folder.join("vae"), dtype)?;
+    Ok(())
+}
+
+/// Writes diffusers' folder of a first stage, with `scaling` in its config; gives the class.
+pub(super) fn save_vae(
+    model: &FirstStage,
+    scaling: Option<LatentScaling>,
+    folder: &Path,
+    dtype: DType,
+) -> Result<&'static str, RunError> {
+    create(folder)?;
+    let config = match scaling {
+        Some(scaling) => model.config().with_scaling(scaling),
+        None => model.config(),
     };
-    let json = json.map_err(|e| RunError::checkpoint(&config, e))?;
-    fs::write(&config, json).map_err(RunError::io(&config))
+    let (class, json) = match &config {
+        FirstStageConfig::Kl(config) => ("AutoencoderKL", serde_json::to_value(config.to_diffusers()?)),
+        FirstStageConfig::Vq(config) => ("VQModel", serde_json::to_value(config.to_diffusers()?)),
+        FirstStageConfig::Identity(..) => return Err(NO_PARAMETERS),
+    };
+    let path = folder.join("config.json");
+    write_json(&path, &json.map_err(|e| RunError::checkpoint(&path, e))?)?;
+    let names = weight_names(model, Naming::Diffusers)?;
+    save_safetensors(model, &names, folder.join("diffusion_pytorch_model.safetensors"), dtype)?;
+    Ok(class)
 }
 
 const NO_PARAMETERS: RunError = RunError::NotTrainable { what: "a first stage without parameters" };

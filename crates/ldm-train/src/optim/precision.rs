@@ -16,11 +16,14 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The type in which the network holds the parameter at `path` during a step.
+    /// The type in which a step holds the parameter at `path`.
+    ///
+    /// The U-Net, encoder and decoder (`model.`) run in the small type. tau_theta is small and feeds every
+    /// cross-attention, codes are found by small differences, log-variances enter the loss, and a discriminator's
+    /// batch norms keep statistics: they stay exact.
     pub fn of(self, path: &str) -> DType {
-        // tau_theta is small, and its embeddings feed every cross-attention: it stays exact.
         match self {
-            Self::Bf16 if !path.starts_with("cond_stage_model.") => DType::BF16,
+            Self::Bf16 if path.starts_with("model.") && !path.starts_with("model.quantize.") => DType::BF16,
             _ => DType::F32,
         }
     }

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_conditioning::{CondStage, Condition};
-use ldm_scheduler::{SamplerKind, SamplerOptions, Scheduler};
+use ldm_scheduler::{SamplerKind, SamplerOptions, Scheduler, SchedulerConfig};
 use ldm_unet::{Conditioning, UNet};
 use ldm_vae::FirstStage;
 use serde_json::json;
@@ -98,6 +98,25 @@ impl DiffusionTraining {
         self.ema.as_ref().map(Ema::model)
     }
 
+    /// The average with the number of its updates.
+    pub(crate) fn average_after(&self) -> Option<(&UNet, u64)> {
+        self.ema.as_ref().map(|ema| (ema.model(), ema.num_updates()))
+    }
+
+    /// The run's config.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The scheduler config that a sampler of the trained model takes.
+    ///
+    /// # Errors
+    ///
+    /// None once the training was built: the schedule's.
+    pub fn scheduler(&self) -> Result<SchedulerConfig, RunError> {
+        Ok(self.objective.config().scheduler()?)
+    }
+
     /// The frozen first stage.
     pub fn first_stage(&self) -> &FirstStage {
         &self.first_stage
@@ -170,7 +189,7 @@ impl DiffusionTraining {
     pub fn sample(&self, captions: &[String], seed: u64) -> Result<Tensor<4>, RunError> {
         let unet = self.average().unwrap_or(&self.denoiser.model);
         let train = &self.config.train;
-        let scheduler = Scheduler::from_config(SamplerKind::Ddim, &self.objective.config().scheduler()?)?;
+        let scheduler = Scheduler::from_config(SamplerKind::Ddim, &self.scheduler()?)?;
         let mut sampler = scheduler.sampler::<4>(SamplerOptions::steps(train.sample_steps))?;
         let [h, w] = unet.config().sample_size.unwrap_or_else(|| {
             let side = self.config.data.loader.transform.size / self.first_stage.config().factor();

@@ -109,6 +109,14 @@ pub enum RunError {
         /// What it is.
         what: &'static str,
     },
+    /// A format has no place for a part of the model.
+    #[error("{format} can't express {what}")]
+    Inexpressible {
+        /// The format.
+        format: &'static str,
+        /// The part.
+        what: &'static str,
+    },
     /// The objective refuses its config or input.
     #[error(transparent)]
     Objective(#[from] crate::ObjectiveError),

@@ -1,0 +1,74 @@
+//! A diffusion model as the directory of a diffusers pipeline.
+
+use std::path::Path;
+
+use burn::tensor::DType;
+use ldm_conditioning::CondStage;
+use ldm_conditioning::bert::BertKeys;
+use ldm_nn::weights::save_safetensors;
+use ldm_vae::LatentScaling;
+use serde_json::{Value, json};
+
+use super::first_stage::save_vae;
+use super::{create, write_json};
+use crate::RunError;
+use crate::run::DiffusionTraining;
+
+/// The version of diffusers whose formats these are.
+const VERSION: &str = "0.42.1";
+
+impl DiffusionTraining {
+    /// Writes the directory of an `LDMTextToImagePipeline`, or of an `LDMPipeline` where the model is unconditional,
+    /// with the averaged U-Net where there is one. diffusers has one set of U-Net weights.
+    ///
+    /// # Errors
+    ///
+    /// What can't be written, and what diffusers' pipelines can't express: a tau_theta that is no text transformer.
+    pub fn save_diffusers(&self, folder: &Path, dtype: DType) -> Result<(), RunError> {
+        let unet = self.average().unwrap_or(&self.denoiser().model);
+        let part = folder.join("unet");
+        create(&part)?;
+        write_json(&part.join("config.json"), &unet.config().to_diffusers()?)?;
+        let keys = unet.config().diffusers_keys()?;
+        save_safetensors(unet, &keys, part.join("diffusion_pytorch_model.safetensors"), dtype)?;
+
+        let scaling = LatentScaling::factor(self.scale_factor().unwrap_or(1.0));
+        let class = save_vae(self.first_stage(), Some(scaling), &folder.join("vqvae"), dtype)?;
+
+        let scheduler = self.scheduler()?;
+        let part = folder.join("scheduler");
+        create(&part)?;
+        let text: Value =
+            serde_json::from_str(&scheduler.to_json()).map_err(|e| RunError::checkpoint(&part, e))?;
+        write_json(&part.join("scheduler_config.json"), &text)?;
+
+        let mut index = json!({
+            "_class_name": "LDMPipeline",
+            "_diffusers_version": VERSION,
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "unet": ["diffusers", unet.config().diffusers_class().name()],
+            "vqvae": ["diffusers", class],
+        });
+        match &self.denoiser().cond_stage_model {
+            None => {}
+            Some(CondStage::BertEmbedder(embedder)) => {
+                let part = folder.join("bert");
+                create(&part)?;
+                write_json(&part.join("config.json"), &Value::Object(embedder.config().to_diffusers()))?;
+                save_safetensors(embedder, &BertKeys::Diffusers, part.join("model.safetensors"), dtype)?;
+                let tokenizer = embedder.tokenizer().ok_or(RunError::Inexpressible {
+                    format: "diffusers",
+                    what: "a tau_theta over tokens",
+                })?;
+                tokenizer.save(folder.join("tokenizer")).map_err(|e| RunError::Condition(e.into()))?;
+                index["_class_name"] = json!("LDMTextToImagePipeline");
+                index["bert"] = json!(["latent_diffusion", "LDMBertModel"]);
+                index["tokenizer"] = json!(["transformers", "BertTokenizer"]);
+            }
+            Some(other) => {
+                return Err(RunError::Inexpressible { format: "diffusers", what: other.name() });
+            }
+        }
+        write_json(&folder.join("model_index.json"), &index)
+    }
+}
