@@ -9,52 +9,15 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use common::program::{example, refuses, succeeds, text};
 use common::{cases, directory, picture, write_directory};
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input, write_weights};
 use serde_json::Value;
 
 const NAMES: [&str; 5] = ["text_to_image", "image_to_image", "inpaint", "convert", "forward"];
-
-/// Runs an example that was built beside this test.
-fn example(name: &str, arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(
-        path.with_extension(std::env::consts::EXE_EXTENSION).is_file(),
-        "build the examples first: {}",
-        path.display()
-    );
-    Command::new(path).args(arguments).output().unwrap()
-}
-
-/// Runs an example that must do its work; gives what it printed.
-#[track_caller]
-fn succeeds(name: &str, arguments: &[&str]) -> String {
-    let output = example(name, arguments);
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{name} {arguments:?}: {out}{error}");
-    out.into_owned()
-}
-
-/// Runs an example that must refuse with `code`, naming every one of `parts`.
-#[track_caller]
-fn refuses(name: &str, arguments: &[&str], code: i32, parts: &[&str]) {
-    let output = example(name, arguments);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {error}");
-    assert!(error.contains("error:") && !error.contains("panicked"), "{error}");
-    for part in parts {
-        assert!(error.contains(part), "`{part}` is not named: {error}");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// The largest difference of a written PNG from diffusers' picture; 256 where the sizes differ.
 fn difference(fixture: &Fixture, key: &str, item: usize, path: &Path) -> u16 {

@@ -1,6 +1,8 @@
 //! What the tests at the top share: tiny models on disk, as fixtures describe them, and pictures compared.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
+pub mod program;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -60,7 +62,7 @@ pub fn load(fixture: &Fixture) -> StableDiffusion {
 }
 
 /// CLIP's vocab.json and merges.txt, from its published list of merges.
-fn write_vocabulary(folder: &Path) {
+pub fn write_vocabulary(folder: &Path) {
     static FILES: OnceLock<(String, String)> = OnceLock::new();
     let (vocab, merges) = FILES.get_or_init(|| {
         let packed = include_bytes!("../../crates/ldm-conditioning/assets/bpe_simple_vocab_16e6.txt.gz");

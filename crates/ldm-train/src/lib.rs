@@ -69,6 +69,7 @@ pub mod metrics;
 
 mod discriminator;
 mod ema;
+mod fine_tune;
 mod first_stage;
 mod lpips;
 mod objective;
@@ -79,6 +80,7 @@ pub mod run;
 
 pub use discriminator::{BatchNorm2d, DiscriminatorBlock, DiscriminatorConfig, NLayerDiscriminator};
 pub use ema::{Ema, EmaError};
+pub use fine_tune::{FineTuneConfig, FineTuneError, FineTuneStep, FineTuning, MicroBatch};
 pub use first_stage::{
     DiscLoss, DiscriminatorLoss, FirstStageError, FirstStageLossConfig, FirstStageObjective, GeneratorLoss,
     KlLossConfig, OutputLogVar, PixelLoss, Reconstruction, VqLossConfig,

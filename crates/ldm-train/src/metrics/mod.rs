@@ -18,6 +18,7 @@
 //! # let _ = fid; Ok(()) }
 //! ```
 
+mod clip_model;
 mod clip_score;
 mod error;
 mod features;
@@ -31,6 +32,7 @@ mod psnr;
 mod ssim;
 mod statistics;
 
+pub use clip_model::ClipModel;
 pub use clip_score::{clip_score, clip_scores};
 pub use error::MetricError;
 pub use features::Features;

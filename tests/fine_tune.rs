@@ -1,0 +1,155 @@
+//! The example `fine_tune` on a tiny model and a few pictures.
+//!
+//! Cargo builds the examples whenever it runs all tests (`cargo test --workspace --release`).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use common::program::{refuses, succeeds, text};
+use common::{directory, load};
+use ldm::nn::weights::WeightFile;
+use ldm::scheduler::{SamplerKind, Scheduler};
+use ldm::unet::Conditioning;
+use ldm::{LoadOptions, StableDiffusion};
+use ldm_test_support::{Fixture, relative_difference, seeded_input};
+use ldm_train::{FineTuneConfig, FineTuneError, FineTuning, MicroBatch, Objective, ObjectiveConfig};
+
+/// Six pictures of 64 pixels with captions.
+fn pictures(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    for i in 0..6u32 {
+        let pixel = |x: u32, y: u32| image::Rgb([(x * 4) as u8, (y * 4) as u8, (i * 40) as u8]);
+        image::RgbImage::from_fn(64, 64, pixel).save(folder.join(format!("{i}.png"))).unwrap();
+        fs::write(folder.join(format!("{i}.txt")), format!("a picture, number {i}")).unwrap();
+    }
+}
+
+/// The losses that were printed.
+fn losses(out: &str) -> Vec<f64> {
+    let loss = |line: &str| line.split_once("loss ")?.1.split(',').next()?.parse().ok();
+    out.lines().filter_map(loss).collect()
+}
+
+#[test]
+fn lora_factors_lower_the_loss_and_go_on_top_of_the_model() {
+    let (model, folder) = (directory(&Fixture::open("pipeline_sd1")), tempfile::tempdir().unwrap());
+    let (data, output) = (folder.path().join("data"), folder.path().join("out"));
+    pictures(&data);
+    let common = ["--model", text(model.path()), "--data", text(&data), "--output", text(&output)];
+    let rank = ["--lora-rank", "4", "--lora-alpha", "8", "--learning-rate", "1e-2", "--batch-size", "3"];
+    let run = |more: &[&str]| succeeds("fine_tune", &[&common[..], &rank, more].concat());
+    let steps = ["--steps", "45", "--log-every", "15"];
+    let out = run(&steps);
+    let found = losses(&out);
+    println!("{found:?}");
+    assert!(found.len() == 3 && found[2] < 0.8 * found[0], "{out}");
+
+    let path = output.join("pytorch_lora_weights.safetensors");
+    let file = WeightFile::open(&path).unwrap();
+    assert_eq!(file.tensors().count(), 64);
+    assert!(file.tensors().all(|t| t.name.starts_with("unet.") && t.name.contains(".lora_")));
+
+    // The same command gives the same file; it goes on from a file.
+    let first = fs::read(&path).unwrap();
+    assert_eq!(losses(&run(&steps)), found);
+    assert!(first == fs::read(&path).unwrap(), "one seed, one result");
+    let more = losses(&run(&["--steps", "15", "--log-every", "15", "--lora-from", text(&path)]));
+    println!("{more:?}");
+    assert!(more[0] < 0.8 * found[0]);
+
+    let draw = |more: &[&str], name: &str| {
+        let output = folder.path().join(name);
+        let prompt =
+            ["--prompt", "a picture", "--steps", "3", "--seed", "1", "--width", "64", "--height", "64"];
+        let to = ["--model", text(model.path()), "--output", text(&output)];
+        succeeds("text_to_image", &[&to[..], &prompt, more].concat());
+        image::open(&output).unwrap().to_rgb8()
+    };
+    let plain = draw(&[], "plain.png");
+    assert_ne!(draw(&["--lora", text(&output)], "lora.png"), plain);
+    let without = format!("{}:0", text(&path));
+    assert_eq!(draw(&["--lora", &without], "zero.png"), plain);
+}
+
+#[test]
+fn a_whole_model_is_trained_and_written_as_a_model() {
+    let (model, folder) = (directory(&Fixture::open("pipeline_sd1")), tempfile::tempdir().unwrap());
+    let (data, output) = (folder.path().join("data"), folder.path().join("out"));
+    pictures(&data);
+    let arguments = [
+        "--model",
+        text(model.path()),
+        "--data",
+        text(&data),
+        "--output",
+        text(&output),
+        "--learning-rate",
+        "3e-3",
+        "--steps",
+        "30",
+        "--log-every",
+        "10",
+        "--accumulate",
+        "2",
+    ];
+    let found = losses(&succeeds("fine_tune", &arguments));
+    println!("{found:?}");
+    assert!(found.len() == 3 && found[2] < 0.8 * found[0], "{found:?}");
+    let [before, after] =
+        [model.path(), &output].map(|path| StableDiffusion::load(path, &LoadOptions::default()).unwrap());
+    let difference = relative_difference(&after.unet.conv_in.weight.val(), &before.unet.conv_in.weight.val());
+    assert!(difference > 1e-3, "{difference}");
+    let [a, b] = [&before, &after].map(|m| m.vae.decoder.conv_in.weight.val().into_data());
+    a.assert_eq(&b, true);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let (model, folder) = (directory(&Fixture::open("pipeline_sd1")), tempfile::tempdir().unwrap());
+    let (data, output) = (folder.path().join("data"), folder.path().join("out"));
+    pictures(&data);
+    (0..6).for_each(|i| fs::remove_file(data.join(format!("{i}.txt"))).unwrap());
+    let arguments = |model: &str, more: &[&str]| -> Vec<String> {
+        let all = ["--model", model, "--data", text(&data), "--output", text(&output), "--steps", "1"];
+        all.iter().chain(more).map(|s| s.to_string()).collect()
+    };
+    let told = |model: &str, more: &[&str], code: i32, parts: &[&str]| {
+        let all = arguments(model, more);
+        refuses("fine_tune", &all.iter().map(String::as_str).collect::<Vec<_>>(), code, parts);
+    };
+    let sd1 = text(model.path());
+    told(sd1, &[], 1, &[text(&data), "has no caption", "--caption"]);
+    told(sd1, &["--caption", "x", "--lora-rank", "0"], 1, &["rank 0"]);
+    told(sd1, &["--lora-alpha", "2"], 2, &["--lora-rank"]);
+    told(sd1, &["--caption", "x", "--lora", "nowhere.safetensors"], 1, &["nowhere.safetensors"]);
+    let nine = directory(&Fixture::open("pipeline_inpaint9"));
+    told(text(nine.path()), &["--caption", "x"], 1, &["9 channels"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_changes_nothing() {
+    let (model, device) = (load(&Fixture::open("pipeline_sd1")), Device::default());
+    let scheduler = Scheduler::from_config(SamplerKind::Ddpm, &model.scheduler).unwrap();
+    let objective = Objective::of(&scheduler, &ObjectiveConfig::default()).unwrap();
+    let mut training = FineTuning::new(model.unet.clone(), objective, FineTuneConfig::default()).unwrap();
+    let batch = |z: Tensor<4>| MicroBatch {
+        z,
+        noise: seeded_input("noise", [1, 4, 8, 8], &device),
+        timesteps: vec![500],
+        conditioning: Conditioning::context(seeded_input("context", [1, 3, 32], &device)),
+    };
+    let z = seeded_input("z", [1, 4, 8, 8], &device);
+    let broken = Tensor::from_data(TensorData::new(vec![f32::NAN; 256], [1, 4, 8, 8]), (&device, DType::F32));
+    let error = training.step(&[batch(z.clone()), batch(broken)]).unwrap_err();
+    assert!(matches!(error, FineTuneError::NotFinite { step: 0, what: "loss", .. }), "{error}");
+    assert!(matches!(training.step(&[]), Err(FineTuneError::Empty)));
+    let weight = |unet: &ldm::unet::UNet| unet.conv_in.weight.val().into_data();
+    weight(&training.unet()).assert_eq(&weight(&model.unet), true);
+    let told = training.step(&[batch(z)]).unwrap();
+    assert!(told.loss > 0.0 && told.grad_norm > 0.0);
+    assert!(weight(&training.unet()) != weight(&model.unet));
+}
