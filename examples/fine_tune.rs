@@ -186,17 +186,15 @@ fn prepare(
 
     let left_out = random.uniform(batch.number, Purpose::Unconditional, n);
     let mut captions = Vec::with_capacity(n);
-    for i in 0..n {
+    for (i, left_out) in left_out.into_iter().enumerate() {
         let caption =
             batch.captions.get(i).filter(|caption| !caption.is_empty()).or(arguments.caption.as_ref());
         let caption = caption.ok_or_else(|| {
-            format!(
-                "{}: {} has no caption; give one for all with --caption",
-                arguments.data.display(),
-                batch.keys[i]
-            )
+            let (data, key) = (arguments.data.display(), &batch.keys[i]);
+            format!("{data}: {key} has no caption; give one for all with --caption")
         })?;
-        captions.push(if left_out[i] < arguments.caption_dropout { String::new() } else { caption.clone() });
+        let dropped = left_out < arguments.caption_dropout;
+        captions.push(if dropped { String::new() } else { caption.clone() });
     }
     let mut conditioning = model.text.encode(&captions)?;
     if model.unet.has_added_embedding() {

@@ -11,13 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use common::program::{example, refuses, succeeds, text};
+use common::program::{refuses, succeeds, text};
 use common::{cases, directory, picture, write_directory};
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input, write_weights};
 use serde_json::Value;
 
-const NAMES: [&str; 5] = ["text_to_image", "image_to_image", "inpaint", "convert", "forward"];
+const NAMES: [&str; 7] =
+    ["text_to_image", "image_to_image", "inpaint", "convert", "forward", "evaluate", "fine_tune"];
 
 /// The largest difference of a written PNG from diffusers' picture; 256 where the sizes differ.
 fn difference(fixture: &Fixture, key: &str, item: usize, path: &Path) -> u16 {
@@ -61,6 +62,7 @@ fn help_names_every_argument() {
         "--rng",
         "--latents",
         "--save-latents",
+        "--lora",
         "--output",
     ] {
         assert!(help.contains(argument), "{argument} is not in {help}");
