@@ -21,11 +21,21 @@ impl Fixture {
 
     /// The float tensor `key`, as f32.
     pub fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D> {
-        let (dtype, shape, bytes) = self.view(key);
-        assert_eq!(dtype, Dtype::F32, "{}: {key}", self.path.display());
-        let values: Vec<f32> =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+        let shape = self.view(key).1;
+        Tensor::from_data(TensorData::new(self.floats(key), shape), (device, DType::F32))
+    }
+
+    /// The float tensor `key` as f32, all its axes made one.
+    pub fn flat(&self, key: &str, device: &Device) -> Tensor<1> {
+        let n = self.view(key).1.iter().product::<usize>();
+        let values: Vec<f32> = self.floats(key);
+        Tensor::from_data(TensorData::new(values, [n]), (device, DType::F32))
+    }
+
+    /// The tensors' names.
+    pub fn names(&self) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("a valid fixture");
+        file.names().into_iter().map(String::from).collect()
     }
 
     /// The i64 tensor `key`.
@@ -64,6 +74,12 @@ impl Fixture {
             .expect("an object of shapes")
             .into_iter()
             .collect()
+    }
+
+    fn floats(&self, key: &str) -> Vec<f32> {
+        let (dtype, _, bytes) = self.view(key);
+        assert_eq!(dtype, Dtype::F32, "{}: {key}", self.path.display());
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
     }
 
     fn view(&self, key: &str) -> (Dtype, Vec<usize>, &[u8]) {
