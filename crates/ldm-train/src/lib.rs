@@ -63,6 +63,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod evaluate;
 pub mod export;
 pub mod log;
 pub mod metrics;

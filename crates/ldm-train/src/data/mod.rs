@@ -15,7 +15,7 @@ mod latents;
 mod loader;
 mod metadata;
 mod pipeline;
-mod random;
+pub(crate) mod random;
 mod report;
 mod shards;
 mod shuffle;

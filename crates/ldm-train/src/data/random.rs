@@ -6,7 +6,7 @@ use ldm_scheduler::NativeRng;
 /// What is drawn. The values are part of what a seed means: never renumber.
 #[derive(Debug, Clone, Copy)]
 #[repr(u64)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// The order of items, or of shards.
     Order = 1,
     /// The slots of a shuffle buffer.
@@ -15,26 +15,28 @@ pub(super) enum Purpose {
     View = 3,
     /// The noise of a latent's sample.
     Latent = 4,
+    /// What an evaluation asks.
+    Questions = 5,
 }
 
 /// The generator for `purpose` at `(a, b)`.
-pub(super) fn rng(seed: u64, purpose: Purpose, a: u64, b: u64) -> NativeRng {
+pub(crate) fn rng(seed: u64, purpose: Purpose, a: u64, b: u64) -> NativeRng {
     NativeRng::new([purpose as u64, a, b].into_iter().fold(mix(seed), |state, v| mix(state ^ v)))
 }
 
 /// A whole number below `n`, each as likely.
-pub(super) fn below(rng: &mut NativeRng, n: usize) -> usize {
+pub(crate) fn below(rng: &mut NativeRng, n: usize) -> usize {
     // The high half of a 128-bit product: no bias that 2^64 numbers could show.
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
 /// In [0, 1).
-pub(super) fn uniform(rng: &mut NativeRng) -> f64 {
+pub(crate) fn uniform(rng: &mut NativeRng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Fisher and Yates.
-pub(super) fn shuffle<T>(rng: &mut NativeRng, items: &mut [T]) {
+pub(crate) fn shuffle<T>(rng: &mut NativeRng, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         items.swap(i, below(rng, i + 1));
     }
