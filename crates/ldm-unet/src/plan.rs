@@ -125,9 +125,9 @@ fn levels(config: &UNetConfig) -> Result<Vec<Level>, ConfigError> {
     let n = config.levels();
     let res_blocks = config.num_res_blocks.each("num_res_blocks", n)?;
     let updown = config.resblock_updown.each("resblock_updown", n)?;
-    if let Some(factor) = config.attention_resolutions.iter().find(|f| !(0..n).any(|i| 1 << i == **f)) {
-        let hint = format!(": the downsampling factors of {n} levels are 1 to {}", 1usize << (n - 1));
-        return Err(unsupported("attention_resolutions", factor, &hint));
+    // Factors beyond the coarsest level's stand in published files, and match no level there either.
+    if let Some(factor) = config.attention_resolutions.iter().find(|f| !f.is_power_of_two()) {
+        return Err(unsupported("attention_resolutions", factor, ": downsampling factors are powers of two"));
     }
     let limits = match &config.num_attention_blocks {
         Some(limits) if limits.len() != n => {

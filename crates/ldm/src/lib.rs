@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod image;
+pub mod latent_diffusion;
 pub mod pipeline;
 pub mod presets;
 
@@ -10,6 +11,7 @@ mod model;
 
 pub use device::{DEVICES, device, dtype};
 pub use error::Error;
+pub use latent_diffusion::LatentDiffusion;
 pub use model::*;
 
 pub use ldm_conditioning as conditioning;

@@ -16,6 +16,18 @@ pub fn to_tensor(picture: &RgbImage, device: &Device) -> Tensor<4> {
 /// [`Error::Backend`] where the tensor can't be read from its device; [`Error::Argument`] unless it has
 /// three channels.
 pub fn from_tensor(pictures: Tensor<4>) -> Result<Vec<RgbImage>, Error> {
+    from_tensor_by(pictures, to_u8)
+}
+
+/// As [`from_tensor`], rounded down as the reference's scripts do.
+///
+/// # Errors
+/// As [`from_tensor`].
+pub fn from_tensor_truncated(pictures: Tensor<4>) -> Result<Vec<RgbImage>, Error> {
+    from_tensor_by(pictures, |v| (((v + 1.0) / 2.0).clamp(0.0, 1.0) * 255.0) as u8)
+}
+
+fn from_tensor_by(pictures: Tensor<4>, to_u8: fn(f32) -> u8) -> Result<Vec<RgbImage>, Error> {
     let [b, c, h, w] = pictures.dims();
     if c != 3 {
         return Err(Error::argument("pictures", format!("{c} channels instead of 3")));

@@ -159,7 +159,7 @@ fn load_text(
     }
 }
 
-fn load_scheduler(directory: &Path) -> Result<SchedulerConfig, Error> {
+pub(crate) fn load_scheduler(directory: &Path) -> Result<SchedulerConfig, Error> {
     let path = part_folder(directory, "scheduler")?.join("scheduler_config.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     SchedulerConfig::from_json(&text).map_err(|e| Error::config(path, e))
@@ -178,7 +178,7 @@ fn load_part<M: Module>(
 }
 
 /// Loads a module whose weights are a file of their own.
-pub(super) fn load_file<M: Module>(
+pub(crate) fn load_file<M: Module>(
     file: &WeightFile,
     part: &str,
     module: M,

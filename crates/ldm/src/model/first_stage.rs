@@ -14,7 +14,7 @@ use super::yaml::Target;
 use crate::Error;
 
 /// The config of a first stage by its class; `scale_factor` is the diffusion model's.
-pub(super) fn config(yaml: &Path, target: &Target, scale_factor: f64) -> Result<FirstStageConfig, Error> {
+pub(crate) fn config(yaml: &Path, target: &Target, scale_factor: f64) -> Result<FirstStageConfig, Error> {
     let config = match target.class() {
         "AutoencoderKL" | "AutoencoderKLInferenceWrapper" => FirstStageConfig::Kl(params(yaml, target)?),
         "VQModel" | "VQModelInterface" => FirstStageConfig::Vq(params(yaml, target)?),
@@ -37,7 +37,7 @@ pub(super) fn uses_ema(target: &Target, options: &LoadOptions) -> bool {
 
 /// Loads a first stage from a file of its own or of a whole model. `yaml` is what errors about the config name;
 /// `ema` asks for averaged weights, which are taken if they are there.
-pub(super) fn read(
+pub(crate) fn read(
     file: &WeightFile,
     yaml: &Path,
     mut config: FirstStageConfig,

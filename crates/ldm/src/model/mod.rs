@@ -3,7 +3,7 @@
 mod directory;
 mod ema;
 mod files;
-mod first_stage;
+pub(crate) mod first_stage;
 #[cfg(feature = "hub")]
 mod hub;
 mod index;
@@ -25,15 +25,18 @@ use crate::Error;
 use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
+pub(crate) use directory::{load_file, load_scheduler};
 pub use directory::{load_first_stage, load_text_encoder, load_unet, load_vae};
+pub(crate) use files::{part_folder, part_json, part_weights};
 pub use index::{Family, ModelIndex};
 pub use recognise::Known;
+pub(crate) use single_file::{UNET, VAE, ema_wanted, read, read_unet, scale_factor};
 pub use single_file::{
     load_first_stage_from_checkpoint, load_text_encoder_from_checkpoint, load_unet_from_checkpoint,
     load_vae_from_checkpoint,
 };
 pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
-pub(crate) use yaml::{FIRST_STAGE, UNCONDITIONAL};
+pub(crate) use yaml::{Described, FIRST_STAGE, UNCONDITIONAL};
 
 /// A Stable Diffusion model: its parts, each usable alone.
 #[derive(Debug, Clone)]

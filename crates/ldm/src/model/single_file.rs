@@ -9,7 +9,7 @@ use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::{SamplerKind, SchedulerConfig};
 use ldm_unet::keys::CompVisKeys;
 use ldm_unet::{AddedEmbedding, UNet, UNetConfig};
-use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, FirstStage, FirstStageConfig, LatentScaling, Naming};
+use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, FirstStage, FirstStageConfig, Naming};
 
 use super::ema::EmaKeys;
 use super::first_stage;
@@ -18,10 +18,11 @@ use super::text_tower::{self, Tower};
 use super::yaml::{CondStageTarget, Described, LatentDiffusionConfig, Target};
 use super::{Family, LoadOptions, StableDiffusion};
 use crate::Error;
+use crate::latent_diffusion::parts;
 use crate::pipeline::TextStage;
 
-pub(super) const UNET: &str = "model.diffusion_model.";
-pub(super) const VAE: &str = "first_stage_model.";
+pub(crate) const UNET: &str = "model.diffusion_model.";
+pub(crate) const VAE: &str = "first_stage_model.";
 
 /// What a single file holds, told by its YAML or by its keys.
 struct Plan {
@@ -110,14 +111,13 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
         .with("_class_name", sampler.class_name())
         .with("timestep_spacing", "leading")
         .with("prediction_type", prediction);
-    let has_ema = file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
     Ok(Plan {
         unet: unet_config(yaml, &params)?,
         vae: vae_config(yaml, first_stage_target(yaml, &params)?, scale_factor(&params, file)?, family)?,
         scheduler,
         family,
         towers,
-        use_ema: options.use_ema.unwrap_or(params.use_ema && has_ema),
+        use_ema: ema_wanted(&params, file, options),
     })
 }
 
@@ -141,8 +141,14 @@ fn towers(
     }
 }
 
+/// Whether the U-Net's EMA weights are to be taken: as the caller says, else as the YAML says if they are there.
+pub(crate) fn ema_wanted(params: &LatentDiffusionConfig, file: &WeightFile, options: &LoadOptions) -> bool {
+    let has_ema = || file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
+    options.use_ema.unwrap_or_else(|| params.use_ema && has_ema())
+}
+
 /// The checkpoint's own buffer where it has one (`scale_by_std`), else the YAML's number.
-fn scale_factor(params: &LatentDiffusionConfig, file: &WeightFile) -> Result<f64, Error> {
+pub(crate) fn scale_factor(params: &LatentDiffusionConfig, file: &WeightFile) -> Result<f64, Error> {
     if !file.contains("scale_factor") {
         return Ok(params.scale_factor);
     }
@@ -151,19 +157,14 @@ fn scale_factor(params: &LatentDiffusionConfig, file: &WeightFile) -> Result<f64
 }
 
 fn unet_config(yaml: &Path, params: &LatentDiffusionConfig) -> Result<UNetConfig, Error> {
-    let target = &params.unet_config;
-    if target.class() != "UNetModel" {
-        return Err(unsupported(yaml, &format!("the U-Net `{}`", target.target)));
-    }
-    let config = UNetConfig::from_compvis(&target.params).map_err(|e| Error::config(yaml, e))?;
-    let image_size = params.image_size.map(|side| [side; 2]);
+    let config = parts::unet(params, yaml)?;
     if params.conditioner_config.is_none() {
-        return Ok(UNetConfig { sample_size: image_size, ..config });
+        return Ok(config);
     }
     // Stability's YAML, the one with a conditioner: it doesn't say its 1024 pixels, and its label is the pooled text
     // with the sizes (`ConcatTimestepEmbedderND`, 256 wide).
     Ok(UNetConfig {
-        sample_size: image_size.or(Some([128; 2])),
+        sample_size: config.sample_size.or(Some([128; 2])),
         addition_embed_type: Some(AddedEmbedding::TextTime),
         addition_time_embed_dim: config.addition_time_embed_dim.or(Some(256)),
         ..config
@@ -219,8 +220,7 @@ pub fn load_unet_from_checkpoint(path: &Path, options: &LoadOptions) -> Result<U
                 return Err(Error::config(yaml, "it describes a first stage, no U-Net"));
             }
             Described::Diffusion(params) => {
-                let has_ema = file.tensors().any(|t| t.name.starts_with(EmaKeys::<CompVisKeys>::PREFIX));
-                (unet_config(yaml, &params)?, options.use_ema.unwrap_or(params.use_ema && has_ema))
+                (unet_config(yaml, &params)?, ema_wanted(&params, &file, options))
             }
         },
     };
@@ -257,13 +257,7 @@ pub fn load_first_stage_from_checkpoint(path: &Path, options: &LoadOptions) -> R
                 (first_stage::config(yaml, &target, 1.0)?, first_stage::uses_ema(&target, options))
             }
             Described::Diffusion(params) => {
-                let factor = scale_factor(&params, &file)?;
-                // A DDPM on the pixels themselves has none.
-                let config = match &params.first_stage_config {
-                    Some(target) => first_stage::config(yaml, target, factor)?,
-                    None => FirstStageConfig::Identity(params.channels, LatentScaling::factor(factor)),
-                };
-                (config.for_channels(params.channels), false)
+                (parts::first_stage(&params, scale_factor(&params, &file)?, yaml)?, false)
             }
         },
     };
@@ -298,7 +292,7 @@ pub fn load_text_encoder_from_checkpoint(
     tower.encoder(&file, options)
 }
 
-fn read_unet(
+pub(crate) fn read_unet(
     file: &WeightFile,
     config: &UNetConfig,
     use_ema: bool,
@@ -332,7 +326,7 @@ pub(super) fn prefix(file: &WeightFile, prefixes: &[&'static str], probe: &str) 
 }
 
 /// Loads what lies under `prefix`; tensors that match `unused` are nothing to warn of.
-pub(super) fn read<M: Module>(
+pub(crate) fn read<M: Module>(
     file: &WeightFile,
     prefix: &str,
     module: M,

@@ -21,7 +21,7 @@ pub enum Rng {
 }
 
 impl Rng {
-    fn seeded(self, seed: u64) -> Box<dyn Noise> {
+    pub(crate) fn seeded(self, seed: u64) -> Box<dyn Noise> {
         match self {
             Self::Torch => Box::new(TorchRng::new(seed)),
             Self::Native => Box::new(NativeRng::new(seed)),

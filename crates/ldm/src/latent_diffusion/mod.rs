@@ -1,0 +1,190 @@
+//! The paper's own models, whole: from a YAML file and a checkpoint, or one of the registry's, to pictures.
+//!
+//! [`LatentDiffusion`] is U-Net, first stage and tau_theta; [`Sampling`] is a run of the reference's samplers over
+//! it, which the tasks ([`LatentDiffusion::classes`], [`LatentDiffusion::texts`], [`LatentDiffusion::inpaint`], ...)
+//! start. [`Patches`] runs a model over pictures larger than it was trained for.
+
+#[cfg(feature = "autodiff")]
+mod classifier;
+mod diffusers;
+mod inpainting;
+mod load;
+pub(crate) mod parts;
+mod patches;
+mod sampling;
+mod save;
+mod score;
+mod tasks;
+
+use burn::tensor::{DType, Device, Tensor};
+use ldm_conditioning::{CondStage, Condition};
+use ldm_nn::Conditioning;
+use ldm_scheduler::{Noise, Prediction, SchedulerConfig, randn};
+use ldm_unet::UNet;
+use ldm_vae::{Encoded, FirstStage, LatentScaling};
+
+use crate::model::ConditioningKey;
+use crate::{Error, LatentDiffusionConfig};
+use patches::Resize;
+
+#[cfg(feature = "autodiff")]
+pub use classifier::ClassifierGuidance;
+pub use inpainting::Inpainting;
+pub use patches::Patches;
+pub use sampling::{Sampled, Sampling};
+pub use score::{Score, ScoreCorrector};
+
+/// A latent diffusion model: U-Net, first stage, tau_theta and schedule.
+///
+/// Source: paper, figure 3; `LatentDiffusion` in the reference's `ddpm.py`.
+#[derive(Debug, Clone)]
+pub struct LatentDiffusion {
+    /// epsilon_theta.
+    pub unet: UNet,
+    /// E and D.
+    pub first_stage: FirstStage,
+    /// How the U-Net's latents relate to the first stage's (`scale_factor`).
+    pub scaling: LatentScaling,
+    /// tau_theta; `None` for an unconditional model, and for one whose condition is encoded by E.
+    pub cond_stage: Option<CondStage>,
+    /// How a condition reaches the U-Net; `None` for an unconditional model.
+    pub conditioning_key: Option<ConditioningKey>,
+    /// The schedule and the sampler that goes with it.
+    pub scheduler: SchedulerConfig,
+    /// How U-Net and first stage are run over pictures larger than the model was trained for: in patches, or
+    /// convolutionally (`None`, the default).
+    pub patches: Option<Patches>,
+    /// The config that the model was made from; diffusers' directories have none.
+    config: Option<LatentDiffusionConfig>,
+    /// Whether E encodes the condition (`__is_first_stage__`).
+    first_stage_conditions: bool,
+    /// Height and width of the latent that it was trained for.
+    size: [usize; 2],
+    /// Whether 8-bit pixels are rounded down, as the reference's scripts do.
+    truncate: bool,
+    device: Device,
+}
+
+impl LatentDiffusion {
+    /// The config that the model was made from; `None` for a model of diffusers'.
+    pub fn config(&self) -> Option<&LatentDiffusionConfig> {
+        self.config.as_ref()
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Height and width of the latent that the model was trained for.
+    pub fn latent_size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Channels of the latent.
+    pub fn channels(&self) -> usize {
+        self.unet.config().out_channels
+    }
+
+    /// What the U-Net predicts.
+    ///
+    /// # Errors
+    /// [`Error::Scheduler`] where the scheduler config names no prediction that is known.
+    pub fn prediction(&self) -> Result<Prediction, Error> {
+        Ok(Prediction::from_config(&self.scheduler)?)
+    }
+
+    /// The scaled latents `[b, z, h / f, w / f]` of pictures `[b, c, h, w]` in [-1, 1]; `noise` draws from the
+    /// posterior of a KL first stage.
+    ///
+    /// # Errors
+    /// [`Error::Vae`] for a size that f does not divide or a wrong number of channels; [`Error::Argument`] where
+    /// patches don't cover the picture.
+    pub fn encode(&self, pictures: Tensor<4>, noise: &mut dyn Noise) -> Result<Tensor<4>, Error> {
+        let z = match self.encoded(pictures)? {
+            encoded @ Encoded::Posterior(_) => {
+                let z = randn(noise, encoded.dims(), &self.device, DType::F32)?;
+                encoded.sample(z.cast(self.first_stage.dtype()))?
+            }
+            Encoded::Latent(z) => z,
+        };
+        Ok(self.scaling.scale(z.cast(DType::F32)))
+    }
+
+    /// The pictures `[b, c, h, w]`, about [-1, 1], of scaled latents; a VQ first stage quantises them first.
+    ///
+    /// # Errors
+    /// [`Error::Vae`] for a wrong number of channels; [`Error::Argument`] where patches don't cover the latents.
+    pub fn decode(&self, latents: Tensor<4>) -> Result<Tensor<4>, Error> {
+        let z = self.scaling.unscale(latents);
+        let decode = |z: Tensor<4>| -> Result<Tensor<4>, Error> {
+            Ok(self.first_stage.decode(z.cast(self.first_stage.dtype()))?.cast(DType::F32))
+        };
+        match &self.patches {
+            Some(patches) if patches.patch_distributed_vq => {
+                patches.map(&z, Resize::Up(self.first_stage.factor()), |_, _, z| decode(z))
+            }
+            _ => decode(z),
+        }
+    }
+
+    /// The conditioning of conditions as they come: tau_theta's, or E's.
+    ///
+    /// # Errors
+    /// [`Error::Conditioning`] for a condition that tau_theta does not take; [`Error::Argument`] where the model takes
+    /// none.
+    pub fn condition(&self, condition: &Condition) -> Result<Conditioning, Error> {
+        if self.first_stage_conditions {
+            return match condition {
+                Condition::Image(picture) => Ok(Conditioning::concat(self.encode_unscaled(picture.clone())?)),
+                _ => Err(Error::argument("condition", "the model's condition is a picture, which E encodes")),
+            };
+        }
+        match &self.cond_stage {
+            Some(stage) => Ok(stage.encode(condition)?),
+            None => Err(Error::argument("condition", "the model is unconditional")),
+        }
+    }
+
+    /// E's latent of a condition, which is not scaled, and the most likely one.
+    fn encode_unscaled(&self, picture: Tensor<4>) -> Result<Tensor<4>, Error> {
+        Ok(self.encoded(picture)?.mode().cast(DType::F32))
+    }
+
+    fn encoded(&self, pictures: Tensor<4>) -> Result<Encoded, Error> {
+        let pictures = pictures.to_device(&self.device);
+        let encode = |x: Tensor<4>| self.first_stage.encode(x.cast(self.first_stage.dtype()));
+        match (&self.patches, &self.first_stage) {
+            (Some(patches), FirstStage::Vq(_)) if patches.patch_distributed_vq => {
+                let down = Resize::Down(self.first_stage.factor());
+                let z = patches.map(&pictures, down, |_, _, x| Ok(encode(x)?.mode()))?;
+                Ok(Encoded::Latent(z))
+            }
+            _ => Ok(encode(pictures)?),
+        }
+    }
+
+    /// One evaluation of the U-Net on `[b, z, h, w]` at timestep `t`, in patches where the model says so; each patch
+    /// may have a conditioning of its own.
+    ///
+    /// Source: `apply_model` in the reference's `ddpm.py`.
+    fn apply(
+        &self,
+        x: Tensor<4>,
+        t: f32,
+        conditioning: &Conditioning,
+        patch_conditions: Option<&[Conditioning]>,
+    ) -> Result<Tensor<4>, Error> {
+        let time = Tensor::<1>::full([1], t, (&x.device(), DType::F32));
+        let Some(patches) = &self.patches else {
+            return Ok(self.unet.forward(x, time, conditioning)?);
+        };
+        let [_, _, h, w] = x.dims();
+        let grid = patches.grid([h, w])?;
+        patches.map(&x, Resize::Same, |i, place, x| {
+            let mut own = patch_conditions.and_then(|all| all.get(i)).unwrap_or(conditioning).clone();
+            own.concat = own.concat.map(|concat| grid.crop(&concat, place));
+            Ok(self.unet.forward(x, time.clone(), &own)?)
+        })
+    }
+}

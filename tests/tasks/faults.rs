@@ -1,0 +1,129 @@
+//! Conditions and arguments that a model can't take, each an error that names it.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use ldm::latent_diffusion::Sampled;
+use ldm::presets::ldm;
+use ldm::{CondStageTarget, Error, LatentDiffusion, LatentDiffusionConfig, LoadOptions, Target};
+use ldm_conditioning::{BoundingBox, Condition, Layout, LayoutObject, LayoutTokenizer};
+use serde_json::Value;
+
+use crate::models::narrow;
+
+fn config(name: &str) -> LatentDiffusionConfig {
+    narrow(ldm(name).unwrap().config())
+}
+
+fn model(name: &str) -> LatentDiffusion {
+    LatentDiffusion::new(&config(name), &Device::default()).unwrap()
+}
+
+fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::zeros(shape, &Device::default())
+}
+
+fn named<T>(result: Result<T, Error>, words: &[&str]) {
+    let error = result.err().expect("an error").to_string();
+    for word in words {
+        assert!(error.contains(word), "no `{word}` in: {error}");
+    }
+}
+
+#[test]
+fn conditions() {
+    named(model("cin256").classes(&[3, 1000], None), &["class 1000", "item 1", "1000"]);
+    named(model("cin256-v2").classes(&[1001], None), &["class 1001"]);
+    named(model("cin256").texts(&["a cat".into()]), &["texts"]);
+
+    let layouts = model("layout2img-openimages256");
+    let tokenizer = LayoutTokenizer::new(601);
+    let layout = |class, bbox| [Layout::new(vec![LayoutObject::new(class, bbox)])];
+    let outside = BoundingBox::new(0.5, 0.5, 0.6, 0.2);
+    named(layouts.layouts(&layout(1, outside), &tokenizer), &["object 0", "0.6", "not inside"]);
+    named(layouts.layouts(&layout(601, BoundingBox::FULL), &tokenizer), &["class 601", "601"]);
+
+    let maps = model("semantic_synthesis256");
+    named(maps.semantic(zeros([1, 181, 32, 32])), &["181", "182"]);
+    named(maps.semantic(zeros([1, 182, 3, 32])), &["3x32"]);
+
+    named(model("bsr_sr").upscale(zeros([1, 1, 8, 8])), &["1 channels", "3"]);
+    let narrow = model("rdm768x768").embeddings(zeros([1, 2, 16])).unwrap().latent_size(8, 8).steps(2).run();
+    named(narrow, &["context", "16", "32"]);
+    named(model("celebahq256").condition(&Condition::Classes(vec![1])), &["unconditional"]);
+    named(model("cin256").unconditional(1), &["condition"]);
+    named(model("inpainting_big").condition(&Condition::Classes(vec![1])), &["picture"]);
+}
+
+#[test]
+fn pictures_and_masks() {
+    let inpainting = model("inpainting_big");
+    named(inpainting.inpaint(zeros([1, 3, 32, 32]), zeros([1, 1, 32, 16])), &["mask", "[1, 1, 32, 16]"]);
+    named(inpainting.inpaint(zeros([1, 3, 30, 32]), zeros([1, 1, 30, 32])), &["32x30", "4"]);
+    named(model("celebahq256").inpaint(zeros([1, 3, 32, 32]), zeros([1, 1, 32, 32])), &["3 channels", "7"]);
+}
+
+#[test]
+fn arguments() {
+    let faces = model("celebahq256");
+    let run = || faces.unconditional(1).unwrap().latent_size(8, 8).steps(2);
+    let fails = |run: ldm::latent_diffusion::Sampling<'_>, words: &[&str]| {
+        named::<Sampled>(run.run(), words);
+    };
+    fails(run().guidance(2.0), &["guidance", "none"]);
+    fails(run().guidance(f64::NAN), &["guidance", "NaN"]);
+    fails(run().seeds([1, 2]), &["seeds", "2 for 1"]);
+    fails(run().start(zeros([1, 4, 8, 8])), &["start", "[1, 4, 8, 8]", "[1, 3, 8, 8]"]);
+    fails(run().keep(zeros([1, 3, 8, 8]), zeros([1, 1, 4, 8])), &["mask", "[1, 1, 4, 8]"]);
+    fails(run().latent_size(0, 8), &["latent_size"]);
+    fails(run().temperature(-1.0), &["temperature"]);
+    fails(run().noise_dropout(1.5), &["noise_dropout"]);
+    fails(run().steps(300), &["timestep 1000"]);
+    fails(faces.unconditional(0).unwrap(), &["batch"]);
+    let upscale = model("bsr_sr");
+    fails(upscale.upscale(zeros([1, 3, 8, 8])).unwrap().latent_size(8, 12), &["latent_size", "[8, 12]"]);
+    // A KL first stage has no codebook to quantise by.
+    let churches = model("lsun_churches256");
+    let run = churches.unconditional(1).unwrap().latent_size(16, 16).steps(2);
+    fails(run.quantize_denoised(true), &["KL"]);
+}
+
+#[test]
+fn targets() {
+    let new = |config: &LatentDiffusionConfig| LatentDiffusion::new(config, &Device::default());
+    let mut wrong = config("cin256");
+    wrong.unet_config.target = "ldm.modules.Transformer".into();
+    named(new(&wrong), &["ldm.modules.Transformer", "UNetModel"]);
+    let mut wrong = config("cin256");
+    wrong.first_stage_config = Some(Target::new("ldm.models.autoencoder.Nothing", Value::Null));
+    named(new(&wrong), &["ldm.models.autoencoder.Nothing", "VQModelInterface"]);
+    let mut wrong = config("cin256");
+    let encoder = Target::new("ldm.modules.encoders.modules.MindReader", Value::Null);
+    wrong.cond_stage_config = Some(CondStageTarget::Encoder(encoder));
+    named(new(&wrong), &["MindReader", "ClassEmbedder"]);
+    wrong.cond_stage_config = Some(CondStageTarget::Name("__is_magic__".into()));
+    named(new(&wrong), &["__is_magic__", "__is_first_stage__"]);
+    let mut wrong = config("cin256");
+    wrong.beta_schedule = "zigzag".into();
+    named(new(&wrong), &["zigzag"]);
+    let mut wrong = config("cin256");
+    wrong.unet_config.params["out_channels"] = 5.into();
+    named(new(&wrong), &["4 channels", "predicts 5"]);
+}
+
+#[test]
+fn files() {
+    let options = LoadOptions::default();
+    named(LatentDiffusion::load_preset("cin512", "x.ckpt", &options), &["cin512", "cin256-v2"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.ckpt");
+    std::fs::write(&file, "nothing").unwrap();
+    named(LatentDiffusion::load(&file, &options), &["model.ckpt", "YAML"]);
+    named(LatentDiffusion::load(Path::new("/no/such/place"), &options), &["/no/such/place"]);
+    std::fs::write(folder.path().join("model_index.json"), r#"{"_class_name": "DanceDiffusionPipeline"}"#)
+        .unwrap();
+    named(
+        LatentDiffusion::load(folder.path(), &options),
+        &["DanceDiffusionPipeline", "LDMTextToImagePipeline"],
+    );
+}

@@ -1,0 +1,9 @@
+//! The paper's models and tasks against the original code (tests/reference/tasks.py).
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod diffusers;
+mod faults;
+mod larger;
+mod models;
+mod pixels;
+mod runs;
