@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     // `cargo bench` adds `--bench`.
     let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let mut worst = 0f64;
-    for name in fixture.keys().into_iter().filter(|name| named.is_empty() || named.contains(name)) {
+    for name in fixture.names().into_iter().filter(|name| named.is_empty() || named.contains(name)) {
         worst = worst.max(compare(&fixture, &name));
     }
     if worst <= TOLERANCE { ExitCode::SUCCESS } else { ExitCode::FAILURE }

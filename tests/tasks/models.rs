@@ -94,7 +94,7 @@ pub fn side(name: &str) -> usize {
 
 fn forward(name: &str, model: &LatentDiffusion) {
     let (device, fixture) = (Device::default(), Fixture::open("task_models"));
-    let has = |key: &str| fixture.keys().contains(&format!("{name}.{key}"));
+    let has = |key: &str| fixture.names().contains(&format!("{name}.{key}"));
     let n = side(name);
     let conditioning = runs::conditioning(name, model);
     if has("cond") {

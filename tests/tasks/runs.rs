@@ -116,7 +116,7 @@ pub fn check(name: &str, model: &LatentDiffusion) -> usize {
         };
         let latents = fixture.tensor::<4>(&format!("{i}.latents"), &device);
         assert_close(&format!("{case} latents"), &drawn.latents, &latents, RUN);
-        if fixture.keys().contains(&format!("{i}.pictures")) {
+        if fixture.names().contains(&format!("{i}.pictures")) {
             let mut pictures = drawn.pictures.clone();
             if name == "inpainting_big" {
                 pictures = (pictures + 1.0) / 2.0;

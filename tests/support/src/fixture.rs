@@ -19,12 +19,6 @@ impl Fixture {
         Self { path, bytes }
     }
 
-    /// The names of its tensors.
-    pub fn keys(&self) -> Vec<String> {
-        let file = SafeTensors::deserialize(&self.bytes).expect("a valid fixture");
-        file.names().into_iter().map(String::from).collect()
-    }
-
     /// The float tensor `key`, as f32.
     pub fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D> {
         let shape = self.view(key).1;
