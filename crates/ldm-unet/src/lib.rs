@@ -31,4 +31,4 @@ pub use timestep::{TimestepEmbedding, sinusoidal_embedding};
 pub use transformer::{
     BasicTransformerBlock, CrossAttention, FeedForward, SpatialTransformer, SpatialTransformerConfig,
 };
-pub use unet::UNet;
+pub use unet::{Entry, Flow, UNet};

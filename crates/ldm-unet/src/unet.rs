@@ -48,6 +48,26 @@ pub struct UNet {
     config: UNetConfig,
 }
 
+/// What a U-Net's blocks are given, in the weights' type.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The noisy latent with the channels that are joined to it, `[b, in_channels, h, w]`.
+    pub x: Tensor<4>,
+    /// The embedded timestep, with labels and added embeddings: `[b, width]`.
+    pub time: Tensor<2>,
+    /// `[b, m, d]`.
+    pub context: Option<Tensor<3>>,
+}
+
+/// What goes from block to block of a U-Net.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    /// `[b, c, h, w]`.
+    pub x: Tensor<4>,
+    /// What the way down keeps for the way up.
+    pub skips: Vec<Tensor<4>>,
+}
+
 /// What a forward pass checks its inputs against, and how it embeds numbers.
 #[derive(Debug, Clone)]
 struct Inputs {
@@ -131,29 +151,69 @@ impl UNet {
         timesteps: Tensor<1>,
         conditioning: &Conditioning,
     ) -> Result<Tensor<4>, UNetError> {
+        let outer = x.dtype();
+        let Entry { x, time, context } = self.enter(x, timesteps, conditioning)?;
+        let flow = (0..self.blocks()).fold(Flow { x, skips: Vec::new() }, |flow, block| {
+            self.block(block, flow, &time, context.as_ref())
+        });
+        Ok(flow.x.cast(outer))
+    }
+
+    /// What comes before the first block: the inputs checked, joined, embedded and cast to the weights' type.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn enter(
+        &self,
+        x: Tensor<4>,
+        timesteps: Tensor<1>,
+        conditioning: &Conditioning,
+    ) -> Result<Entry, UNetError> {
         self.check(&x, &timesteps, conditioning)?;
         let (dtype, outer) = (self.conv_in.weight.val().dtype(), x.dtype());
         let time = self.embed(timesteps, x.dims()[0], conditioning);
         let context = conditioning.context.as_ref().map(|context| context.clone().cast(dtype));
-        let context = context.as_ref();
-
         let x = match &conditioning.concat {
             Some(concat) => Tensor::cat(vec![x, concat.clone().cast(outer)], 1),
             None => x,
         };
         let x = if self.inputs.center { x * 2.0 - 1.0 } else { x };
-        let mut x = self.conv_in.forward(x.cast(dtype));
-        let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, &time, context, &mut skips);
-        }
-        if let Some(block) = &self.mid_block {
-            x = block.forward(x, &time, context);
-        }
-        for block in &self.up_blocks {
-            x = block.forward(x, &time, context, &mut skips);
-        }
-        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)).cast(outer))
+        Ok(Entry { x: x.cast(dtype), time, context })
+    }
+
+    /// How many blocks there are: the first convolution, the levels down, the middle, the levels up, the last
+    /// convolution.
+    pub fn blocks(&self) -> usize {
+        2 + self.down_blocks.len() + usize::from(self.mid_block.is_some()) + self.up_blocks.len()
+    }
+
+    /// One block: `forward` is [`enter`](Self::enter) and then all of them in order, so that a trainer can run a block
+    /// again for its gradient. `time` and `context` are the entry's.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such block.
+    pub fn block(&self, block: usize, flow: Flow, time: &Tensor<2>, context: Option<&Tensor<3>>) -> Flow {
+        let Flow { x, mut skips } = flow;
+        let (down, middle) = (self.down_blocks.len(), usize::from(self.mid_block.is_some()));
+        let x = match (block, &self.mid_block) {
+            (0, _) => {
+                let x = self.conv_in.forward(x);
+                skips.push(x.clone());
+                x
+            }
+            (i, _) if i <= down => self.down_blocks[i - 1].forward(x, time, context, &mut skips),
+            (i, Some(mid)) if i == down + 1 => mid.forward(x, time, context),
+            (i, _) if i <= down + middle + self.up_blocks.len() => {
+                self.up_blocks[i - 1 - down - middle].forward(x, time, context, &mut skips)
+            }
+            (i, _) => {
+                assert_eq!(i + 1, self.blocks(), "no such block");
+                self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+            }
+        };
+        Flow { x, skips }
     }
 
     /// The config that the model was made from.

@@ -93,9 +93,7 @@ fn model(section: &Value, unused: &mut Vec<String>) -> Result<ModelConfig, Strin
     name_unused("model.params", params, &[&DIFFUSION_KEYS, &REPEATED, &read], unused);
 
     let unet = part(params, "unet_config")?;
-    if unet.params.get("use_checkpoint").and_then(Value::as_bool) == Some(true) {
-        unused.push(NO_RECOMPUTATION.into());
-    }
+    let use_checkpoint = unet.params.get("use_checkpoint").and_then(Value::as_bool).unwrap_or(false);
     let mut unet = UNetConfig::from_compvis(&unet.params).map_err(|e| format!("`unet_config`: {e}"))?;
     // The latent's size is the model's `image_size`; the U-Net's own is a number that nothing reads.
     if let (None, Some(side)) = (unet.sample_size, optional(params, "image_size")?) {
@@ -129,6 +127,7 @@ fn model(section: &Value, unused: &mut Vec<String>) -> Result<ModelConfig, Strin
         base_learning_rate,
         objective,
         unet,
+        use_checkpoint,
         first_stage,
         first_stage_ckpt,
         cond_stage,
@@ -171,10 +170,6 @@ fn first_stage(target: &Target) -> Result<FirstStageConfig, String> {
         _ => Err(format!("the first stage's `target` is {}: not supported", target.target)),
     }
 }
-
-/// burn's backward consumes the graph and offers no way to run a block anew inside it.
-const NO_RECOMPUTATION: &str =
-    "model.params.unet_config.params.use_checkpoint (activations are kept, not computed anew)";
 
 /// Keys of an [`ObjectiveConfig`] that it doesn't write where they are not given.
 const OPTIONAL: [&str; 2] = ["given_betas", "snr_gamma"];

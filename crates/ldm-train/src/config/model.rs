@@ -73,6 +73,9 @@ pub struct DiffusionConfig {
     pub objective: ObjectiveConfig,
     /// `params.unet_config.params`.
     pub unet: UNetConfig,
+    /// `params.unet_config.params.use_checkpoint`: keep what goes from block to block alone and compute the rest anew
+    /// for the gradient, one block at a time.
+    pub use_checkpoint: bool,
     /// `params.first_stage_config.params`: `embed_dim`, `ddconfig`.
     pub first_stage: FirstStageConfig,
     /// `params.first_stage_config.params.ckpt_path`: the trained first stage's weights, in CompVis' or diffusers'

@@ -7,13 +7,14 @@ use ldm_vae::FirstStage;
 use serde_json::json;
 
 use super::latents::Latents;
+use super::recompute::Recomputed;
 use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite, mean, read};
 use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::config::{DiffusionConfig, RunConfig};
 use crate::data::Batch;
 use crate::log::Metrics;
 use crate::optim::{AdamW, Named, Precision, clip_by_global_norm, gradients, trainable};
-use crate::{Ema, LogVar, Objective, offset_noise};
+use crate::{Ema, LogVar, Logs, Objective, offset_noise};
 
 /// What is trained together: the U-Net, tau_theta, the learned log-variance.
 #[derive(Module, Debug)]
@@ -34,6 +35,8 @@ pub struct DiffusionTraining {
     denoiser: Denoiser,
     /// Whether tau_theta is trained along.
     train_tau: bool,
+    /// Whether activations are computed anew for the gradient.
+    use_checkpoint: bool,
     ema: Option<Ema<UNet>>,
     optimizer: AdamW,
     objective: Objective,
@@ -63,6 +66,11 @@ impl DiffusionTraining {
     ) -> Result<Self, RunError> {
         let random = Random::new(config.train.seed);
         check_device(config.train.precision, device)?;
+        match &tau {
+            None => {}
+            Some(CondStage::BertEmbedder(_) | CondStage::ClipText(_) | CondStage::ClipTextEmbedder(_)) => {}
+            Some(other) => return Err(RunError::NotTrainable { what: other.name() }),
+        }
         let objective = Objective::from_config(&model.objective)?;
         device.seed(random.seed(0, Purpose::Weights));
         let denoiser = Denoiser {
@@ -77,6 +85,7 @@ impl DiffusionTraining {
             optimizer: AdamW::new(numbers, &denoiser, device),
             denoiser,
             train_tau: model.cond_stage_trainable,
+            use_checkpoint: model.use_checkpoint,
             ema,
             scale: (!model.objective.scale_by_std).then_some(model.objective.scale_factor),
             objective,
@@ -147,13 +156,14 @@ impl DiffusionTraining {
         batch.captions.iter().zip(draws).map(kept).collect()
     }
 
+    /// A micro-batch's gradients and losses.
     fn micro(
         &self,
         working: &Denoiser,
         micro: u64,
         z: Tensor<4>,
         batch: &Batch,
-    ) -> Result<crate::Losses, RunError> {
+    ) -> Result<(Named, Logs), RunError> {
         let [b, c, ..] = z.dims();
         let steps = self.objective.schedule().len();
         let timesteps = self.random.below(micro, Purpose::Timesteps, b, steps);
@@ -164,12 +174,32 @@ impl DiffusionTraining {
             noise = offset_noise(noise, each, offset)?;
         }
         let conditioning = self.condition(working, &self.captions(micro, batch))?;
-        let denoiser = |z_t: Tensor<4>, t: &[usize]| -> Result<Tensor<4>, RunError> {
+        let numbers = |t: &[usize]| {
             let t: Vec<f32> = t.iter().map(|t| *t as f32).collect();
-            let t = Tensor::<1>::from_data(TensorData::new(t, [b]), (&self.device, DType::F32));
-            Ok(working.model.forward(z_t, t, &conditioning)?)
+            Tensor::<1>::from_data(TensorData::new(t, [b]), (&self.device, DType::F32))
         };
-        self.objective.loss(z, noise, &timesteps, working.logvar.as_ref(), denoiser)
+        let (unet, logvar) = (&working.model, working.logvar.as_ref());
+        if !self.use_checkpoint {
+            let denoiser = |z_t: Tensor<4>, t: &[usize]| -> Result<Tensor<4>, RunError> {
+                Ok(unet.forward(z_t, numbers(t), &conditioning)?)
+            };
+            let losses = self.objective.loss(z, noise, &timesteps, logvar, denoiser)?;
+            return Ok((gradients(working, &mut losses.loss.backward()), losses.logs));
+        }
+        let mut forward = None;
+        let denoiser = |z_t: Tensor<4>, t: &[usize]| -> Result<Tensor<4>, RunError> {
+            let made = forward.insert(Recomputed::forward(unet, z_t, numbers(t), &conditioning)?);
+            Ok(made.prediction.clone())
+        };
+        let losses = self.objective.loss(z, noise, &timesteps, logvar, denoiser)?;
+        let mut found = losses.loss.backward();
+        let mut named = gradients(working, &mut found);
+        if let Some(forward) = forward
+            && let Some(by_prediction) = forward.prediction.grad_remove(&mut found)
+        {
+            named.add(forward.backward(by_prediction, working)?);
+        }
+        Ok((named, losses.logs))
     }
 
     fn condition(&self, denoiser: &Denoiser, captions: &[String]) -> Result<Conditioning, RunError> {
@@ -228,10 +258,9 @@ impl Stage for DiffusionTraining {
         for (k, batch) in batches.iter().enumerate() {
             let micro = at.micro + k as u64;
             let z = self.latents(micro, batch)?;
-            let losses = self.micro(&working, micro, z, batch)?;
-            metrics.push(read(at.step, &losses.logs)?);
-            let mut found = losses.loss.backward();
-            sets.push(gradients(&working, &mut found));
+            let (gradients, logs) = self.micro(&working, micro, z, batch)?;
+            metrics.push(read(at.step, &logs)?);
+            sets.push(gradients);
         }
         drop(working);
         let mut metrics = mean(metrics);

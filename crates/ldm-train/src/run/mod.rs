@@ -12,6 +12,7 @@ mod diffusion;
 mod error;
 mod latents;
 mod random;
+mod recompute;
 mod stop;
 
 use std::path::Path;

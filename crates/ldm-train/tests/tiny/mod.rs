@@ -57,7 +57,7 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
                 "unet_config": { "target": "UNetModel", "params": {
                     "in_channels": 2, "out_channels": 2, "model_channels": 4, "num_res_blocks": 1,
                     "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
-                    "use_spatial_transformer": true, "context_dim": 8,
+                    "use_spatial_transformer": true, "context_dim": 8, "use_checkpoint": false,
                 }},
                 "first_stage_config": { "target": "AutoencoderKL", "params": first_stage() },
                 "cond_stage_trainable": true, "conditioning_dropout_prob": 0.2,
