@@ -105,6 +105,7 @@ impl AutoencoderTraining {
         micro: u64,
         batch: &Batch,
     ) -> Result<(Named, Metrics), RunError> {
+        self.device.seed(self.random.seed(micro, Purpose::Dropout));
         let x = batch.to_tensor(&self.device);
         let (reconstruction, regulariser) = match (&working.model, working.model.encode(x.clone())?) {
             (FirstStage::Kl(model), Encoded::Posterior(posterior)) => {

@@ -71,6 +71,9 @@ impl DiffusionTraining {
             Some(CondStage::BertEmbedder(_) | CondStage::ClipText(_) | CondStage::ClipTextEmbedder(_)) => {}
             Some(other) => return Err(RunError::NotTrainable { what: other.name() }),
         }
+        if model.use_checkpoint && model.unet.dropout > 0.0 {
+            return Err(RunError::NotTrainable { what: "a U-Net with both `use_checkpoint` and `dropout`" });
+        }
         let objective = Objective::from_config(&model.objective)?;
         device.seed(random.seed(0, Purpose::Weights));
         let denoiser = Denoiser {
@@ -164,6 +167,7 @@ impl DiffusionTraining {
         z: Tensor<4>,
         batch: &Batch,
     ) -> Result<(Named, Logs), RunError> {
+        self.device.seed(self.random.seed(micro, Purpose::Dropout));
         let [b, c, ..] = z.dims();
         let steps = self.objective.schedule().len();
         let timesteps = self.random.below(micro, Purpose::Timesteps, b, steps);

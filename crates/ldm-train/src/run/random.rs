@@ -28,8 +28,8 @@ pub enum Purpose {
     Weights = 8,
     /// Crops, flips and the order of pictures.
     Data = 9,
-    /// The denoiser's second draw in objectives that need one.
-    Extra = 10,
+    /// What dropout zeroes: burn draws it itself, from its device's generator, which is seeded with this.
+    Dropout = 10,
 }
 
 /// The source of one run's random numbers.

@@ -26,7 +26,7 @@ fn first_stage() -> Value {
         "embed_dim": 2,
         "ddconfig": {
             "double_z": true, "z_channels": 2, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 4,
-            "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "norm_num_groups": 4,
+            "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.1, "norm_num_groups": 4,
         },
     })
 }
@@ -58,6 +58,7 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
                     "in_channels": 2, "out_channels": 2, "model_channels": 4, "num_res_blocks": 1,
                     "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
                     "use_spatial_transformer": true, "context_dim": 8, "use_checkpoint": false,
+                    "dropout": 0.1,
                 }},
                 "first_stage_config": { "target": "AutoencoderKL", "params": first_stage() },
                 "cond_stage_trainable": true, "conditioning_dropout_prob": 0.2,
