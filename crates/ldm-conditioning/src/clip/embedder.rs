@@ -9,8 +9,8 @@ use super::{ClipTextEncoder, ClipTokenizer, ClipVisionEncoder};
 use crate::ConditioningError;
 
 /// Mean and deviation of the pictures that CLIP was trained on, in [0, 1].
-const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// A text's projected embedding as a context of `n_repeat` equal tokens.
 ///

@@ -14,6 +14,7 @@ const HIDDEN: usize = 2048;
 
 /// The end of an [`EncoderUNet`](super::EncoderUNet).
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // One a model.
 pub enum EncoderHead {
     /// [`Pool::Adaptive`].
     Adaptive(AdaptiveHead),
