@@ -54,7 +54,7 @@ fn a_model_that_is_right_every_third_time_scores_a_third() {
         let drawn = prompts.iter().map(|prompt| {
             let n: usize = prompt.trim_start_matches("number ").parse().unwrap();
             let right = drawings[prompt].clone();
-            if n % 3 == 0 { right } else { -right * 3.0 }
+            if n.is_multiple_of(3) { right } else { -right * 3.0 }
         });
         Ok(Tensor::cat(drawn.collect(), 0))
     };
