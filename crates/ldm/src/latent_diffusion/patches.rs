@@ -96,10 +96,9 @@ impl Patches {
     /// [`Error::Argument`] where patches would leave a part of it out.
     pub(super) fn grid(&self, size: [usize; 2]) -> Result<Grid, Error> {
         let mut grid = Grid { ks: self.ks, stride: self.stride, count: [1, 1] };
-        for axis in 0..2 {
-            let side = size[axis];
+        for (axis, side) in size.into_iter().enumerate() {
             let (ks, stride) = (self.ks[axis].min(side), self.stride[axis].min(side));
-            if ks == 0 || stride == 0 || stride > ks || (side - ks) % stride != 0 {
+            if ks == 0 || stride == 0 || stride > ks || !(side - ks).is_multiple_of(stride) {
                 let reason = format!(
                     "patches of {} every {} don't cover a side of {side}",
                     self.ks[axis], self.stride[axis]
