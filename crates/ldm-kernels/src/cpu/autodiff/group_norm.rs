@@ -61,7 +61,7 @@ impl Gradient<3> for GroupNorm {
                 let first = i % groups * width;
                 let planes =
                     input.chunks_exact_mut(plane).zip(x.chunks_exact(plane).zip(g.chunks_exact(plane)));
-                let of_plane = |(c, (input, (x, g))): (usize, (&mut [f32], (&[f32], &[f32])))| {
+                let sums = planes.enumerate().map(|(c, (input, (x, g)))| {
                     let (w, b) = (weight[first + c], bias[first + c]);
                     if silu {
                         through_silu(input, x, g, mean, scale, w, b)
@@ -69,8 +69,8 @@ impl Gradient<3> for GroupNorm {
                         input.copy_from_slice(g)
                     }
                     [sums::sum(input), dot(input, x, mean, scale)]
-                };
-                let sums: Vec<[f64; 2]> = planes.enumerate().map(of_plane).collect();
+                });
+                let sums: Vec<[f64; 2]> = sums.collect();
                 let weighted = |k: usize| {
                     let terms = sums.iter().zip(&weight[first..]).map(|(s, w)| s[k] * f64::from(*w));
                     (terms.sum::<f64>() / group as f64) as f32
