@@ -50,7 +50,7 @@ impl TrainingArgs {
 
 /// Tells of a step now and then.
 pub fn show(progress: &Progress<'_>, every: u64) {
-    if progress.step % every != 0 && progress.step != progress.max_steps && progress.step != 1 {
+    if !progress.step.is_multiple_of(every) && progress.step != progress.max_steps && progress.step != 1 {
         return;
     }
     let numbers: Vec<String> =

@@ -275,7 +275,7 @@ fn a_changed_config_is_refused_by_its_key() {
         let config = config(root.path(), "first_stage", change);
         train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
     };
-    train(&[steps.clone()]).unwrap();
+    train(std::slice::from_ref(&steps)).unwrap();
     let changes = [
         (("/train/seed", json!(6)), "train.seed"),
         (("/model/base_learning_rate", json!(1e-3)), "model.base_learning_rate"),

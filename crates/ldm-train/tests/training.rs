@@ -373,7 +373,10 @@ fn recomputation_changes_no_gradient() {
     let root = tempfile::tempdir().unwrap();
     let anew = ("/model/params/unet_config/params/use_checkpoint", json!(true));
     // A block that runs twice would have to drop the same features twice.
-    assert!(matches!(trained(root.path(), &[anew.clone()], 0), Err(RunError::NotTrainable { .. })));
+    assert!(matches!(
+        trained(root.path(), std::slice::from_ref(&anew), 0),
+        Err(RunError::NotTrainable { .. })
+    ));
     let kept = trained(root.path(), &[no_dropout()], 3).unwrap();
     let anew = trained(root.path(), &[no_dropout(), anew], 3).unwrap();
     // Adam's steps hang on the gradients' signs: what differs shows.
