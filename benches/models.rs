@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_unet::presets::Preset;
 use ldm_unet::{Conditioning, PerLevel, UNet, UNetConfig};
-use ldm_vae::{AutoencoderKl, KlPreset};
+use ldm_vae::{AutoencoderKl, KlPreset, VqModel, VqPreset};
 
 /// One network with its inputs; runs as often as asked.
 pub enum Workload {
@@ -33,7 +33,7 @@ pub fn small_unet() -> UNetConfig {
 }
 
 impl Workload {
-    /// `unet` or `vae_decode`.
+    /// `unet`, `vae_decode` or `vq_decode`.
     pub fn new(name: &str, device: &Device) -> Self {
         match name {
             "unet" => {
@@ -55,6 +55,11 @@ impl Workload {
                 let z = values([32, 4, 16, 16], 1.0, &device);
                 Self::Train(Box::new(unet), z, Box::new(Conditioning::context(context)))
             }
+            "vq_decode" => {
+                let preset = VqPreset::find("vq-f8").expect("a published preset");
+                let vq = preset.config().init(device).expect("a published config");
+                Self::VqDecode(Box::new(vq.map(&mut Cheap)), values([1, 4, 32, 32], 1.0, device))
+            }
             _ => panic!("no workload {name}"),
         }
     }
@@ -75,6 +80,7 @@ impl Workload {
                 finish(first.grad(&gradients).expect("a gradient"))
             }
             Self::VaeDecode(vae, z) => finish(vae.decode(z.clone()).expect("a fitting latent")),
+            Self::VqDecode(vq, z) => finish(vq.decode(z.clone()).expect("a fitting latent")),
         }
     }
 }

@@ -73,6 +73,9 @@ pub enum Error {
     /// The scheduler refused its config or its arguments.
     #[error(transparent)]
     Scheduler(#[from] SchedulerError),
+    /// A retrieval database can't be read or asked.
+    #[error(transparent)]
+    Retrieval(#[from] crate::retrieval::RetrievalError),
     /// A picture can't be read or written.
     #[error("{path}: {reason}")]
     Image {

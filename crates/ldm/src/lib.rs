@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+pub mod degradation;
 pub mod image;
 pub mod latent_diffusion;
 pub mod pipeline;
 pub mod presets;
+pub mod retrieval;
 
 mod device;
 mod error;
