@@ -28,11 +28,16 @@ pub(super) fn fields(object: &Map<String, Value>, config: &DataConfig) -> Result
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => Err(format!("`{key}` is {other}, expected a string")),
     };
+    let split = text("split")?;
+    // Items of another split are not taken: they may lack what those of this one have.
+    let taken = config.split.is_none() || split == config.split;
     let caption = match &config.caption_key {
+        Some(key) if !taken => text(key)?,
         Some(key) => Some(text(key)?.ok_or_else(|| format!("no `{key}`"))?),
         None => text("text")?.map_or_else(|| text("caption"), |caption| Ok(Some(caption)))?,
     };
     let class = match &config.class_key {
+        _ if !taken => None,
         None => None,
         Some(key) => Some(match object.get(key) {
             Some(Value::String(name)) => Label::Name(name.clone()),
@@ -41,7 +46,7 @@ pub(super) fn fields(object: &Map<String, Value>, config: &DataConfig) -> Result
             None => return Err(format!("no `{key}`")),
         }),
     };
-    Ok(Fields { caption, split: text("split")?, class })
+    Ok(Fields { caption, split, class })
 }
 
 /// The classes' names, numbered in their order.

@@ -93,7 +93,10 @@ fn shards_with_texts_json_and_classes() {
         ("d/1.v2.PNG".to_string(), png(0)),
         ("d/1.png".to_string(), png(1)),
         ("d/1.json".to_string(), json(r#"{"caption": "one", "split": "train", "kind": "b"}"#)),
-        ("2.json".to_string(), json(r#"{"caption": "two", "split": "held_out", "kind": "a"}"#)),
+        (
+            "2.json".to_string(),
+            json(r#"{"caption": "two", "split": "held_out", "kind": "a", "why": "rare"}"#),
+        ),
         ("2.png".to_string(), png(2)),
         ("notes.md".to_string(), json("about this shard")),
     ];
@@ -107,6 +110,11 @@ fn shards_with_texts_json_and_classes() {
     assert_eq!(classes, [Some(1), Some(0)]);
     let held_out = DataConfig::new(&path).split("held_out").open().unwrap();
     assert_eq!(keys(&held_out, Order::Listed), ["2"]);
+
+    // Another split may lack the class.
+    let config = DataConfig { class_key: Some("why".into()), ..DataConfig::new(&path) };
+    assert!(config.open().unwrap_err().to_string().contains("no `why`"));
+    assert_eq!(config.split("held_out").open().unwrap().classes(), ["rare"]);
 
     entries.extend(sample(7));
     entries.push(("p007.cls".into(), b"41\n".to_vec()));
