@@ -109,7 +109,7 @@ fn saved_under_either_names_and_loaded_again_is_the_same() {
         }
     }
     // no_attention, no_middle, lcm and the unconditional "resnet" and "classes" are not CompVis'.
-    assert_eq!((by_compvis, by_diffusers), (31, 36));
+    assert_eq!((by_compvis, by_diffusers), (34, 39));
 }
 
 #[test]
