@@ -14,6 +14,8 @@ pub enum Workload {
     UNet(Box<UNet>, Tensor<4>, Box<Conditioning>),
     /// A 32x32 latent, batch 1.
     VaeDecode(Box<AutoencoderKl>, Tensor<4>),
+    /// vq-f8's decoder, quantiser included: a 32x32 latent, batch 1.
+    VqDecode(Box<VqModel>, Tensor<4>),
     /// Loss and gradients of a small text-conditional U-Net: 16x16 latents, batch 32, 16 tokens of context.
     Train(Box<UNet>, Tensor<4>, Box<Conditioning>),
 }
@@ -33,7 +35,7 @@ pub fn small_unet() -> UNetConfig {
 }
 
 impl Workload {
-    /// `unet`, `vae_decode` or `vq_decode`.
+    /// `unet`, `vae_decode`, `vq_decode` or `train`.
     pub fn new(name: &str, device: &Device) -> Self {
         match name {
             "unet" => {
