@@ -1,19 +1,15 @@
 //! The directories that diffusers' latent diffusion pipelines save.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use ldm_conditioning::bert::{BertEmbedderConfig, BertKeys, BertTokenizer};
-use ldm_conditioning::{CondStage, ConditioningError};
+use ldm_conditioning::CondStage;
 use ldm_scheduler::SchedulerConfig;
 use ldm_vae::LatentScaling;
-use serde_json::Value;
 
 use super::LatentDiffusion;
 use crate::Error;
 use crate::model::{
-    ConditioningKey, LoadOptions, ModelIndex, load_file, load_first_stage, load_scheduler, load_unet,
-    part_folder, part_json, part_weights,
+    ConditioningKey, LoadOptions, ModelIndex, load_bert, load_first_stage, load_scheduler, load_unet,
 };
 
 /// The pipelines, and how each takes its condition.
@@ -34,7 +30,7 @@ pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<LatentDiff
     };
     let scheduler: SchedulerConfig = load_scheduler(directory)?;
     let cond_stage = match key {
-        Some(ConditioningKey::CrossAttn) => Some(bert(directory, options)?),
+        Some(ConditioningKey::CrossAttn) => Some(CondStage::BertEmbedder(load_bert(directory, options)?)),
         Some(_) => Some(CondStage::identity()),
         None => None,
     };
@@ -59,18 +55,4 @@ pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<LatentDiff
         truncate: false,
         device: options.device.clone(),
     })
-}
-
-/// `bert/` and `tokenizer/`.
-fn bert(directory: &Path, options: &LoadOptions) -> Result<CondStage, Error> {
-    let json: Value = part_json(directory, "bert", "config.json")?;
-    let path = directory.join("bert/config.json");
-    let config = BertEmbedderConfig::from_diffusers(&json).map_err(|e| Error::config(&path, e))?;
-    let tokenizer = BertTokenizer::from_dir(part_folder(directory, "tokenizer")?, config.max_seq_len);
-    let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
-    let embedder = config.init(&options.device).map_err(|e| Error::config(&path, e))?;
-    let embedder = embedder.with_tokenizer(tokenizer).map_err(ConditioningError::from)?;
-    let file = part_weights(directory, "bert", options.variant.as_deref())?;
-    let embedder = load_file(&file, "bert", embedder, &BertKeys::Diffusers, options.dtype)?;
-    Ok(CondStage::BertEmbedder(embedder))
 }

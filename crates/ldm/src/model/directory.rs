@@ -1,9 +1,12 @@
 //! Diffusers directories: read, and written so that diffusers reads them back.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::DType;
+use ldm_conditioning::ConditioningError;
+use ldm_conditioning::bert::{BertEmbedder, BertEmbedderConfig, BertKeys, BertTokenizer};
 use ldm_conditioning::clip::{
     ClipKeys, ClipText, ClipTextConfig, ClipTextEncoder, ClipTokenizer, HiddenState,
 };
@@ -20,7 +23,7 @@ use super::files::{part_folder, part_json, part_weights};
 use super::index::{Family, ModelIndex};
 use super::{LoadOptions, StableDiffusion};
 use crate::Error;
-use crate::pipeline::TextStage;
+use crate::pipeline::{TextEncoder, TextStage};
 
 /// Loads every part that sampling needs.
 pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<StableDiffusion, Error> {
@@ -52,17 +55,17 @@ pub fn load_unet(directory: &Path, options: &LoadOptions) -> Result<UNet, Error>
     load_part(directory, "unet", unet, &keys, options.dtype, options)
 }
 
-/// Loads `directory/vae` alone; in f32 where it would overflow f16.
+/// Loads the KL first stage of a directory, `vae/` or `vqvae/`, alone; in f32 where it would overflow f16.
 ///
 /// # Errors
 /// As [`load_unet`], with [`Error::Vae`]; [`Error::Unsupported`] where it is not a KL first stage.
 pub fn load_vae(directory: &Path, options: &LoadOptions) -> Result<AutoencoderKl, Error> {
-    match load_stage(directory, "vae", options)? {
+    match load_first_stage(directory, options)? {
         FirstStage::Kl(vae) => Ok(vae),
         _ => Err(Error::Unsupported {
-            path: directory.join("vae/config.json"),
-            what: "a VQModel".into(),
-            supported: "Stable Diffusion takes an AutoencoderKL".into(),
+            path: directory.into(),
+            what: "a VQModel as the first stage".into(),
+            supported: "an AutoencoderKL is; `LatentDiffusion` takes both".into(),
         }),
     }
 }
@@ -123,6 +126,21 @@ pub fn load_text_encoder(
     load_file(&file, part, encoder, &keys, options.dtype)
 }
 
+/// Loads `directory/bert` with `directory/tokenizer`.
+///
+/// # Errors
+/// As [`load_unet`], with [`Error::Conditioning`].
+pub fn load_bert(directory: &Path, options: &LoadOptions) -> Result<BertEmbedder, Error> {
+    let json: Value = part_json(directory, "bert", "config.json")?;
+    let path = directory.join("bert/config.json");
+    let config = BertEmbedderConfig::from_diffusers(&json).map_err(|e| Error::config(&path, e))?;
+    let tokenizer = BertTokenizer::from_dir(part_folder(directory, "tokenizer")?, config.max_seq_len);
+    let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
+    let embedder = config.init(&options.device).map_err(|e| Error::config(&path, e))?;
+    let embedder = embedder.with_tokenizer(tokenizer).map_err(ConditioningError::from)?;
+    load_part(directory, "bert", embedder, &BertKeys::Diffusers, options.dtype, options)
+}
+
 fn load_text(
     directory: &Path,
     family: Family,
@@ -135,8 +153,13 @@ fn load_text(
         Ok(ClipText::new(tokenizer, load_text_encoder(directory, encoder, options)?, state))
     };
     match family {
+        Family::LatentDiffusion => Ok(TextStage {
+            first: TextEncoder::Bert(load_bert(directory, options)?),
+            second: None,
+            zeros_for_no_negative: false,
+        }),
         Family::StableDiffusion => Ok(TextStage {
-            first: part("text_encoder", "tokenizer", HiddenState::LAST)?,
+            first: TextEncoder::Clip(part("text_encoder", "tokenizer", HiddenState::LAST)?),
             second: None,
             zeros_for_no_negative: false,
         }),
@@ -151,7 +174,7 @@ fn load_text(
                 });
             }
             Ok(TextStage {
-                first: part("text_encoder", "tokenizer", state)?,
+                first: TextEncoder::Clip(part("text_encoder", "tokenizer", state)?),
                 second: Some(second),
                 zeros_for_no_negative: index.flag("force_zeros_for_empty_prompt", true),
             })
@@ -178,7 +201,7 @@ fn load_part<M: Module>(
 }
 
 /// Loads a module whose weights are a file of their own.
-pub(crate) fn load_file<M: Module>(
+fn load_file<M: Module>(
     file: &WeightFile,
     part: &str,
     module: M,
@@ -206,16 +229,26 @@ pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> R
     let keys = config.diffusers_keys().map_err(named)?;
     save_safetensors(&model.unet, &keys, unet.join("diffusion_pytorch_model.safetensors"), dtype)?;
 
-    let vae = folder("vae")?;
+    let vae = folder(vae_folder(model.family))?;
     let config = model.vae.config().to_diffusers()?;
     let config = serde_json::to_value(config).map_err(|e| Error::config(vae.join("config.json"), e))?;
     write_json(&vae.join("config.json"), &config)?;
     let names = model.vae.weight_names(Naming::Diffusers);
     save_safetensors(&model.vae, &names, vae.join("diffusion_pytorch_model.safetensors"), dtype)?;
 
-    let texts = [("text_encoder", "tokenizer", Some(&model.text.first))];
-    let second = [("text_encoder_2", "tokenizer_2", model.text.second.as_ref())];
-    for (encoder, tokenizer, text) in texts.into_iter().chain(second) {
+    if let TextEncoder::Bert(bert) = &model.text.first {
+        let encoder = folder("bert")?;
+        write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
+        save_safetensors(bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
+        if let Some(tokenizer) = bert.tokenizer() {
+            tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
+        }
+    }
+    let texts = [
+        ("text_encoder", "tokenizer", model.text.first.clip()),
+        ("text_encoder_2", "tokenizer_2", model.text.second.as_ref()),
+    ];
+    for (encoder, tokenizer, text) in texts {
         let Some(text) = text else { continue };
         let (encoder, tokenizer) = (folder(encoder)?, folder(tokenizer)?);
         let path = encoder.join("config.json");
@@ -231,17 +264,27 @@ pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> R
     write_json(&directory.join("model_index.json"), &index(model)?)
 }
 
+/// What diffusers calls a first stage's folder.
+fn vae_folder(family: Family) -> &'static str {
+    if family == Family::LatentDiffusion { "vqvae" } else { "vae" }
+}
+
 fn index(model: &StableDiffusion) -> Result<Value, Error> {
     let scheduler = model.scheduler.kind()?.class_name();
+    let (tokenizer, encoder, class) = match model.family {
+        Family::LatentDiffusion => ("BertTokenizer", "bert", ["latent_diffusion", "LDMBertModel"]),
+        _ => ("CLIPTokenizer", "text_encoder", ["transformers", "CLIPTextModel"]),
+    };
     let mut index = json!({
         "_diffusers_version": "0.30.0",
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        vae_folder(model.family): ["diffusers", "AutoencoderKL"],
         "scheduler": ["diffusers", scheduler],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", tokenizer],
+        encoder: class,
     });
     let more = match model.family {
+        Family::LatentDiffusion => json!({ "_class_name": "LDMTextToImagePipeline" }),
         Family::StableDiffusion => {
             let inpaint = model.unet.config().in_channels > model.vae.config().embed_dim;
             let class = if inpaint { "StableDiffusionInpaintPipeline" } else { "StableDiffusionPipeline" };

@@ -19,6 +19,7 @@ const PIPELINES: &[(&str, Family)] = &[
     ("StableDiffusionXLPipeline", Family::StableDiffusionXl),
     ("StableDiffusionXLImg2ImgPipeline", Family::StableDiffusionXl),
     ("StableDiffusionXLInpaintPipeline", Family::StableDiffusionXl),
+    ("LDMTextToImagePipeline", Family::LatentDiffusion),
 ];
 
 /// How a model takes its prompt.
@@ -28,6 +29,34 @@ pub enum Family {
     StableDiffusion,
     /// Two text encoders, pooled text and sizes added to the time embedding.
     StableDiffusionXl,
+    /// One transformer over WordPiece tokens, cross-attention (the paper's text-to-image models, and ours).
+    LatentDiffusion,
+}
+
+/// What a request takes where nothing else is said.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Defaults {
+    /// Guidance scale.
+    pub guidance: f64,
+    /// How far image to image goes, in [0, 1].
+    pub image_strength: f64,
+    /// How far inpainting goes, in [0, 1].
+    pub inpaint_strength: f64,
+}
+
+impl Family {
+    /// diffusers' own defaults of the family's pipelines; the guidance of the paper's models is that of the
+    /// reference's `scripts/txt2img.py`.
+    pub fn defaults(self) -> Defaults {
+        match self {
+            Self::StableDiffusion => Defaults { guidance: 7.5, image_strength: 0.8, inpaint_strength: 1.0 },
+            // Just below 1, inpainting shows the picture through the noise ever so slightly.
+            Self::StableDiffusionXl => {
+                Defaults { guidance: 5.0, image_strength: 0.3, inpaint_strength: 0.9999 }
+            }
+            Self::LatentDiffusion => Defaults { guidance: 5.0, image_strength: 0.8, inpaint_strength: 1.0 },
+        }
+    }
 }
 
 /// A diffusers directory's table of contents.

@@ -7,6 +7,7 @@ use ldm_nn::lora::{LoraFile, LoraPart, LoraUpdate};
 
 use super::StableDiffusion;
 use crate::Error;
+use crate::pipeline::TextEncoder;
 
 /// The file that diffusers writes into a folder of its own.
 const IN_FOLDER: &str = "pytorch_lora_weights.safetensors";
@@ -22,14 +23,21 @@ impl StableDiffusion {
         let path = path.as_ref();
         let file = LoraFile::open(if path.is_dir() { path.join(IN_FOLDER) } else { path.into() })?;
         let unet = self.unet.lora_update(&file)?;
-        let first = text_update(&file, &self.text.first.encoder, "text_encoder", &["lora_te", "lora_te1"])?;
+        let first = match &self.text.first {
+            TextEncoder::Clip(text) => {
+                text_update(&file, &text.encoder, "text_encoder", &["lora_te", "lora_te1"])?
+            }
+            TextEncoder::Bert(_) => LoraUpdate::default(),
+        };
         let second = match &self.text.second {
             Some(text) => text_update(&file, &text.encoder, "text_encoder_2", &["lora_te2"])?,
             None => LoraUpdate::default(),
         };
         file.check_all_used(&[&unet, &first, &second])?;
         self.unet = file.fuse(self.unet, &unet, scale)?;
-        self.text.first.encoder = file.fuse(self.text.first.encoder, &first, scale)?;
+        if let TextEncoder::Clip(text) = &mut self.text.first {
+            text.encoder = file.fuse(text.encoder.clone(), &first, scale)?;
+        }
         if let Some(text) = &mut self.text.second {
             text.encoder = file.fuse(text.encoder.clone(), &second, scale)?;
         }

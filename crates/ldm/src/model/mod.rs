@@ -25,10 +25,9 @@ use crate::Error;
 use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
-pub(crate) use directory::{load_file, load_scheduler};
-pub use directory::{load_first_stage, load_text_encoder, load_unet, load_vae};
-pub(crate) use files::{part_folder, part_json, part_weights};
-pub use index::{Family, ModelIndex};
+pub(crate) use directory::load_scheduler;
+pub use directory::{load_bert, load_first_stage, load_text_encoder, load_unet, load_vae};
+pub use index::{Defaults, Family, ModelIndex};
 pub use recognise::Known;
 pub(crate) use single_file::{UNET, VAE, ema_wanted, read, read_unet, scale_factor};
 pub use single_file::{
@@ -38,7 +37,7 @@ pub use single_file::{
 pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
 pub(crate) use yaml::{Described, FIRST_STAGE, UNCONDITIONAL};
 
-/// A Stable Diffusion model: its parts, each usable alone.
+/// A text-to-image model, Stable Diffusion or one of the paper's: its parts, each usable alone.
 #[derive(Debug, Clone)]
 pub struct StableDiffusion {
     /// epsilon_theta.

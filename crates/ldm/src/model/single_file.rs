@@ -19,7 +19,7 @@ use super::yaml::{CondStageTarget, Described, LatentDiffusionConfig, Target};
 use super::{Family, LoadOptions, StableDiffusion};
 use crate::Error;
 use crate::latent_diffusion::parts;
-use crate::pipeline::TextStage;
+use crate::pipeline::{TextEncoder, TextStage};
 
 pub(crate) const UNET: &str = "model.diffusion_model.";
 pub(crate) const VAE: &str = "first_stage_model.";
@@ -52,7 +52,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
         .next()
         .ok_or_else(|| Error::NotAModel { path: path.into(), reason: "it holds no text encoder".into() })?;
     let text = TextStage {
-        first,
+        first: TextEncoder::Clip(first),
         second: texts.next(),
         zeros_for_no_negative: plan.family == Family::StableDiffusionXl,
     };
@@ -102,8 +102,8 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
     let (family, towers) = towers(yaml, &params, file)?;
     // DiffusionEngine's own schedule is Stable Diffusion's; its YAML spells it in a class of its own.
     let (start, end) = match family {
-        Family::StableDiffusion => (params.linear_start, params.linear_end),
         Family::StableDiffusionXl => (0.00085, 0.012),
+        _ => (params.linear_start, params.linear_end),
     };
     let sampler = if family == Family::StableDiffusionXl { SamplerKind::Euler } else { SamplerKind::Ddim };
     let scheduler = SchedulerConfig::compvis(&params.beta_schedule, start, end, params.timesteps)
@@ -346,12 +346,18 @@ pub(crate) fn read<M: Module>(
 pub(super) fn save(model: &StableDiffusion, path: &Path, dtype: DType) -> Result<(), Error> {
     let keys = model.unet.config().compvis_keys().map_err(|e| Error::config(path, e))?;
     let names = model.vae.weight_names(Naming::CompVis);
-    let texts = [Some(&model.text.first), model.text.second.as_ref()];
-    let texts: Vec<_> = texts.into_iter().flatten().zip(text_tower::prefixes(model)).collect();
+    let texts = text_tower::written(model);
+    let Some((first, _)) = texts.first() else {
+        return Err(Error::Unsupported {
+            path: path.into(),
+            what: "a BERT encoder in a checkpoint of Stable Diffusion's".into(),
+            supported: "`LatentDiffusion::save_checkpoint` writes the paper's models".into(),
+        });
+    };
     let towers: Vec<_> = texts.iter().map(|(_, prefix)| text_tower::keys(prefix)).collect();
     // Stable Diffusion 2 reads the penultimate layer of a tower whose last layer is there all the same; ours ends
     // where it is read, so the file gets one more.
-    let layers = &model.text.first.encoder.layers;
+    let layers = &first.encoder.layers;
     let unused =
         |path: &str| -> Option<Entry> { towers[0].entry(&format!("layers.{}.{path}", layers.len())) };
 

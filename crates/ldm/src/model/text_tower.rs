@@ -34,15 +34,14 @@ pub(super) fn keys(prefix: &str) -> ClipKeys {
     if matches!(prefix, OPEN_CLIP | XL_SECOND) { ClipKeys::OpenClip } else { ClipKeys::Transformers }
 }
 
-/// Where a model's text encoders are written.
-pub(super) fn prefixes(model: &StableDiffusion) -> Vec<&'static str> {
-    match model.family {
-        Family::StableDiffusionXl => vec![XL_FIRST, XL_SECOND],
+/// A model's CLIP text encoders, each with the prefix that it is written under.
+pub(super) fn written(model: &StableDiffusion) -> Vec<(&ClipText, &'static str)> {
+    let Some(first) = model.text.first.clip() else { return Vec::new() };
+    match &model.text.second {
+        Some(second) => vec![(first, XL_FIRST), (second, XL_SECOND)],
         // OpenAI's towers have its approximate GELU, OpenCLIP's the exact one.
-        Family::StableDiffusion if model.text.first.encoder.config().hidden_act == Activation::QuickGelu => {
-            vec![CLIP]
-        }
-        Family::StableDiffusion => vec![OPEN_CLIP],
+        None if first.encoder.config().hidden_act == Activation::QuickGelu => vec![(first, CLIP)],
+        None => vec![(first, OPEN_CLIP)],
     }
 }
 
@@ -50,10 +49,8 @@ pub(super) fn prefixes(model: &StableDiffusion) -> Vec<&'static str> {
 pub(super) fn published(family: Family, file: &WeightFile) -> Result<Vec<Tower>, Error> {
     match family {
         Family::StableDiffusionXl => xl(file),
-        Family::StableDiffusion if file.contains(&format!("{OPEN_CLIP}token_embedding.weight")) => {
-            Ok(vec![penultimate(file)?])
-        }
-        Family::StableDiffusion => Ok(vec![Tower::new(file, CLIP, HiddenState::LAST)?]),
+        _ if file.contains(&format!("{OPEN_CLIP}token_embedding.weight")) => Ok(vec![penultimate(file)?]),
+        _ => Ok(vec![Tower::new(file, CLIP, HiddenState::LAST)?]),
     }
 }
 

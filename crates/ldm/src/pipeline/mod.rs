@@ -16,5 +16,5 @@ pub use denoise::{Blend, denoise};
 pub use denoiser::{Denoiser, SizeConditioning};
 pub use guidance::Guidance;
 pub use observer::{Observer, Progress, Silent};
-pub use prompt::{PromptConditioning, TextStage};
+pub use prompt::{PromptConditioning, TextEncoder, TextStage};
 pub use request::{Output, Request, Rng};

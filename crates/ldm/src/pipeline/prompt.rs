@@ -1,15 +1,47 @@
 //! Prompts in, conditioning out: pieces that work without the rest of a pipeline.
 
 use burn::tensor::Tensor;
-use ldm_conditioning::{Conditioner, Conditioning, ConditioningError, clip::ClipText};
+use ldm_conditioning::bert::BertEmbedder;
+use ldm_conditioning::clip::ClipText;
+use ldm_conditioning::{Conditioner, Conditioning, ConditioningError};
 
 use crate::Error;
 
-/// The text side of a Stable Diffusion model: one encoder, or SDXL's two.
+/// An encoder of prompts.
+#[derive(Debug, Clone)]
+pub enum TextEncoder {
+    /// CLIP ViT-L/14 (SD 1 and XL) or OpenCLIP ViT-H/14 (SD 2).
+    Clip(ClipText),
+    /// The paper's transformer over WordPiece tokens.
+    Bert(BertEmbedder),
+}
+
+impl TextEncoder {
+    /// The encoder if it is CLIP's.
+    pub fn clip(&self) -> Option<&ClipText> {
+        match self {
+            Self::Clip(clip) => Some(clip),
+            Self::Bert(_) => None,
+        }
+    }
+
+    /// The prompts' context `[b, m, d]`, and what else the encoder gives.
+    ///
+    /// # Errors
+    /// Those of the tokenizer and the encoder.
+    pub fn encode(&self, prompts: &[String]) -> Result<Conditioning, ConditioningError> {
+        match self {
+            Self::Clip(clip) => clip.encode(prompts),
+            Self::Bert(bert) => Ok(Conditioning::context(bert.forward(bert.tokens(prompts)?)?)),
+        }
+    }
+}
+
+/// The text side of a text-to-image model: one encoder, or SDXL's two.
 #[derive(Debug, Clone)]
 pub struct TextStage {
-    /// CLIP ViT-L/14 (SD 1 and XL) or OpenCLIP ViT-H/14 (SD 2).
-    pub first: ClipText,
+    /// The encoder; SDXL's first.
+    pub first: TextEncoder,
     /// OpenCLIP ViT-bigG/14 (XL); its pooled vector goes with the context.
     pub second: Option<ClipText>,
     /// A negative prompt that was not given is all zeros instead of the encoded empty prompt
@@ -27,7 +59,7 @@ pub struct PromptConditioning {
 }
 
 impl TextStage {
-    /// The prompts' context `[b, 77, d]`; with two encoders their contexts side by side, and the second's
+    /// The prompts' context `[b, m, d]`; with two encoders their contexts side by side, and the second's
     /// pooled vector.
     ///
     /// # Errors

@@ -75,7 +75,7 @@ impl StableDiffusion {
 
     /// Redraws `image` as `prompt` says; [`strength`](Request::strength) (0.8, SDXL 0.3) tells how far to go.
     pub fn image_to_image(&self, prompt: impl Into<String>, image: &DynamicImage) -> Request<'_> {
-        let strength = if self.family == Family::StableDiffusionXl { 0.3 } else { 0.8 };
+        let strength = self.family.defaults().image_strength;
         Request::new(self, Task::Image(image.to_rgb8()), prompt.into(), strength)
     }
 
@@ -87,22 +87,20 @@ impl StableDiffusion {
         image: &DynamicImage,
         mask: &DynamicImage,
     ) -> Request<'_> {
-        // diffusers' own default for XL, which shows the picture through the noise ever so slightly.
-        let strength = if self.family == Family::StableDiffusionXl { 0.9999 } else { 1.0 };
+        let strength = self.family.defaults().inpaint_strength;
         Request::new(self, Task::Inpaint(image.to_rgb8(), Mask::new(mask)), prompt.into(), strength)
     }
 }
 
 impl<'a> Request<'a> {
     fn new(model: &'a StableDiffusion, task: Task, prompt: String, strength: f64) -> Self {
-        let scale = if model.family == Family::StableDiffusionXl { 5.0 } else { 7.5 };
         Self {
             model,
             task,
             prompts: vec![prompt],
             negative: None,
             steps: 50,
-            guidance: Guidance::new(scale),
+            guidance: Guidance::new(model.family.defaults().guidance),
             sampler: None,
             eta: 0.0,
             strength,
