@@ -159,7 +159,7 @@ fn load_text(
             zeros_for_no_negative: false,
         }),
         Family::StableDiffusion => Ok(TextStage {
-            first: TextEncoder::Clip(part("text_encoder", "tokenizer", HiddenState::LAST)?),
+            first: TextEncoder::Clip(Box::new(part("text_encoder", "tokenizer", HiddenState::LAST)?)),
             second: None,
             zeros_for_no_negative: false,
         }),
@@ -174,7 +174,7 @@ fn load_text(
                 });
             }
             Ok(TextStage {
-                first: TextEncoder::Clip(part("text_encoder", "tokenizer", state)?),
+                first: TextEncoder::Clip(Box::new(part("text_encoder", "tokenizer", state)?)),
                 second: Some(second),
                 zeros_for_no_negative: index.flag("force_zeros_for_empty_prompt", true),
             })

@@ -52,7 +52,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
         .next()
         .ok_or_else(|| Error::NotAModel { path: path.into(), reason: "it holds no text encoder".into() })?;
     let text = TextStage {
-        first: TextEncoder::Clip(first),
+        first: TextEncoder::Clip(Box::new(first)),
         second: texts.next(),
         zeros_for_no_negative: plan.family == Family::StableDiffusionXl,
     };

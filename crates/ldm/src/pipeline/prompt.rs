@@ -11,7 +11,7 @@ use crate::Error;
 #[derive(Debug, Clone)]
 pub enum TextEncoder {
     /// CLIP ViT-L/14 (SD 1 and XL) or OpenCLIP ViT-H/14 (SD 2).
-    Clip(ClipText),
+    Clip(Box<ClipText>),
     /// The paper's transformer over WordPiece tokens.
     Bert(BertEmbedder),
 }
