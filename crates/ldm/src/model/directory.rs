@@ -154,7 +154,7 @@ fn load_text(
     };
     match family {
         Family::LatentDiffusion => Ok(TextStage {
-            first: TextEncoder::Bert(load_bert(directory, options)?),
+            first: TextEncoder::Bert(Box::new(load_bert(directory, options)?)),
             second: None,
             zeros_for_no_negative: false,
         }),
@@ -239,7 +239,7 @@ pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> R
     if let TextEncoder::Bert(bert) = &model.text.first {
         let encoder = folder("bert")?;
         write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
-        save_safetensors(bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
+        save_safetensors(&**bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
         if let Some(tokenizer) = bert.tokenizer() {
             tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
         }
