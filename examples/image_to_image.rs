@@ -33,7 +33,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    arguments.sampling.fill(&arguments.model);
     common::report(|| run(&arguments))
 }
 
@@ -44,7 +45,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let model = source.load()?;
     let seed = sampling.seed();
-    let request = model.image_to_image(&sampling.prompt, &picture).strength(*strength);
+    let request = model.image_to_image(sampling.prompt()?, &picture).strength(*strength);
     let mut request = sampling.apply(request, seed);
     if let Some([width, height]) = sampling.size([picture.width(), picture.height()]) {
         request = request.size(width, height);

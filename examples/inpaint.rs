@@ -36,7 +36,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    arguments.sampling.fill(&arguments.model);
     common::report(|| run(&arguments))
 }
 
@@ -48,7 +49,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let model = source.load()?;
     let seed = sampling.seed();
-    let request = model.inpaint(&sampling.prompt, &picture, &mask).strength(*strength);
+    let request = model.inpaint(sampling.prompt()?, &picture, &mask).strength(*strength);
     let mut request = sampling.apply(request, seed);
     if let Some([width, height]) = sampling.size(model.default_size) {
         request = request.size(width, height);
