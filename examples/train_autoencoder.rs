@@ -19,7 +19,7 @@ use ldm_train::config::ModelConfig;
 use ldm_train::export::save_first_stage;
 use ldm_train::run::{AutoencoderTraining, LoadedBatches, Outcome, Stop, run};
 
-/// Trains a KL-regularised first stage.
+/// Trains a first stage, KL-regularised or vector-quantised.
 #[derive(Parser)]
 #[command(name = "train_autoencoder")]
 struct Arguments {
@@ -45,7 +45,8 @@ fn train(arguments: &Arguments) -> Result<()> {
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
-    let mut stage = AutoencoderTraining::new(model, &config, None, &device)?;
+    let lpips = model.lpips(&device)?;
+    let mut stage = AutoencoderTraining::new(model, &config, lpips, &device)?;
     let mut batches = LoadedBatches::new(loader.clone(), None);
     let stop = Stop::on_signals()?;
     let every = config.train.log_every;

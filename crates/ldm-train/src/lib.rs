@@ -61,6 +61,7 @@
 //! ```
 
 pub mod checkpoint;
+pub mod conditions;
 pub mod config;
 pub mod data;
 pub mod evaluate;

@@ -14,8 +14,15 @@ use crate::RunError;
 use crate::run::DiffusionTraining;
 
 /// Keys that the reference's constructors don't take: ours, and places of weights that the file itself holds.
-const OURS: [&str; 6] =
-    ["vocab_file", "lpips_ckpt", "ckpt_path", "conditioning_dropout_prob", "snr_gamma", "noise_offset"];
+const OURS: [&str; 7] = [
+    "vocab_file",
+    "lpips_ckpt",
+    "lpips_linear_ckpt",
+    "ckpt_path",
+    "conditioning_dropout_prob",
+    "snr_gamma",
+    "noise_offset",
+];
 
 impl DiffusionTraining {
     /// Writes `folder/model.safetensors` with the reference's names (`model.diffusion_model.`, `model_ema.`,

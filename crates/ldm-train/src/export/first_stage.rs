@@ -21,6 +21,9 @@ pub fn load_first_stage(
     device: &Device,
 ) -> Result<FirstStage, RunError> {
     let model = config.init(device)?;
+    if let FirstStage::Identity(_) = model {
+        return Ok(model);
+    }
     let file = WeightFile::open(path)?;
     let names = || file.tensors().map(|tensor| tensor.name.as_str());
     let wrong = || WeightError::WrongFormat { path: path.into(), what: "it holds no first stage".into() };
@@ -59,7 +62,9 @@ pub(super) fn save_vae(
     let (class, json) = match &config {
         FirstStageConfig::Kl(config) => ("AutoencoderKL", serde_json::to_value(config.to_diffusers()?)),
         FirstStageConfig::Vq(config) => ("VQModel", serde_json::to_value(config.to_diffusers()?)),
-        FirstStageConfig::Identity(..) => return Err(NO_PARAMETERS),
+        FirstStageConfig::Identity(..) => {
+            return Err(RunError::Inexpressible { format: "diffusers", what: "the identity first stage" });
+        }
     };
     let path = folder.join("config.json");
     write_json(&path, &json.map_err(|e| RunError::checkpoint(&path, e))?)?;

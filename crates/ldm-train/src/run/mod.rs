@@ -13,6 +13,7 @@ mod error;
 mod latents;
 mod random;
 mod recompute;
+mod start;
 mod stop;
 
 use std::path::Path;
@@ -197,10 +198,10 @@ impl RunConfig {
     /// The learning rate's course: `train.scheduler`, else the model's own, else constant.
     pub fn rate(&self) -> RateConfig {
         let of_model = match &self.model {
-            crate::config::ModelConfig::Diffusion(model) => model.scheduler,
+            crate::config::ModelConfig::Diffusion(model) => model.scheduler.clone(),
             crate::config::ModelConfig::FirstStage(_) => None,
         };
-        self.train.scheduler.or(of_model).unwrap_or_default()
+        self.train.scheduler.clone().or(of_model).unwrap_or_default()
     }
 }
 

@@ -61,7 +61,7 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
                     "dropout": 0.1,
                 }},
                 "first_stage_config": { "target": "AutoencoderKL", "params": first_stage() },
-                "cond_stage_trainable": true, "conditioning_dropout_prob": 0.2,
+                "cond_stage_trainable": true, "conditioning_key": "crossattn", "conditioning_dropout_prob": 0.2,
                 "cond_stage_config": {
                     "target": "ldm.modules.encoders.modules.BERTEmbedder",
                     "params": {
@@ -86,7 +86,8 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
         },
     });
     for (pointer, value) in change {
-        *document.pointer_mut(pointer).unwrap() = value.clone();
+        let (section, key) = pointer.rsplit_once('/').unwrap();
+        document.pointer_mut(section).unwrap()[key] = value.clone();
     }
     RunConfig::from_value(&document).unwrap()
 }
