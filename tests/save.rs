@@ -13,6 +13,7 @@ use common::{cases, differences, directory, load, run, weight_files};
 use ldm::nn::weights::WeightFile;
 use ldm::{LoadOptions, StableDiffusion};
 use ldm_test_support::{Fixture, seeded_weight, write_weights};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const CHECKPOINTS: [&str; 3] = ["checkpoint_sd1", "checkpoint_sd2", "checkpoint_sdxl"];
@@ -194,4 +195,40 @@ fn a_directory_can_be_saved_in_half_precision() {
     let unet = "unet/diffusion_pytorch_model.safetensors";
     let full = directory(&fixture);
     assert!(size(&folder.path().join(unet)) < size(&full.path().join(unet)) * 6 / 10);
+}
+
+/// The JSON files of a saved directory say what those of the directory that it was loaded from say, key by key; what
+/// diffusers writes beside (its version, a class's defaults) may be left out.
+#[test]
+fn a_saved_directory_has_the_configs_that_it_was_loaded_from() {
+    for name in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl", "pipeline_inpaint9", "pipeline_lcm"] {
+        let fixture = Fixture::open(name);
+        let folder = tempfile::tempdir().unwrap();
+        load(&fixture).save_directory(folder.path(), DType::F32).unwrap();
+        let files: BTreeMap<String, Value> = serde_json::from_value(fixture.json("files")).unwrap();
+        let mut wrong = Vec::new();
+        for (path, expected) in
+            files.iter().filter(|(path, _)| path.ends_with("config.json") || path.ends_with("index.json"))
+        {
+            let saved = fs::read_to_string(folder.path().join(path))
+                .unwrap_or_else(|e| panic!("{name}: {path}: {e}"));
+            let saved: Value = serde_json::from_str(&saved).unwrap();
+            for (key, value) in expected.as_object().unwrap() {
+                match saved.get(key) {
+                    Some(found) if same(found, value) => {}
+                    found => wrong.push(format!("{name}/{path}: {key}: {found:?} instead of {value}")),
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+/// Equal, numbers by value.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => a == b,
+    }
 }
