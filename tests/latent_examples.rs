@@ -69,7 +69,7 @@ impl Tiny {
     }
 
     fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        [&["--model", text(&self.file), "--config", text(&self.yaml), "--steps", "2"], more].concat()
+        [&["--model", text(&self.file), "--config", text(&self.yaml), "--steps", "2"][..], more].concat()
     }
 
     /// What an example draws by this seed.
@@ -105,7 +105,7 @@ fn apart(a: &RgbImage, b: &RgbImage, from: u32, to: u32) -> f64 {
 #[test]
 fn unconditional() {
     let model = Tiny::published("celebahq256");
-    model.draws("unconditional", (40, 32), &["--size", "32", "40"]);
+    model.draws("unconditional", (64, 32), &["--size", "32", "64"]);
     let output = model.path("many.png");
     let said = succeeds(
         "unconditional",
@@ -219,8 +219,8 @@ fn layout_to_image() {
 fn semantic_synthesis() {
     let model = Tiny::published("semantic_synthesis256");
     let map = model.path("map.png");
-    GrayImage::from_fn(40, 32, |x, y| Luma([(x / 8 + 40 * (y / 16)) as u8])).save(&map).unwrap();
-    model.draws("semantic_synthesis", (40, 32), &["--map", text(&map)]);
+    GrayImage::from_fn(48, 32, |x, y| Luma([(x / 8 + 40 * (y / 16)) as u8])).save(&map).unwrap();
+    model.draws("semantic_synthesis", (48, 32), &["--map", text(&map)]);
     GrayImage::from_pixel(32, 32, Luma([182])).save(&map).unwrap();
     refuses("semantic_synthesis", &model.arguments(&["--map", text(&map)]), 1, &["--map", "class 182"]);
 }
@@ -238,11 +238,11 @@ fn super_resolution() {
 #[test]
 fn inpainting() {
     let model = Tiny::published("inpainting_big");
-    let (picture, mask) = (model.picture("picture.png", 48, 32), model.mask("mask.png", 48, 32));
+    let (picture, mask) = (model.picture("picture.png", 64, 32), model.mask("mask.png", 64, 32));
     let given = ["--image", text(&picture), "--mask", text(&mask)];
-    let painted = model.draws("inpaint_latent", (48, 32), &given);
+    let painted = model.draws("inpaint_latent", (64, 32), &given);
     let picture = image::open(&picture).unwrap().to_rgb8();
-    let [left, right] = [(0, 24), (24, 48)].map(|(from, to)| apart(&painted, &picture, from, to));
+    let [left, right] = [(0, 32), (32, 64)].map(|(from, to)| apart(&painted, &picture, from, to));
     assert!(left > 10.0 && right <= 1.0, "{left} {right}");
 }
 
@@ -264,8 +264,8 @@ fn retrieval() {
 
 #[test]
 fn degrade() {
-    let model = tempfile::tempdir().unwrap();
-    let [image, output] = ["photo.png", "worn.png"].map(|name| model.path().join(name));
+    let folder = tempfile::tempdir().unwrap();
+    let [image, output] = ["photo.png", "worn.png"].map(|name| folder.path().join(name));
     RgbImage::from_fn(65, 49, |x, y| Rgb([(3 * x) as u8, (4 * y) as u8, ((x ^ y) * 3) as u8]))
         .save(&image)
         .unwrap();

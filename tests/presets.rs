@@ -205,7 +205,7 @@ fn the_trainer_reads_the_references_files() {
                 let preset = LDMS.iter().find(|preset| preset.file == path);
                 let preset = preset.unwrap_or_else(|| of_training(name));
                 let expected = preset.config();
-                let mut unet = config.unet;
+                let mut unet = config.unet.clone();
                 unet.sample_size = None;
                 assert_eq!(unet, UNetConfig::from_compvis(&expected.unet_config.params).unwrap(), "{path}");
                 assert_eq!(config.first_stage, first_stage(preset.first_stage).unwrap().config(), "{path}");

@@ -119,7 +119,7 @@ impl LatentDiffusion {
     /// [`Error::Argument`] where the model's condition is not joined to its latent.
     pub fn upscale(&self, pictures: Tensor<4>) -> Result<Sampling<'_>, Error> {
         let given = pictures.dims()[1];
-        let taken = self.unet.in_channels().checked_sub(self.channels()).unwrap_or_default();
+        let taken = self.unet.in_channels().saturating_sub(self.channels());
         if given != taken {
             let reason = format!("a picture of {given} channels, beside its latent the model takes {taken}");
             return Err(Error::argument("pictures", reason));
