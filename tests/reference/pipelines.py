@@ -222,12 +222,10 @@ def inpainting():
 def latent_consistency():
     """The guidance scale goes in as an embedding, and there is one call a step."""
     pipe = tiny.lcm()
-    image = diffusers.LatentConsistencyModelImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     size = dict(height=64, width=64, num_inference_steps=4)
     cases = {"text": dict(prompt=[FOX], guidance_scale=8.5, **size),
              "batch": dict(prompt=[FOX, BOAT], guidance_scale=2.0, num_images_per_prompt=2, **size)}
-    redrawn = {"img2img": dict(prompt=[FOX], image="image", strength=0.6, guidance_scale=8.5, num_inference_steps=4)}
-    write("lcm", pipe, tiny.LCM_SCHEDULER, [(pipe, cases), (image, redrawn)], INPUTS)
+    write("lcm", pipe, tiny.LCM_SCHEDULER, [(pipe, cases)], {})
 
 
 GROUPS = [stable_diffusion_1, stable_diffusion_2, stable_diffusion_xl, inpainting, latent_consistency]
