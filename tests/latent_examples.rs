@@ -55,7 +55,7 @@ impl Tiny {
     /// A picture with soft colours and hard edges.
     fn picture(&self, name: &str, width: u32, height: u32) -> PathBuf {
         let pixel = |x: u32, y: u32| {
-            Rgb([(x * 5) as u8, (y * 4) as u8, if (x / 4 + y / 4) % 2 == 0 { 200 } else { 40 }])
+            Rgb([(x * 5) as u8, (y * 4) as u8, if (x / 4 + y / 4).is_multiple_of(2) { 200 } else { 40 }])
         };
         RgbImage::from_fn(width, height, pixel).save(self.path(name)).unwrap();
         self.path(name)

@@ -117,7 +117,11 @@ fn targets() {
 #[test]
 fn mechanisms() {
     let new = |config: &LatentDiffusionConfig| LatentDiffusion::new(config, &Device::default());
-    let with = |name: &str, key| LatentDiffusionConfig { conditioning_key: Some(key), ..config(name) };
+    let with = |name: &str, key| {
+        let mut config = config(name);
+        config.conditioning_key = Some(key);
+        config
+    };
     use ConditioningKey::{Adm, Concat, CrossAttn, Hybrid};
     named(new(&with("cin256", Concat)), &["Concat", "ClassEmbedder", "a context"]);
     named(new(&with("text2img256", Adm)), &["Adm", "BERTEmbedder"]);
