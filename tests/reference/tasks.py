@@ -369,9 +369,9 @@ def guided():
     tensors = {}
     for sampler in ("ddim", "pndm"):
         x = sample(model, c, None, (4, 8, 8), sampler=sampler, score_corrector=Guidance(classifier),
-                   corrector_kwargs=dict(classes=[4, 1], scale=3.0))
+                   corrector_kwargs=dict(classes=[4, 1], scale=30.0))
         tensors[f"{sampler}.latents"] = x
-    tensors["pictures"] = model.decode_first_stage(x)
+    tensors["pictures"] = model.decode_first_stage(tensors["ddim.latents"])
     save_fixture("task_guided", tensors, classifier=config)
 
 

@@ -16,7 +16,7 @@ fn latents_are_guided_by_a_classifier_and_decoded() {
     let (device, fixture) = (Device::default(), Fixture::open("task_guided"));
     let (model, classifier) = (published("cin256"), classifier(&fixture));
     let logits = |x: Tensor<4>, t: Tensor<1>| -> Result<Tensor<2>, Error> { Ok(classifier.forward(x, t)?) };
-    let guidance = ClassifierGuidance::new(logits, vec![4i64, 1], 3.0);
+    let guidance = ClassifierGuidance::new(logits, vec![4i64, 1], 30.0);
     for kind in [SamplerKind::Ddim, SamplerKind::Pndm] {
         let run = model.classes(&[207, 3], None).unwrap().latent_size(8, 8).steps(20).seed(5).sampler(kind);
         let drawn = run.clone().score_corrector(&guidance).run().unwrap();
