@@ -45,7 +45,29 @@ fn stable_diffusion_1_from_a_picture() {
 
 #[test]
 fn inpainting_with_nine_channels() {
-    all_cases("pipeline_inpaint9", &[]);
+    for name in ["pipeline_inpaint9", "pipeline_inpaint9_sd2", "pipeline_inpaint9_sdxl"] {
+        all_cases(name, &[]);
+    }
+}
+
+#[test]
+fn inpainting_with_the_v_prediction_of_four_channels() {
+    all_cases("pipeline_inpaint4_sd2", &[]);
+}
+
+/// A U-Net that takes the guidance scale as an embedding, and one call a step.
+#[test]
+fn latent_consistency_models() {
+    let fixture = Fixture::open("pipeline_lcm");
+    let model = load(&fixture);
+    assert_eq!(model.unet.config().time_cond_proj_dim, Some(32));
+    all_cases("pipeline_lcm", &[]);
+    // The scale reaches the picture.
+    let case = &cases(&fixture)["text"];
+    let mut weaker = case.clone();
+    weaker["guidance_scale"] = 1.5.into();
+    let [strong, weak] = [case, &weaker].map(|case| run(&model, &fixture, case).unwrap().latents);
+    assert!(ldm_test_support::relative_difference(&weak, &strong) > 0.01);
 }
 
 #[test]

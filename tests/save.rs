@@ -13,6 +13,7 @@ use common::{cases, differences, directory, load, run, weight_files};
 use ldm::nn::weights::WeightFile;
 use ldm::{LoadOptions, StableDiffusion};
 use ldm_test_support::{Fixture, seeded_weight, write_weights};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CHECKPOINTS: [&str; 3] = ["checkpoint_sd1", "checkpoint_sd2", "checkpoint_sdxl"];
@@ -194,4 +195,68 @@ fn a_directory_can_be_saved_in_half_precision() {
     let unet = "unet/diffusion_pytorch_model.safetensors";
     let full = directory(&fixture);
     assert!(size(&folder.path().join(unet)) < size(&full.path().join(unet)) * 6 / 10);
+}
+
+/// What diffusers and transformers write that says no more than an absent key does: their classes' defaults.
+fn default_of(key: &str) -> Value {
+    match key {
+        "attention_dropout" => json!(0.0),
+        "initializer_factor" | "resnet_out_scale_factor" => json!(1.0),
+        "initializer_range" => json!(0.02),
+        "addition_embed_type_num_heads" => json!(64),
+        "attention_type" => json!("default"),
+        "class_embeddings_concat" | "dual_cross_attention" | "resnet_skip_time_act" => json!(false),
+        "conv_in_kernel" | "conv_out_kernel" => json!(3),
+        _ => Value::Null,
+    }
+}
+
+/// Notes of who wrote a file and how.
+const NOTES: [&str; 6] =
+    ["_diffusers_version", "transformers_version", "dtype", "backend", "is_local", "local_files_only"];
+
+/// The JSON files of a saved directory say what those of the directory that it was loaded from say, key by key.
+#[test]
+fn a_saved_directory_has_the_configs_that_it_was_loaded_from() {
+    for name in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl", "pipeline_inpaint9"] {
+        let fixture = Fixture::open(name);
+        let folder = tempfile::tempdir().unwrap();
+        load(&fixture).save_directory(folder.path(), DType::F32).unwrap();
+        let files: BTreeMap<String, Value> = serde_json::from_value(fixture.json("files")).unwrap();
+        let (mut wrong, mut equal) = (Vec::new(), 0);
+        for (path, expected) in files {
+            let saved = fs::read_to_string(folder.path().join(&path));
+            let saved = saved.unwrap_or_else(|e| panic!("{name}: {path}: {e}"));
+            let saved: Value = serde_json::from_str(&saved).unwrap();
+            for (key, value) in expected.as_object().unwrap() {
+                match saved.get(key) {
+                    _ if NOTES.contains(&key.as_str()) => {}
+                    Some(found) if same(found, value) => equal += 1,
+                    Some(found) if key == "attention_head_dim" && same_heads(found, value, &expected) => {
+                        equal += 1
+                    }
+                    None if same(&default_of(key), value) => {}
+                    found => wrong.push(format!("{name}/{path}: {key}: {found:?} instead of {value}")),
+                }
+            }
+        }
+        assert!(wrong.is_empty() && equal > 60, "{equal} equal\n{}", wrong.join("\n"));
+    }
+}
+
+/// Equal at the levels that have attention; those without have no heads to count.
+fn same_heads(a: &Value, b: &Value, unet: &Value) -> bool {
+    let (Value::Array(a), Value::Array(b)) = (a, b) else { return false };
+    let levels = unet["down_block_types"].as_array().unwrap();
+    let attends = |i: usize| levels[i].as_str().unwrap().starts_with("CrossAttn");
+    a.len() == b.len() && (0..a.len()).all(|i| !attends(i) || same(&a[i], &b[i]))
+}
+
+/// Equal, numbers by value.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => a == b,
+    }
 }
