@@ -57,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let output = request.run_observed(&mut Bar::new())?;
 
-    let parameters = sampling.parameters(source, &model, seed, "")?;
+    let parameters = sampling.parameters(source, &model, &output, seed, "")?;
     sampling.output.save(&output.images, &parameters)?;
     if let Some(path) = &arguments.save_latents {
         Saver::new().add_tensor("latents", output.latents.into_data()).write(path)?;
