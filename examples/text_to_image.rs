@@ -69,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let output = request.run_observed(&mut Bar::new())?;
 
-    let parameters = sampling.parameters(source, &model, seed, "")?;
+    let parameters = sampling.parameters(source, &model, &output, seed, "")?;
     match arguments.sheet {
         None => sampling.output.save(&output.images, &parameters)?,
         Some(columns) => sampling.output.save(&[sheet(&output.images, columns)], &parameters)?,

@@ -3,7 +3,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ldm::StableDiffusion;
-use ldm::pipeline::{Request, Rng};
+use ldm::pipeline::{Output, Request, Rng};
 use ldm::scheduler::SamplerKind;
 
 use super::model::ModelArgs;
@@ -34,7 +34,7 @@ pub struct SamplingArgs {
     /// Denoising steps [default: 50, without --model 25]
     #[arg(long)]
     pub steps: Option<usize>,
-    /// Guidance scale; 1 is no guidance [default: 7.5, SDXL 5, without --model 3]
+    /// Guidance scale; 1 is no guidance [default: 7.5, SDXL and the paper's models 5, without --model 3]
     #[arg(long)]
     pub guidance: Option<f64>,
     /// How much of the guided prediction's deviation is set back, 0 to 1 (for models with zero terminal SNR)
@@ -129,6 +129,7 @@ impl SamplingArgs {
         &self,
         model: &ModelArgs,
         loaded: &StableDiffusion,
+        output: &Output,
         seed: u64,
         task: &str,
     ) -> Result<String> {
@@ -136,7 +137,7 @@ impl SamplingArgs {
             Some(kind) => kind,
             None => loaded.scheduler.kind()?,
         };
-        let guidance = self.guidance.map_or("default".into(), |scale| scale.to_string());
+        let guidance = self.guidance.unwrap_or(loaded.family.defaults().guidance);
         let mut text = self.prompt.clone().unwrap_or_default();
         if let Some(negative) = &self.negative_prompt {
             text += &format!("\nNegative prompt: {negative}");
@@ -148,6 +149,15 @@ impl SamplingArgs {
             model.name(),
             model.device.dtype,
         );
+        if let Some(picture) = output.images.first() {
+            text += &format!(", Size: {}x{}", picture.width(), picture.height());
+        }
+        if sampler == SamplerKind::Ddim && self.eta != 0.0 {
+            text += &format!(", Eta: {}", self.eta);
+        }
+        if self.guidance_rescale != 0.0 {
+            text += &format!(", Guidance rescale: {}", self.guidance_rescale);
+        }
         if !task.is_empty() {
             text += &format!(", {task}");
         }

@@ -11,7 +11,10 @@ use ldm_vae::FirstStage;
 
 use super::{LatentDiffusion, diffusers, parts};
 use crate::device::check_dtype;
-use crate::model::{Described, FIRST_STAGE, ema_wanted, first_stage, read, read_unet, scale_factor};
+use crate::model::{
+    Described, FIRST_STAGE, UNET, VAE, ema_wanted, first_stage, read, read_unet, scale_factor,
+    warn_of_unclaimed,
+};
 use crate::presets;
 use crate::{CondStageTarget, ConditioningKey, Error, LatentDiffusionConfig, LoadOptions};
 
@@ -96,6 +99,7 @@ fn load(
         first_stage: first_stage::read(&file, path, first, false, options)?,
         cond_stage: cond_stage.map(|stage| read_cond_stage(&file, stage, options)).transpose()?,
     };
+    warn_of_unclaimed(&file, &[UNET, VAE, COND_STAGE]);
     assemble(config, path, parts, &options.device)
 }
 
