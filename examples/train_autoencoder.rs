@@ -19,7 +19,7 @@ use ldm_train::config::ModelConfig;
 use ldm_train::export::save_first_stage;
 use ldm_train::run::{AutoencoderTraining, LoadedBatches, Outcome, Stop, run};
 
-/// Trains a KL-regularised first stage.
+/// Trains a first stage, KL-regularised or vector-quantised.
 #[derive(Parser)]
 #[command(name = "train_autoencoder")]
 struct Arguments {
@@ -41,11 +41,12 @@ fn train(arguments: &Arguments) -> Result<()> {
     let ModelConfig::FirstStage(model) = &config.model else {
         return Err(format!("{}: no first stage", arguments.config.display()).into());
     };
-    let device = arguments.training.device()?;
+    let devices = arguments.training.devices(&config)?;
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
-    let mut stage = AutoencoderTraining::new(model, &config, None, &device)?;
+    let stage = AutoencoderTraining::new(model, &config, None, &devices[0])?;
+    let mut stage = stage.with_devices(devices)?;
     let mut batches = LoadedBatches::new(loader.clone(), None);
     let stop = Stop::on_signals()?;
     let every = config.train.log_every;

@@ -45,7 +45,8 @@ fn train(arguments: &Arguments) -> Result<()> {
     let ModelConfig::Diffusion(model) = &config.model else {
         return Err(format!("{}: no diffusion model", arguments.config.display()).into());
     };
-    let device = arguments.training.device()?;
+    let devices = arguments.training.devices(&config)?;
+    let device = devices[0].clone();
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
@@ -59,7 +60,15 @@ fn train(arguments: &Arguments) -> Result<()> {
     let latents = Latents::open(&folder.join("latents.safetensors"), &loader, &first_stage, &device)?;
     let tau = model.tau(&device)?;
     let mut batches = LoadedBatches::new(loader.clone(), latents.cache());
-    let mut training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
+    let training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
+    let mut training = training.with_devices(devices)?;
+    // Not after days of training.
+    for (format, check) in [("CompVis", training.check_compvis()), ("diffusers", training.check_diffusers())]
+    {
+        if let Err(error) = check {
+            println!("the finished model will not be written in the format of {format}: {error}");
+        }
+    }
 
     let stop = Stop::on_signals()?;
     let every = config.train.log_every;
@@ -70,10 +79,17 @@ fn train(arguments: &Arguments) -> Result<()> {
         println!("{broken} pictures could not be read and were skipped");
     }
     if outcome == Outcome::Finished {
-        let (compvis, diffusers) = (folder.join("compvis"), folder.join("diffusers"));
-        training.save_compvis(&compvis, DType::F32)?;
-        training.save_diffusers(&diffusers, DType::F16)?;
-        println!("{} (f32, all weights), {} (f16, averaged weights)", compvis.display(), diffusers.display());
+        // What a format can't express has been said above.
+        if training.check_compvis().is_ok() {
+            let compvis = folder.join("compvis");
+            training.save_compvis(&compvis, DType::F32)?;
+            println!("{} (f32, all weights)", compvis.display());
+        }
+        if training.check_diffusers().is_ok() {
+            let diffusers = folder.join("diffusers");
+            training.save_diffusers(&diffusers, DType::F16)?;
+            println!("{} (f16, averaged weights)", diffusers.display());
+        }
     }
     Ok(())
 }

@@ -7,14 +7,15 @@ use ldm_vae::FirstStage;
 use serde_json::json;
 
 use super::latents::Latents;
+use super::places::{Gathered, Place, Places, replica};
 use super::recompute::Recomputed;
-use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite, mean, read};
+use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite};
 use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::config::{DiffusionConfig, RunConfig};
 use crate::data::Batch;
 use crate::log::Metrics;
 use crate::optim::{AdamW, Named, Precision, clip_by_global_norm, gradients, trainable};
-use crate::{Ema, LogVar, Logs, Objective, offset_noise};
+use crate::{Ema, LogVar, Logs, Objective, ObjectiveConfig, offset_noise};
 
 /// What is trained together: the U-Net, tau_theta, the learned log-variance.
 #[derive(Module, Debug)]
@@ -40,7 +41,9 @@ pub struct DiffusionTraining {
     ema: Option<Ema<UNet>>,
     optimizer: AdamW,
     objective: Objective,
-    first_stage: FirstStage,
+    /// One for each device.
+    first_stages: Vec<FirstStage>,
+    places: Places,
     latents: Latents,
     /// Known from the first batch on, with `scale_by_std`.
     scale: Option<f64>,
@@ -92,12 +95,27 @@ impl DiffusionTraining {
             ema,
             scale: (!model.objective.scale_by_std).then_some(model.objective.scale_factor),
             objective,
-            first_stage,
+            first_stages: vec![first_stage],
+            places: Places::one(device),
             latents,
             config: config.clone(),
             random,
             device: device.clone(),
         })
+    }
+
+    /// Shares each step's micro-batches among these devices, as many as `train.devices` says; the first is the
+    /// training's own. Without this the one device takes them all, and the losses are the same.
+    ///
+    /// # Errors
+    ///
+    /// Another number of devices, one that lacks the float type, a U-Net with dropout.
+    pub fn with_devices(mut self, devices: Vec<Device>) -> Result<Self, RunError> {
+        let dropout = self.denoiser.model.config().dropout;
+        self.places = Places::several(devices, &self.config.train, dropout)?;
+        let moved = |first_stage: &FirstStage, device: &Device| first_stage.clone().to_device(device);
+        self.first_stages = self.places.replicas(&self.first_stages[0], moved);
+        Ok(self)
     }
 
     /// The networks as they are now.
@@ -120,6 +138,19 @@ impl DiffusionTraining {
         &self.config
     }
 
+    /// The keys of the config that the loss reads.
+    pub(crate) fn objective(&self) -> &ObjectiveConfig {
+        self.objective.config()
+    }
+
+    /// Height and width of a latent.
+    pub(crate) fn latent_size(&self) -> [usize; 2] {
+        self.denoiser.model.config().sample_size.unwrap_or_else(|| {
+            let side = self.config.data.loader.transform.size / self.first_stage().config().factor();
+            [side, side]
+        })
+    }
+
     /// The scheduler config that a sampler of the trained model takes.
     ///
     /// # Errors
@@ -131,7 +162,7 @@ impl DiffusionTraining {
 
     /// The frozen first stage.
     pub fn first_stage(&self) -> &FirstStage {
-        &self.first_stage
+        &self.first_stages[0]
     }
 
     /// What the latents are multiplied with; `None` before the first step with `scale_by_std`.
@@ -139,16 +170,21 @@ impl DiffusionTraining {
         self.scale
     }
 
-    /// A micro-batch's latents, scaled.
-    fn latents(&mut self, micro: u64, batch: &Batch) -> Result<Tensor<4>, RunError> {
-        let encoded = self.latents.of(&self.first_stage, batch, &self.device)?;
-        let noise = self.random.normal(micro, Purpose::Posterior, encoded.dims(), &self.device)?;
-        let z = encoded.sample(noise)?.cast(DType::F32);
-        let scale = match self.scale {
-            Some(scale) => scale,
-            None => *self.scale.insert(self.objective.config().latent_scale(z.clone())?),
-        };
-        Ok(z * scale)
+    /// A micro-batch's latents, not scaled.
+    fn latents(&self, place: &Place<'_>, micro: u64, batch: &Batch) -> Result<Tensor<4>, RunError> {
+        let encoded = self.latents.of(&self.first_stages[place.number], batch, place.device)?;
+        let noise = self.random.normal(micro, Purpose::Posterior, encoded.dims(), place.device)?;
+        Ok(encoded.sample(noise)?.cast(DType::F32))
+    }
+
+    /// What the latents are multiplied with, measured on the run's first micro-batch where the config says so.
+    fn measured_scale(&mut self, at: &At, batches: &[Batch]) -> Result<f64, RunError> {
+        if let (None, Some(batch)) = (self.scale, batches.first()) {
+            let place = Place { number: 0, device: self.places.first() };
+            let z = self.latents(&place, at.micro, batch)?;
+            self.scale = Some(self.objective.config().latent_scale(z)?);
+        }
+        Ok(self.scale.unwrap_or(1.0))
     }
 
     /// The captions of a batch, some of them dropped so that guidance can be used later.
@@ -162,25 +198,27 @@ impl DiffusionTraining {
     /// A micro-batch's gradients and losses.
     fn micro(
         &self,
+        place: &Place<'_>,
         working: &Denoiser,
         micro: u64,
         z: Tensor<4>,
         batch: &Batch,
     ) -> Result<(Named, Logs), RunError> {
-        self.device.seed(self.random.seed(micro, Purpose::Dropout));
+        let device = place.device;
+        device.seed(self.random.seed(micro, Purpose::Dropout));
         let [b, c, ..] = z.dims();
         let steps = self.objective.schedule().len();
         let timesteps = self.random.below(micro, Purpose::Timesteps, b, steps);
-        let mut noise = self.random.normal(micro, Purpose::Noise, z.dims(), &self.device)?;
+        let mut noise = self.random.normal(micro, Purpose::Noise, z.dims(), device)?;
         let offset = self.objective.config().noise_offset;
         if offset != 0.0 {
-            let each = self.random.normal(micro, Purpose::NoiseOffset, [b, c, 1, 1], &self.device)?;
+            let each = self.random.normal(micro, Purpose::NoiseOffset, [b, c, 1, 1], device)?;
             noise = offset_noise(noise, each, offset)?;
         }
         let conditioning = self.condition(working, &self.captions(micro, batch))?;
         let numbers = |t: &[usize]| {
             let t: Vec<f32> = t.iter().map(|t| *t as f32).collect();
-            Tensor::<1>::from_data(TensorData::new(t, [b]), (&self.device, DType::F32))
+            Tensor::<1>::from_data(TensorData::new(t, [b]), (device, DType::F32))
         };
         let (unet, logvar) = (&working.model, working.logvar.as_ref());
         if !self.use_checkpoint {
@@ -208,8 +246,8 @@ impl DiffusionTraining {
 
     fn condition(&self, denoiser: &Denoiser, captions: &[String]) -> Result<Conditioning, RunError> {
         // A frozen one is not part of the graph.
-        let tau = if self.train_tau { &denoiser.cond_stage_model } else { &self.denoiser.cond_stage_model };
-        match tau {
+        let tau = denoiser.cond_stage_model.as_ref();
+        match tau.map(|tau| if self.train_tau { tau.clone() } else { tau.valid() }) {
             Some(tau) => Ok(tau.encode(&Condition::Text(captions.to_vec()))?),
             None => Ok(Conditioning::none()),
         }
@@ -225,10 +263,7 @@ impl DiffusionTraining {
         let train = &self.config.train;
         let scheduler = Scheduler::from_config(SamplerKind::Ddim, &self.scheduler()?)?;
         let mut sampler = scheduler.sampler::<4>(SamplerOptions::steps(train.sample_steps))?;
-        let [h, w] = unet.config().sample_size.unwrap_or_else(|| {
-            let side = self.config.data.loader.transform.size / self.first_stage.config().factor();
-            [side, side]
-        });
+        let [h, w] = self.latent_size();
         let n = captions.len();
         let random = Random::new(seed);
         let shape = [n, unet.config().out_channels, h, w];
@@ -251,24 +286,24 @@ impl DiffusionTraining {
             z = sampler.step(output, z, &mut noise)?;
         }
         let z = z / self.scale.unwrap_or(1.0);
-        Ok(self.first_stage.decode(z)?.cast(DType::F32))
+        Ok(self.first_stage().decode(z)?.cast(DType::F32))
     }
 }
 
 impl Stage for DiffusionTraining {
     fn step(&mut self, at: &At, batches: &[Batch]) -> Result<Metrics, RunError> {
-        let working = trainable(&self.denoiser, self.config.train.precision);
-        let (mut sets, mut metrics) = (Vec::new(), Vec::new());
-        for (k, batch) in batches.iter().enumerate() {
-            let micro = at.micro + k as u64;
-            let z = self.latents(micro, batch)?;
-            let (gradients, logs) = self.micro(&working, micro, z, batch)?;
-            metrics.push(read(at.step, &logs)?);
-            sets.push(gradients);
-        }
-        drop(working);
-        let mut metrics = mean(metrics);
-        let mut gradients = Named::mean(sets);
+        let scale = self.measured_scale(at, batches)?;
+        let Gathered { mut gradients, mut metrics, .. } = self.places.gather(
+            at,
+            batches,
+            self.config.train.read_only(at.step, "loss"),
+            |place| trainable(&replica(&self.denoiser, place), self.config.train.precision),
+            |place, working, micro, batch| {
+                let z = self.latents(place, micro, batch)? * scale;
+                let (gradients, logs) = self.micro(place, working, micro, z, batch)?;
+                Ok((gradients, logs, ()))
+            },
+        )?;
         let max_norm = self.config.train.gradient_clip_val;
         let norm = finite(at.step, "grad_norm", clip_by_global_norm(&mut gradients, max_norm))?;
         metrics.push(("grad_norm".into(), norm));

@@ -1,9 +1,11 @@
 //! Whole models from a config and a checkpoint with the reference's names.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
-use ldm_conditioning::{CondStage, CondStageConfig, CondStageConfigError};
+use ldm_conditioning::bert::BertTokenizer;
+use ldm_conditioning::{CondStage, CondStageConfig, CondStageConfigError, ConditioningError};
 use ldm_nn::weights::WeightFile;
 use ldm_scheduler::SchedulerConfig;
 use ldm_vae::FirstStage;
@@ -17,8 +19,8 @@ use crate::{CondStageTarget, Error, LatentDiffusionConfig, LoadOptions};
 pub(super) const COND_STAGE: &str = "cond_stage_model.";
 
 impl LatentDiffusion {
-    /// Loads a model: a checkpoint with the reference's names and the YAML in `options`, or a directory of
-    /// diffusers' (`LDMTextToImagePipeline`, `LDMSuperResolutionPipeline`, `LDMPipeline`).
+    /// Loads a model: a checkpoint with the reference's names and the YAML in `options` (a `vocab.txt` beside that
+    /// counts instead of bert-base-uncased's vocabulary), or a directory of diffusers' (`LDMTextToImagePipeline`, `LDMSuperResolutionPipeline`, `LDMPipeline`).
     ///
     /// # Errors
     /// [`Error::NotAModel`] where the YAML is missing; [`Error::Unsupported`] names a `target` that is not known
@@ -156,7 +158,18 @@ fn cond_stage(
         None => Ok(None),
         Some(CondStageTarget::Encoder(target)) => {
             let stage = CondStageConfig::from_target(&target.target, &target.params).map_err(named)?;
-            Ok(Some(stage.init(device).map_err(named)?))
+            let encoder = stage.init(device).map_err(named)?;
+            Ok(Some(match (encoder, stage, path.parent()) {
+                // A vocabulary of one's own lies beside the YAML: the reference's format has no place for it.
+                (CondStage::BertEmbedder(bert), CondStageConfig::BertEmbedder(config), Some(folder))
+                    if config.use_tokenizer && path.is_file() && folder.join("vocab.txt").is_file() =>
+                {
+                    let tokenizer = BertTokenizer::from_dir(folder, config.max_seq_len);
+                    let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
+                    CondStage::BertEmbedder(bert.with_tokenizer(tokenizer).map_err(ConditioningError::from)?)
+                }
+                (encoder, ..) => encoder,
+            }))
         }
         Some(CondStageTarget::Name(name)) => Err(Error::Unsupported {
             path: path.into(),
