@@ -45,7 +45,8 @@ fn train(arguments: &Arguments) -> Result<()> {
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
-    let stage = AutoencoderTraining::new(model, &config, None, &devices[0])?;
+    let lpips = model.lpips(&devices[0])?;
+    let stage = AutoencoderTraining::new(model, &config, lpips, &devices[0])?;
     let mut stage = stage.with_devices(devices)?;
     let mut batches = LoadedBatches::new(loader.clone(), None);
     let stop = Stop::on_signals()?;

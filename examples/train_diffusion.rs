@@ -1,4 +1,5 @@
-//! Pictures with captions become a latent diffusion model: the U-Net and tau_theta of the paper's sections 3.2 and 3.3.
+//! Pictures become a latent diffusion model: the U-Net and tau_theta of the paper's sections 3.2 and 3.3. What it is
+//! conditioned on (captions, classes, maps, boxes, worn or masked pictures, nothing) is the config's business.
 //!
 //! ```sh
 //! cargo run --release --example train_autoencoder                       # first: what the latents are made with
@@ -19,6 +20,7 @@ use common::training::{TrainingArgs, ended, show};
 use ldm_train::config::ModelConfig;
 use ldm_train::export::load_first_stage;
 use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Outcome, Stop, run};
+use ldm_vae::FirstStageConfig;
 
 /// Trains a latent diffusion model on a frozen first stage.
 #[derive(Parser)]
@@ -50,16 +52,19 @@ fn train(arguments: &Arguments) -> Result<()> {
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
-    let Some(weights) = arguments.first_stage.as_ref().or(model.first_stage_ckpt.as_ref()) else {
-        return Err(
-            "no first stage: give --first-stage, or `ckpt_path` in `first_stage_config.params`".into()
-        );
+    let weights = arguments.first_stage.as_ref().or(model.first_stage_ckpt.as_ref());
+    let first_stage = match (&model.first_stage, weights.or(model.ckpt_path.as_ref())) {
+        (FirstStageConfig::Identity(..), _) => model.first_stage.init(&device)?,
+        (config, Some(weights)) => load_first_stage(config, weights, &device)?,
+        (_, None) => {
+            let what = "no first stage: give --first-stage, or `ckpt_path` in `first_stage_config.params`";
+            return Err(what.into());
+        }
     };
-    let first_stage = load_first_stage(&model.first_stage, weights, &device)?;
     std::fs::create_dir_all(&folder)?;
     let latents = Latents::open(&folder.join("latents.safetensors"), &loader, &first_stage, &device)?;
     let tau = model.tau(&device)?;
-    let mut batches = LoadedBatches::new(loader.clone(), latents.cache());
+    let cache = latents.cache();
     let training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
     let mut training = training.with_devices(devices)?;
     // Not after days of training.
@@ -69,6 +74,9 @@ fn train(arguments: &Arguments) -> Result<()> {
             println!("the finished model will not be written in the format of {format}: {error}");
         }
     }
+    // With their latents kept, pictures are decoded only if the conditions are made of them.
+    let cache = cache.filter(|_| !training.reads_pictures());
+    let mut batches = LoadedBatches::new(loader.clone(), cache);
 
     let stop = Stop::on_signals()?;
     let every = config.train.log_every;

@@ -22,7 +22,7 @@ pub struct TrainingArgs {
     /// Where the pictures are, instead of the config's place: a folder, or a tar
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// Where to compute: flex, cuda, wgpu, vulkan, metal, rocm (default: what the build has)
+    /// Where to compute: flex, ndarray, cuda, wgpu, vulkan, metal, rocm, as far as the build has them; a GPU by its number: cuda:1
     #[arg(long)]
     pub device: Option<String>,
 }

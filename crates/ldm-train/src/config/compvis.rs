@@ -7,13 +7,16 @@ use ldm_vae::{FirstStageConfig, LatentScaling};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{AutoencoderConfig, DataSection, DiffusionConfig, ModelConfig, RunConfig, Target, TrainConfig};
-use crate::optim::{Decay, RateConfig};
+use super::{
+    AutoencoderConfig, ConditioningKey, DataSection, DiffusionConfig, EncoderConfig, EncoderSection,
+    ModelConfig, RunConfig, Target, TrainConfig,
+};
+use crate::optim::{Decay, RateConfig, RateCycle};
 use crate::{FirstStageLossConfig, ObjectiveConfig};
 
 /// Classes of first stages and of diffusion models that can be trained.
 const FIRST_STAGES: [&str; 2] = ["AutoencoderKL", "VQModel"];
-const DIFFUSION: [&str; 1] = ["LatentDiffusion"];
+const DIFFUSION: [&str; 3] = ["LatentDiffusion", "Layout2ImgDiffusion", "DDPM"];
 
 /// Keys of `model.params` that something here reads, and those that say nothing that is not said elsewhere.
 const FIRST_STAGE_KEYS: [&str; 9] = [
@@ -27,7 +30,7 @@ const FIRST_STAGE_KEYS: [&str; 9] = [
     "beta",
     "legacy",
 ];
-const DIFFUSION_KEYS: [&str; 8] = [
+const DIFFUSION_KEYS: [&str; 11] = [
     "unet_config",
     "first_stage_config",
     "cond_stage_config",
@@ -36,6 +39,9 @@ const DIFFUSION_KEYS: [&str; 8] = [
     "scheduler_config",
     "ckpt_path",
     "conditioning_key",
+    "concat_mode",
+    "first_stage_key",
+    "cond_stage_key",
 ];
 /// `image_size` and `channels` repeat what `unet_config` and the first stage say.
 const REPEATED: [&str; 2] = ["image_size", "channels"];
@@ -99,26 +105,30 @@ fn model(section: &Value, unused: &mut Vec<String>) -> Result<ModelConfig, Strin
     if let (None, Some(side)) = (unet.sample_size, optional(params, "image_size")?) {
         unet.sample_size = Some([side, side]);
     }
-    let first = part(params, "first_stage_config")?;
-    let first_stage = first_stage(&first)?;
-    let first_stage_ckpt = match first.params.as_object() {
-        Some(params) => optional(params, "ckpt_path")?,
-        None => None,
+    // A `DDPM` draws the pictures themselves: the paper's f = 1.
+    let first = match params.get("first_stage_config") {
+        None | Some(Value::Null) if class == "DDPM" => None,
+        _ => Some(part(params, "first_stage_config")?),
     };
-    let cond_stage = match params.get("cond_stage_config") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(name)) if name == "__is_unconditional__" => None,
-        Some(Value::String(name)) => return Err(format!("`cond_stage_config` is {name}: not supported")),
-        Some(_) => Some(part(params, "cond_stage_config")?),
-    };
-    let (cond_stage, vocab_file) = match cond_stage {
-        None => (None, None),
-        Some(Target { target, mut params }) => {
-            let file = params.as_object_mut().and_then(|params| params.remove("vocab_file"));
-            let config = CondStageConfig::from_target(&target, &params).map_err(|e| e.to_string())?;
-            (Some(config), file.map(|file| parse("vocab_file", &file)).transpose()?)
+    let (first_stage, first_stage_ckpt) = match &first {
+        None => (FirstStageConfig::Identity(3, LatentScaling::default()), None),
+        Some(first) => {
+            let ckpt = first.params.as_object().map(|params| optional(params, "ckpt_path")).transpose()?;
+            (first_stage(first)?, ckpt.flatten())
         }
     };
+    let cond_stage = cond_stage(params.get("cond_stage_config"))?;
+    let cond_stage_trainable = optional(params, "cond_stage_trainable")?.unwrap_or(false);
+    if cond_stage_trainable && matches!(cond_stage, Some(EncoderSection::FirstStage)) {
+        return Err(
+            "`cond_stage_trainable`: `__is_first_stage__` stays frozen, as the first stage does".into()
+        );
+    }
+    // As `LatentDiffusion.__init__` of the reference.
+    let concat_mode = optional(params, "concat_mode")?.unwrap_or(true);
+    let key = optional::<ConditioningKey>(params, "conditioning_key")?;
+    let old = if concat_mode { ConditioningKey::Concat } else { ConditioningKey::CrossAttn };
+    let conditioning_key = cond_stage.as_ref().map(|_| key.unwrap_or(old));
     let scheduler = match params.get("scheduler_config") {
         Some(scheduler) if !scheduler.is_null() => Some(rate_of(&parse("scheduler_config", scheduler)?)?),
         _ => None,
@@ -131,8 +141,10 @@ fn model(section: &Value, unused: &mut Vec<String>) -> Result<ModelConfig, Strin
         first_stage,
         first_stage_ckpt,
         cond_stage,
-        vocab_file,
-        cond_stage_trainable: optional(params, "cond_stage_trainable")?.unwrap_or(false),
+        cond_stage_trainable,
+        first_stage_key: optional(params, "first_stage_key")?.unwrap_or_else(|| "image".into()),
+        cond_stage_key: optional(params, "cond_stage_key")?,
+        conditioning_key,
         use_ema: optional(params, "use_ema")?.unwrap_or(true),
         scheduler,
         ckpt_path: optional(params, "ckpt_path")?,
@@ -149,14 +161,19 @@ fn autoencoder(
     name_unused("model.params", params, &[&FIRST_STAGE_KEYS], unused);
     let loss = part(params, "lossconfig")?;
     let mut numbers = loss.params.as_object().cloned().unwrap_or_default();
-    let lpips_ckpt = optional(&numbers, "lpips_ckpt")?;
-    numbers.remove("lpips_ckpt");
+    let [lpips_ckpt, lpips_linear_ckpt] =
+        [optional(&numbers, "lpips_ckpt")?, optional(&numbers, "lpips_linear_ckpt")?];
+    numbers.retain(|key, _| !["lpips_ckpt", "lpips_linear_ckpt"].contains(&key.as_str()));
+    if lpips_linear_ckpt.is_some() && lpips_ckpt.is_none() {
+        return Err("`lossconfig.params.lpips_linear_ckpt` needs `lpips_ckpt`, the trunk's weights".into());
+    }
     let loss = FirstStageLossConfig::from_target(&loss.target, &Value::Object(numbers));
     Ok(AutoencoderConfig {
         base_learning_rate,
         first_stage: first_stage(target)?,
         loss: loss.map_err(|e| format!("`lossconfig`: {e}"))?,
         lpips_ckpt,
+        lpips_linear_ckpt,
         ckpt_path: optional(params, "ckpt_path")?,
     })
 }
@@ -171,43 +188,95 @@ fn first_stage(target: &Target) -> Result<FirstStageConfig, String> {
     }
 }
 
+/// What encodes the condition; `None` for an unconditional model.
+fn cond_stage(section: Option<&Value>) -> Result<Option<EncoderSection>, String> {
+    match section {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) if name == "__is_unconditional__" => Ok(None),
+        Some(section) => encoder(section).map(Some),
+    }
+}
+
+fn encoder(section: &Value) -> Result<EncoderSection, String> {
+    if let Value::String(name) = section {
+        return match name.as_str() {
+            "__is_first_stage__" => Ok(EncoderSection::FirstStage),
+            _ => Err(format!("`cond_stage_config` is {name}: not supported")),
+        };
+    }
+    if let Value::Array(list) = section {
+        let [first, second] = list.as_slice() else {
+            return Err(format!("`cond_stage_config` is a list of {}, expected two encoders", list.len()));
+        };
+        return Ok(EncoderSection::Both(Box::new([encoder(first)?, encoder(second)?])));
+    }
+    let Target { target, mut params } = parse("cond_stage_config", section)?;
+    let mut file = |key: &str| match params.as_object_mut().and_then(|params| params.remove(key)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(file) => parse(&format!("cond_stage_config.params.{key}"), &file).map(Some),
+    };
+    let (vocab_file, ckpt_path) = (file("vocab_file")?, file("ckpt_path")?);
+    let stage = CondStageConfig::from_target(&target, &params).map_err(|e| e.to_string())?;
+    Ok(EncoderSection::Encoder(EncoderConfig { stage, vocab_file, ckpt_path }))
+}
+
 /// Keys of an [`ObjectiveConfig`] that it doesn't write where they are not given.
 const OPTIONAL: [&str; 2] = ["given_betas", "snr_gamma"];
 
-/// The reference's learning-rate classes, of one cycle.
+/// The reference's learning-rate classes.
 fn rate_of(target: &Target) -> Result<RateConfig, String> {
     let decay = match target.class() {
         "LambdaLinearScheduler" => Decay::Linear,
-        "LambdaWarmUpCosineScheduler" => Decay::Cosine,
+        "LambdaWarmUpCosineScheduler" | "LambdaWarmUpCosineScheduler2" => Decay::Cosine,
         _ => return Err(format!("`scheduler_config.target` is {}: not supported", target.target)),
     };
     let params = target.params.as_object().cloned().unwrap_or_default();
-    let number = |keys: &[&str]| -> Result<Option<f64>, String> {
-        for key in keys {
-            let Some(value) = params.get(*key) else { continue };
-            let value = match value.as_array().map(Vec::as_slice) {
-                Some([only]) => only,
-                Some(_) => return Err(format!("`scheduler_config.params.{key}`: one cycle is supported")),
-                None => value,
-            };
-            let value = value.as_f64().or_else(|| value.as_str()?.parse().ok());
-            return value.map(Some).ok_or_else(|| format!("`scheduler_config.params.{key}`: not a number"));
+    // One number a cycle; a class without lists has one cycle and other names.
+    let numbers = |keys: &[&str]| -> Result<Option<Vec<f64>>, String> {
+        let Some((key, value)) = keys.iter().find_map(|key| Some((*key, params.get(*key)?))) else {
+            return Ok(None);
+        };
+        let all = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
+        let all: Option<Vec<f64>> = all.iter().map(number).collect();
+        match all {
+            Some(all) if all.iter().all(|x| x.is_finite() && *x >= 0.0) => Ok(Some(all)),
+            _ => Err(format!("`scheduler_config.params.{key}`: expected numbers of at least 0")),
         }
-        Ok(None)
     };
-    let f_max = number(&["f_max", "lr_max"])?.unwrap_or(1.0);
-    if f_max != 1.0 {
-        return Err(format!("`scheduler_config.params.f_max` is {f_max}, only 1 is supported"));
-    }
-    let f_min = number(&["f_min", "lr_min"])?.unwrap_or(1.0);
-    let length = number(&["cycle_lengths", "max_decay_steps"])?;
-    Ok(RateConfig {
-        warm_up_steps: number(&["warm_up_steps"])?.unwrap_or(0.0) as u64,
-        f_start: number(&["f_start", "lr_start"])?.unwrap_or(0.0),
-        // A decay from 1 to 1 is none.
-        decay: if f_min == 1.0 { Decay::Constant } else { decay },
-        f_min,
-        decay_until: length.map(|steps| steps as u64),
+    let lengths = numbers(&["cycle_lengths", "max_decay_steps"])?;
+    let count = lengths.as_ref().map_or(1, Vec::len);
+    let each = |keys: &[&str], default: f64| -> Result<Vec<f64>, String> {
+        let all = numbers(keys)?.unwrap_or_else(|| vec![default; count]);
+        match all.len() == count {
+            true => Ok(all),
+            false => Err(format!("`scheduler_config.params.{}`: {} cycles of {count}", keys[0], all.len())),
+        }
+    };
+    let warm_up = each(&["warm_up_steps"], 0.0)?;
+    let (f_start, f_max) = (each(&["f_start", "lr_start"], 0.0)?, each(&["f_max", "lr_max"], 1.0)?);
+    let f_min = each(&["f_min", "lr_min"], 1.0)?;
+    let cycles: Vec<RateCycle> = (0..count)
+        .map(|i| RateCycle {
+            warm_up_steps: warm_up[i] as u64,
+            // Without a length nothing ends.
+            length: lengths.as_ref().map_or(u64::MAX, |lengths| lengths[i] as u64),
+            f_start: f_start[i],
+            f_max: f_max[i],
+            f_min: f_min[i],
+        })
+        .collect();
+    let [RateCycle { warm_up_steps, f_start, f_max, f_min, .. }] = cycles[..] else {
+        return Ok(RateConfig { decay, cycles, ..RateConfig::default() });
+    };
+    let one = RateConfig { warm_up_steps, f_start, f_max, f_min, ..RateConfig::default() };
+    let decay_until = lengths.map(|lengths| lengths[0] as u64);
+    Ok(match decay {
+        // A decay from a number to itself is none.
+        _ if f_min == f_max => RateConfig { decay: Decay::Constant, decay_until, ..one },
+        // The reference's line begins at the cycle's first step, ours where the warm-up ends.
+        Decay::Linear => RateConfig { decay, cycles, ..RateConfig::default() },
+        _ => RateConfig { decay, decay_until, ..one },
     })
 }
 

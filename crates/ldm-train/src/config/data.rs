@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::ConditionConfig;
 use crate::data::{self, DataError, Loader, LoaderConfig};
 
 /// The section `data`: the pictures of a run.
@@ -10,6 +11,9 @@ pub struct DataSection {
     pub source: data::DataConfig,
     /// How they become batches. `seed` is the run's own, whatever stands here.
     pub loader: LoaderConfig,
+    /// What a diffusion model's conditions are made of (default: what `model.params.cond_stage_key` says).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionConfig>,
 }
 
 impl DataSection {

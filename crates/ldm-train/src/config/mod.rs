@@ -7,13 +7,16 @@ mod compvis;
 mod data;
 mod model;
 mod train;
+mod weights;
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 pub use data::DataSection;
-pub use model::{AutoencoderConfig, DiffusionConfig, ModelConfig, Target};
+pub use model::{
+    AutoencoderConfig, ConditioningKey, DiffusionConfig, EncoderConfig, EncoderSection, ModelConfig, Target,
+};
 pub use train::TrainConfig;
 
 use crate::RunError;
@@ -91,9 +94,15 @@ impl RunConfig {
         if let Some(train) = value.get_mut("train").and_then(Value::as_object_mut) {
             train.retain(|key, _| !TrainConfig::FREE.contains(&key.as_str()));
         }
+        // A decay that ends with the run would change its course with `max_steps`.
+        value[RESOLVED] = json!({ "decay_until": self.rate().end(train.max_steps) });
         value
     }
 }
+
+/// What the config leaves to defaults that depend on keys that may change. Checkpoints older than an entry are not
+/// compared by it.
+const RESOLVED: &str = "resolved";
 
 /// The first key, as a path, at which two documents differ, and the two values there.
 pub(crate) fn difference(before: &Value, now: &Value) -> Option<(String, String, String)> {
@@ -101,6 +110,9 @@ pub(crate) fn difference(before: &Value, now: &Value) -> Option<(String, String,
         if let (Value::Object(a), Value::Object(b)) = (a, b) {
             let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
             return keys.into_iter().find_map(|key| {
+                if key == RESOLVED && !a.contains_key(key) {
+                    return None;
+                }
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 walk(&path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null))
             });

@@ -43,7 +43,7 @@ pub struct TrainConfig {
     pub images_every: u64,
     /// Pictures of a grid.
     pub images: usize,
-    /// Prompts of the grid of samples (diffusion models); not given: captions of the first batch.
+    /// Prompts of the grid of samples (models of texts); not given: conditions of the step's batch.
     pub prompts: Vec<String>,
     /// Steps of DDIM for the grid of samples.
     pub sample_steps: usize,

@@ -7,13 +7,31 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use ldm_conditioning::BoundingBox;
 
-use super::{Location, Transform, View};
+use super::{Item, Location, MapConfig, Transform, View};
 
 /// What reading one picture may take: sides, memory, file.
 const LARGEST_SIDE: u32 = 16_384;
 const LARGEST_ALLOCATION: u64 = 1 << 30;
 const LARGEST_FILE: u64 = 1 << 30;
+
+/// What is made of one item.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// `[3, size, size]` in [-1, 1].
+    pub planes: Vec<f32>,
+    /// `[channels, side, side]`; empty without a second picture.
+    pub map: Vec<f32>,
+    /// The part of the picture that the planes show, before they are mirrored.
+    pub crop: BoundingBox,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { planes: Vec::new(), map: Vec::new(), crop: BoundingBox::FULL }
+    }
+}
 
 /// Reads pictures; keeps the last file open, as many pictures may lie in one.
 #[derive(Debug, Default)]
@@ -22,17 +40,31 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The planes of one view of a picture; the error says what is wrong with it.
-    pub fn planes(
+    /// One view of a picture, and of its second picture where there is one; the error says what is wrong with them.
+    pub fn see(
         &mut self,
-        place: &Location,
+        item: &Item,
         transform: &Transform,
+        map: &MapConfig,
         view: View,
-    ) -> Result<Vec<f32>, String> {
-        let bytes = self.bytes(place).map_err(|e| e.to_string())?;
+    ) -> Result<Seen, String> {
+        let bytes = self.bytes(&item.picture).map_err(|e| e.to_string())?;
+        let second =
+            item.map.as_ref().map(|place| self.bytes(place)).transpose().map_err(|e| e.to_string())?;
+        let see = || {
+            let picture = decode(&bytes)?;
+            let (planes, crop) = transform.see(&picture, view)?;
+            let map = match second {
+                None => Vec::new(),
+                Some(bytes) => {
+                    let second = decode(&bytes).map_err(|e| format!("its second picture: {e}"))?;
+                    map.apply(&second, transform, view, [picture.width(), picture.height()])?
+                }
+            };
+            Ok(Seen { planes, map, crop })
+        };
         // A decoder that panics on a broken file must not take the other pictures along.
-        catch_unwind(AssertUnwindSafe(|| transform.apply(&decode(&bytes)?, view)))
-            .unwrap_or_else(|_| Err("the decoder panicked".into()))
+        catch_unwind(AssertUnwindSafe(see)).unwrap_or_else(|_| Err("the decoder panicked".into()))
     }
 
     fn bytes(&mut self, place: &Location) -> std::io::Result<Vec<u8>> {

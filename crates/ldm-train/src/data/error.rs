@@ -52,6 +52,14 @@ pub enum DataError {
         /// The file that should be there.
         expected: PathBuf,
     },
+    /// A picture without its second one.
+    #[error("{path}: no second picture beside this one (expected {expected} or another kind of picture)")]
+    PictureWithoutMap {
+        /// The picture.
+        path: PathBuf,
+        /// The file that should be there.
+        expected: PathBuf,
+    },
     /// A shard ends too early.
     #[error("{path}: truncated: {what}")]
     Truncated {

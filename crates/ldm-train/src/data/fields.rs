@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ldm_conditioning::{BoundingBox, LayoutObject};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::DataConfig;
@@ -12,6 +14,7 @@ pub(super) struct Fields {
     pub caption: Option<String>,
     pub split: Option<String>,
     pub class: Option<Label>,
+    pub objects: Option<Vec<LayoutObject>>,
 }
 
 /// A class as the data says it.
@@ -46,7 +49,37 @@ pub(super) fn fields(object: &Map<String, Value>, config: &DataConfig) -> Result
             None => return Err(format!("no `{key}`")),
         }),
     };
-    Ok(Fields { caption, split, class })
+    let objects = match &config.objects_key {
+        Some(key) if taken => Some(objects(key, object.get(key).ok_or_else(|| format!("no `{key}`"))?)?),
+        _ => None,
+    };
+    Ok(Fields { caption, split, class, objects })
+}
+
+/// One object, as the data says it.
+#[derive(Deserialize)]
+struct Object {
+    class: usize,
+    bbox: [f64; 4],
+    #[serde(default)]
+    is_group_of: bool,
+    #[serde(default)]
+    is_occluded: bool,
+    #[serde(default)]
+    is_depiction: bool,
+    #[serde(default)]
+    is_inside: bool,
+}
+
+fn objects(key: &str, value: &Value) -> Result<Vec<LayoutObject>, String> {
+    let found = Vec::<Object>::deserialize(value).map_err(|e| format!("`{key}`: {e}"))?;
+    let object = |found: Object| {
+        let Object { class, bbox: [x, y, width, height], is_group_of, is_occluded, is_depiction, is_inside } =
+            found;
+        let bbox = BoundingBox::new(x, y, width, height);
+        LayoutObject { class, bbox, is_group_of, is_occluded, is_depiction, is_inside }
+    };
+    Ok(found.into_iter().map(object).collect())
 }
 
 /// The classes' names, numbered in their order.

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Folder {
     /// [`DataError`], naming the file and line: see [`DataConfig::open`].
     pub fn open(config: &DataConfig) -> Result<Self, DataError> {
         let dir = &config.path;
-        let files = files(dir)?;
+        let (maps, files) = Maps::split(files(dir)?, config.map_suffix.as_deref());
         let mut found = match config.layout.unwrap_or_else(|| layout(dir, &files)) {
             Layout::Metadata => metadata::read(dir, config)?,
             Layout::Captions => with_captions(dir, &files)?,
@@ -44,15 +44,18 @@ impl Folder {
             found.retain(|f| f.fields.split.as_ref() == Some(split));
         }
         let classes = ClassNames::new(found.iter().map(|f| f.fields.class.as_ref()));
-        let item = |(index, f): (usize, Found)| Item {
+        let maps: Vec<_> = found.iter().map(|f| maps.of(&f.path)).collect::<Result<_, _>>()?;
+        let item = |(index, (f, map)): (usize, (Found, Option<Location>))| Item {
             index: index as u64,
             key: f.key,
             caption: f.fields.caption.unwrap_or_default(),
             class: f.fields.class.and_then(|label| classes.number(&label)),
             picture: Location { file: f.path.into(), range: None },
+            map,
+            objects: f.fields.objects,
         };
         let part = |item: &Item| item.index as usize % config.part.count == config.part.index;
-        let items: Vec<Item> = found.into_iter().enumerate().map(item).filter(part).collect();
+        let items: Vec<Item> = found.into_iter().zip(maps).enumerate().map(item).filter(part).collect();
         if items.is_empty() {
             let what = config.split.as_ref().map_or(String::new(), |split| format!(" of split {split:?}"));
             return Err(DataError::Empty { path: dir.clone(), what });
@@ -102,6 +105,42 @@ pub(super) fn extension(path: &Path) -> String {
 
 fn is_picture(path: &Path) -> bool {
     PICTURES.contains(&extension(path).as_str())
+}
+
+/// The second pictures of a folder, by the first ones' paths without their extension.
+struct Maps<'a> {
+    suffix: Option<&'a str>,
+    files: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl<'a> Maps<'a> {
+    /// Second pictures, and all other files.
+    fn split(files: Vec<PathBuf>, suffix: Option<&'a str>) -> (Self, Vec<PathBuf>) {
+        let (mut maps, mut others) = (BTreeMap::new(), Vec::new());
+        for file in files {
+            let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+            let name = suffix.and_then(|suffix| stem.strip_suffix(suffix)?.strip_suffix('.'));
+            match name.filter(|_| is_picture(&file)) {
+                Some(name) => {
+                    maps.insert(file.with_file_name(name), file);
+                }
+                None => others.push(file),
+            }
+        }
+        (Self { suffix, files: maps }, others)
+    }
+
+    /// The one that goes with a picture; `None` where there are none at all.
+    fn of(&self, picture: &Path) -> Result<Option<Location>, DataError> {
+        let Some(suffix) = self.suffix else { return Ok(None) };
+        match self.files.get(&picture.with_extension("")) {
+            Some(file) => Ok(Some(Location { file: file.as_path().into(), range: None })),
+            None => {
+                let expected = picture.with_extension(format!("{suffix}.png"));
+                Err(DataError::PictureWithoutMap { path: picture.into(), expected })
+            }
+        }
+    }
 }
 
 /// What a folder's files look like.

@@ -39,11 +39,6 @@ impl CacheKey {
     ///
     /// Where the weights can't be read from their device, or the data can't be walked.
     pub fn new<M: Module>(first_stage: &M, loader: &Loader) -> Result<Self, DataError> {
-        let mut weights = Weights { hash: Fnv::default(), error: None };
-        first_stage.visit(&mut weights);
-        if let Some(error) = weights.error {
-            return Err(DataError::Encode(error));
-        }
         let mut data = Fnv::default();
         for item in loader.source().epoch(Order::Listed) {
             let item = item?;
@@ -52,7 +47,7 @@ impl CacheKey {
         }
         let transform = serde_json::to_string(&loader.config().transform)
             .map_err(|e| DataError::config("transform", &loader.config().transform, e.to_string()))?;
-        Ok(Self { first_stage: weights.hash.hex(), transform, data: data.hex() })
+        Ok(Self { first_stage: weights_fingerprint(first_stage)?, transform, data: data.hex() })
     }
 }
 
@@ -168,6 +163,16 @@ impl LatentCache {
 fn values(tensor: Tensor<4>) -> Result<Vec<f32>, DataError> {
     let data = tensor.cast(DType::F32).try_into_data().map_err(|e| DataError::Encode(format!("{e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| DataError::Encode(format!("{e:?}")))
+}
+
+/// The fingerprint of a module's float parameters.
+pub(crate) fn weights_fingerprint<M: Module>(module: &M) -> Result<String, DataError> {
+    let mut weights = Weights { hash: Fnv::default(), error: None };
+    module.visit(&mut weights);
+    match weights.error {
+        Some(error) => Err(DataError::Encode(error)),
+        None => Ok(weights.hash.hex()),
+    }
 }
 
 /// FNV-1a over 64 bits: told apart are files of one's own, not forgeries.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pipeline::{Batches, Job, Task, Work, start};
 use super::random::{Purpose, rng};
-use super::{DataError, Item, Order, Report, Source, Transform, View};
+use super::{DataError, Item, MapConfig, Order, Report, Source, Transform, View};
 
 /// How a data set becomes batches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct LoaderConfig {
     pub prefetch: usize,
     /// What is done to each picture.
     pub transform: Transform,
+    /// How the second picture of each is read, where the data has those.
+    #[serde(skip_serializing_if = "MapConfig::is_default")]
+    pub map: MapConfig,
 }
 
 impl Default for LoaderConfig {
@@ -34,6 +37,7 @@ impl Default for LoaderConfig {
             workers: 0,
             prefetch: 4,
             transform: Transform::default(),
+            map: MapConfig::default(),
         }
     }
 }
@@ -68,6 +72,7 @@ impl Loader {
     /// [`DataError::Config`], naming the key that can't be.
     pub fn new(source: Arc<dyn Source>, config: LoaderConfig) -> Result<Self, DataError> {
         config.transform.validate()?;
+        config.map.validate()?;
         if config.batch_size == 0 {
             return Err(DataError::config("batch_size", 0, "must be at least 1"));
         }
@@ -150,7 +155,8 @@ impl Loader {
     }
 
     fn work(&self, task: Task) -> Work {
-        Work { transform: self.config.transform.clone(), report: self.report.clone(), task }
+        let (transform, map) = (self.config.transform.clone(), self.config.map);
+        Work { transform, map, report: self.report.clone(), task }
     }
 
     /// Sends the jobs from this number on, until nobody takes them.

@@ -8,8 +8,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::decode::Reader;
-use super::{Batch, DataError, Item, LoaderConfig, Report, Transform, View};
+use ldm_conditioning::Layout;
+
+use super::decode::{Reader, Seen};
+use super::{Batch, DataError, Item, LoaderConfig, MapConfig, Maps, Report, Transform, View};
+
+/// What came of an item; `None` where it was not tried.
+type Tried = Option<Result<Seen, String>>;
 
 /// One batch to be made.
 pub(super) struct Job {
@@ -23,6 +28,7 @@ pub(super) struct Job {
 #[derive(Clone)]
 pub(super) struct Work {
     pub transform: Transform,
+    pub map: MapConfig,
     pub report: Report,
     pub task: Task,
 }
@@ -161,14 +167,14 @@ fn run(todo: &Receiver<Result<Job, DataError>>, done: &SyncSender<Result<Batch, 
 impl Work {
     fn batch(&self, reader: &mut Reader, job: &Job) -> Result<Batch, DataError> {
         // Each item is tried once, however many places it could fill.
-        let mut tried: Vec<Option<Result<Vec<f32>, String>>> = vec![None; job.items.len()];
+        let mut tried: Vec<Tried> = vec![None; job.items.len()];
         let mut taken = Vec::new();
         let places = if job.keep == 0 { job.items.len() } else { job.keep };
         for place in 0..places {
             let mut candidates = place..if job.keep == 0 { place + 1 } else { job.items.len() };
             let mut readable = |at: usize| {
                 let (item, view) = &job.items[at];
-                tried[at].get_or_insert_with(|| self.pixels(reader, item, *view, at < places)).is_ok()
+                tried[at].get_or_insert_with(|| self.see(reader, item, *view, at < places)).is_ok()
             };
             match candidates.find(|at| readable(*at)) {
                 Some(at) => taken.push(at),
@@ -179,18 +185,18 @@ impl Work {
         Ok(self.assemble(job, &taken, &tried))
     }
 
-    fn pixels(&self, reader: &mut Reader, item: &Item, view: View, counts: bool) -> Result<Vec<f32>, String> {
+    fn see(&self, reader: &mut Reader, item: &Item, view: View, counts: bool) -> Result<Seen, String> {
         match &self.task {
             Task::Views(readable) => match self.number(item, view) {
-                Some(number) if readable(number) => Ok(Vec::new()),
+                Some(number) if readable(number) => Ok(Seen::default()),
                 _ => Err("not among those that can be read".into()),
             },
             Task::Decode => {
-                let planes = reader.planes(&item.picture, &self.transform, view);
-                if let (Err(reason), true) = (&planes, counts) {
+                let seen = reader.see(item, &self.transform, &self.map, view);
+                if let (Err(reason), true) = (&seen, counts) {
                     self.report.skip(&item.key, reason);
                 }
-                planes
+                seen
             }
         }
     }
@@ -199,22 +205,35 @@ impl Work {
         Some(item.index * self.transform.views()? + view.number?)
     }
 
-    fn assemble(&self, job: &Job, taken: &[usize], tried: &[Option<Result<Vec<f32>, String>>]) -> Batch {
+    fn assemble(&self, job: &Job, taken: &[usize], tried: &[Tried]) -> Batch {
         let items = || taken.iter().map(|at| &job.items[*at]);
-        let pixels = taken.iter().filter_map(|at| tried[*at].as_ref()?.as_ref().ok());
+        let seen = || taken.iter().filter_map(|at| tried[*at].as_ref()?.as_ref().ok());
+        let decoded = matches!(self.task, Task::Decode);
+        let has_maps = decoded && items().all(|(item, _)| item.map.is_some());
+        let has_objects = decoded && items().all(|(item, _)| item.objects.is_some());
+        let layout = |((item, view), seen): (&(Item, View), &Seen)| {
+            let (objects, crop) = (item.objects.clone().unwrap_or_default(), seen.crop);
+            Layout { objects, crop, horizontal_flip: view.flip }
+        };
         Batch {
             number: job.number,
-            pictures: pixels.flatten().copied().collect(),
+            pictures: seen().flat_map(|seen| &seen.planes).copied().collect(),
             size: self.transform.size,
             captions: items().map(|(item, _)| item.caption.clone()).collect(),
             classes: items().map(|(item, _)| item.class).collect(),
             keys: items().map(|(item, _)| item.key.clone()).collect(),
             views: items().map(|(item, view)| self.number(item, *view)).collect(),
+            maps: has_maps.then(|| Maps {
+                kind: self.map.kind,
+                size: self.map.side(&self.transform),
+                values: seen().flat_map(|seen| &seen.map).copied().collect(),
+            }),
+            layouts: has_objects.then(|| items().zip(seen()).map(layout).collect()),
         }
     }
 }
 
-fn nothing(job: &Job, place: usize, tried: &[Option<Result<Vec<f32>, String>>]) -> DataError {
+fn nothing(job: &Job, place: usize, tried: &[Tried]) -> DataError {
     let reason = match &tried[place] {
         Some(Err(reason)) => reason.as_str(),
         _ => "",

@@ -83,6 +83,8 @@ fn numbered(shard: &Shard, samples: Vec<tar::Sample>, classes: &ClassNames) -> V
         caption: sample.caption,
         class: sample.class.and_then(|label: Label| classes.number(&label)),
         picture: sample.picture,
+        map: sample.map,
+        objects: sample.objects,
     };
     let items: Vec<_> =
         (shard.first..).zip(samples).skip(skip).step_by(step).map(|found| Ok(item(found))).collect();

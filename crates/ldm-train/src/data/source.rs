@@ -1,12 +1,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ldm_conditioning::LayoutObject;
 use serde::{Deserialize, Serialize};
 
 use super::{DataError, Folder, Shards};
 
 /// One picture that is not decoded yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// Its number in the data set, the same in every epoch.
     pub index: u64,
@@ -18,6 +19,10 @@ pub struct Item {
     pub class: Option<i64>,
     /// Where its bytes are.
     pub picture: Location,
+    /// Where the picture that goes with it is ([`DataConfig::map_suffix`]).
+    pub map: Option<Location>,
+    /// What is in it, and where, if the data says so ([`DataConfig::objects_key`]).
+    pub objects: Option<Vec<LayoutObject>>,
 }
 
 /// A file, or a stretch of one.
@@ -87,6 +92,12 @@ pub struct DataConfig {
     pub caption_key: Option<String>,
     /// The JSON field with the class: a number, or a name that is numbered in the order of the names.
     pub class_key: Option<String>,
+    /// Each picture has a second one, its condition: beside `cat.png` lies `cat.SUFFIX.png` (or .jpg, .webp, .bmp),
+    /// in a folder as in a shard. A label map or a worn picture, as [`MapConfig`](super::MapConfig) says.
+    pub map_suffix: Option<String>,
+    /// The JSON field with the objects: a list of `{"class": 3, "bbox": [x, y, width, height]}`, all in parts of the
+    /// whole picture (0 to 1), and the flags `is_group_of`, `is_occluded`, `is_depiction`, `is_inside` where they hold.
+    pub objects_key: Option<String>,
     /// How many items of a shard's stream are mixed (default: 10,000; they are places, not pictures).
     pub shuffle_buffer: usize,
     /// Which part of the data this process takes.
@@ -101,6 +112,8 @@ impl Default for DataConfig {
             split: None,
             caption_key: None,
             class_key: None,
+            map_suffix: None,
+            objects_key: None,
             shuffle_buffer: 10_000,
             part: Part::default(),
         }

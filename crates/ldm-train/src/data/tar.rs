@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
+use ldm_conditioning::LayoutObject;
 use serde_json::Value;
 use tar::{Archive, Entry};
 
@@ -23,6 +24,8 @@ pub(super) struct Sample {
     pub caption: String,
     pub class: Option<Label>,
     pub picture: Location,
+    pub map: Option<Location>,
+    pub objects: Option<Vec<LayoutObject>>,
 }
 
 /// What has been seen of a sample so far.
@@ -30,6 +33,7 @@ pub(super) struct Sample {
 struct Parts {
     key: String,
     picture: Option<(u64, u64)>,
+    map: Option<(u64, u64)>,
     text: Option<String>,
     json: Fields,
     class: Option<Label>,
@@ -64,6 +68,8 @@ pub(super) fn samples(path: &Arc<Path>, config: &DataConfig) -> Result<Vec<Sampl
             if parts.picture.replace((start, size)).is_some() {
                 return Err(DataError::shard(path, key, "two pictures"));
             }
+        } else if is_map(&extension, config) {
+            parts.map = Some((start, size));
         } else if ["txt", "json", "cls"].contains(&extension.as_str()) {
             read(path, &mut entry, &extension, parts, config)?;
         }
@@ -78,6 +84,13 @@ fn key(name: &str) -> Option<(&str, String)> {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = name[base..].find('.')?;
     (dot > 0).then(|| (&name[..base + dot], name[base + dot + 1..].to_lowercase()))
+}
+
+/// Whether a member is the second picture of its sample.
+fn is_map(extension: &str, config: &DataConfig) -> bool {
+    let Some(suffix) = &config.map_suffix else { return false };
+    let kind = extension.strip_prefix(&suffix.to_lowercase()).and_then(|rest| rest.strip_prefix('.'));
+    kind.is_some_and(|kind| PICTURES.contains(&kind))
 }
 
 /// Takes in a text member.
@@ -129,11 +142,20 @@ fn finish(path: &Arc<Path>, parts: Option<Parts>, config: &DataConfig) -> Result
         Some(_) => parts.json.caption.or(parts.text),
         None => parts.text.or(parts.json.caption),
     };
+    let map = match (&config.map_suffix, parts.map) {
+        (Some(suffix), None) => {
+            let what = format!("no second picture ({}.{suffix}.png)", parts.key);
+            return Err(DataError::shard(path, parts.key, what));
+        }
+        (_, range) => range.map(|range| Location { file: path.clone(), range: Some(range) }),
+    };
     Ok(Some(Sample {
         key: parts.key,
         caption: caption.unwrap_or_default(),
         class: parts.json.class.or(parts.class),
         picture: Location { file: path.clone(), range: Some(range) },
+        map,
+        objects: parts.json.objects,
     }))
 }
 

@@ -1,5 +1,6 @@
 use image::imageops::FilterType;
 use image::{DynamicImage, Rgb, RgbImage};
+use ldm_conditioning::BoundingBox;
 use ldm_scheduler::NativeRng;
 use serde::{Deserialize, Serialize};
 
@@ -143,10 +144,15 @@ impl Transform {
     ///
     /// Says so of a picture that is too long for its width.
     pub fn apply(&self, picture: &DynamicImage, view: View) -> Result<Vec<f32>, String> {
+        Ok(self.see(picture, view)?.0)
+    }
+
+    /// The planes of a view, and which part of the whole picture it shows (before it is mirrored).
+    pub(super) fn see(&self, picture: &DynamicImage, view: View) -> Result<(Vec<f32>, BoundingBox), String> {
         let rgb = self.resized(self.on_background(picture))?;
         let size = self.size;
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
-        let (left, top) = (offset(view.x, width - size), offset(view.y, height - size));
+        let [left, top] = self.corner([width, height], view);
         let pixels = rgb.as_raw();
         let mut planes = vec![0.0; 3 * size * size];
         for y in 0..size {
@@ -158,7 +164,15 @@ impl Transform {
                 }
             }
         }
-        Ok(planes)
+        let part = |length: usize, whole: usize| length as f64 / whole as f64;
+        let crop =
+            BoundingBox::new(part(left, width), part(top, height), part(size, width), part(size, height));
+        Ok((planes, crop))
+    }
+
+    /// Left and upper edge of a view's crop in a picture of this width and height.
+    pub(super) fn corner(&self, [width, height]: [usize; 2], view: View) -> [usize; 2] {
+        [offset(view.x, width - self.size), offset(view.y, height - self.size)]
     }
 
     fn on_background(&self, picture: &DynamicImage) -> RgbImage {
@@ -179,11 +193,25 @@ impl Transform {
 
     /// The shorter side becomes `resize`, the longer keeps the proportion.
     fn resized(&self, picture: RgbImage) -> Result<RgbImage, String> {
-        let (w, h) = picture.dimensions();
+        let (width, height) = self.resized_to(picture.width(), picture.height())?;
+        if (width, height) == picture.dimensions() {
+            return Ok(picture);
+        }
+        let filter = match self.filter {
+            Filter::Nearest => FilterType::Nearest,
+            Filter::Bilinear => FilterType::Triangle,
+            Filter::Bicubic => FilterType::CatmullRom,
+            Filter::Lanczos => FilterType::Lanczos3,
+        };
+        Ok(image::imageops::resize(&picture, width, height, filter))
+    }
+
+    /// The size that a picture gets before it is cropped.
+    pub(super) fn resized_to(&self, w: u32, h: u32) -> Result<(u32, u32), String> {
         let target = self.resize.unwrap_or(self.size) as u32;
         let shorter = w.min(h);
         if shorter == target {
-            return Ok(picture);
+            return Ok((w, h));
         }
         if w.max(h) / shorter.max(1) > LONGEST {
             return Err(format!("{w} x {h} pixels: longer than {LONGEST} times its width"));
@@ -191,13 +219,7 @@ impl Transform {
         let scaled = |side: u32| {
             ((f64::from(side) * f64::from(target) / f64::from(shorter)).round() as u32).max(target)
         };
-        let filter = match self.filter {
-            Filter::Nearest => FilterType::Nearest,
-            Filter::Bilinear => FilterType::Triangle,
-            Filter::Bicubic => FilterType::CatmullRom,
-            Filter::Lanczos => FilterType::Lanczos3,
-        };
-        Ok(image::imageops::resize(&picture, scaled(w), scaled(h), filter))
+        Ok((scaled(w), scaled(h)))
     }
 }
 

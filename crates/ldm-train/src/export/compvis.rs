@@ -16,9 +16,10 @@ use crate::run::DiffusionTraining;
 const FORMAT: &str = "CompVis' format";
 
 /// Keys that the reference's constructors don't take: ours, and places of weights that the file itself holds.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "vocab_file",
     "lpips_ckpt",
+    "lpips_linear_ckpt",
     "ckpt_path",
     "conditioning_dropout_prob",
     "snr_gamma",
@@ -103,20 +104,13 @@ impl DiffusionTraining {
         write_yaml(&folder.join("model.yaml"), &document)
     }
 
-    /// Says what the reference would otherwise take from its own defaults: `channels` 3, `image_size` 256,
-    /// `conditioning_key` concat.
+    /// Says what the reference would otherwise take from its own defaults: `channels` 3, `image_size` 256.
     fn complete(&self, document: &mut Value) {
         let unet = self.denoiser().model.config();
         let Some(params) = document.pointer_mut("/model/params").and_then(Value::as_object_mut) else {
             return;
         };
-        let mut missing =
-            vec![("channels", json!(unet.out_channels)), ("image_size", json!(self.latent_size()[0]))];
-        if let Some(CondStage::BertEmbedder(_) | CondStage::ClipText(_) | CondStage::ClipTextEmbedder(_)) =
-            &self.denoiser().cond_stage_model
-        {
-            missing.push(("conditioning_key", json!("crossattn")));
-        }
+        let missing = [("channels", json!(unet.out_channels)), ("image_size", json!(self.latent_size()[0]))];
         for (key, value) in missing {
             params.entry(key).or_insert(value);
         }

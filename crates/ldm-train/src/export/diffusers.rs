@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::first_stage::{save_vae, vae_config};
 use super::{create, write_json};
 use crate::RunError;
+use crate::config::ModelConfig;
 use crate::run::DiffusionTraining;
 
 const FORMAT: &str = "diffusers";
@@ -31,7 +32,14 @@ impl DiffusionTraining {
         self.denoiser().model.config().to_diffusers()?;
         self.denoiser().model.config().diffusers_keys()?;
         vae_config(&self.first_stage().config())?;
+        let conditional = match &self.config().model {
+            ModelConfig::Diffusion(model) => model.conditioning_key.is_some(),
+            ModelConfig::FirstStage(_) => false,
+        };
         match &self.denoiser().cond_stage_model {
+            None if conditional => {
+                Err(RunError::Inexpressible { format: FORMAT, what: "a condition without an encoder" })
+            }
             None => Ok(()),
             Some(CondStage::BertEmbedder(embedder)) if embedder.tokenizer().is_some() => Ok(()),
             Some(CondStage::BertEmbedder(_)) => Err(OVER_TOKENS),

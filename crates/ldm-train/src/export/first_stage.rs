@@ -22,6 +22,9 @@ pub fn load_first_stage(
     device: &Device,
 ) -> Result<FirstStage, RunError> {
     let model = config.init(device)?;
+    if let FirstStage::Identity(_) = model {
+        return Ok(model);
+    }
     let file = WeightFile::open(path)?;
     let names = || file.tensors().map(|tensor| tensor.name.as_str());
     let wrong = || WeightError::WrongFormat { path: path.into(), what: "it holds no first stage".into() };
@@ -71,7 +74,9 @@ pub(super) fn vae_config(config: &FirstStageConfig) -> Result<(&'static str, Val
     Ok(match config {
         FirstStageConfig::Kl(config) => ("AutoencoderKL", json!(config.to_diffusers()?)),
         FirstStageConfig::Vq(config) => ("VQModel", json!(config.to_diffusers()?)),
-        FirstStageConfig::Identity(..) => return Err(NO_PARAMETERS),
+        FirstStageConfig::Identity(..) => {
+            return Err(RunError::Inexpressible { format: "diffusers", what: "the identity first stage" });
+        }
     })
 }
 

@@ -9,4 +9,4 @@ pub use adamw::{AdamW, AdamWConfig};
 pub(crate) use named::map_values;
 pub use named::{Named, clip_by_global_norm, gradients, names, trainable};
 pub use precision::Precision;
-pub use rate::{Decay, RateConfig};
+pub use rate::{Decay, RateConfig, RateCycle};

@@ -13,47 +13,126 @@ pub enum Decay {
     Linear,
 }
 
-/// The learning rate at each step, as a factor of the highest.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// The learning rate at each step, as a factor of the run's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateConfig {
-    /// Steps over which the factor rises in a straight line from `f_start` to 1.
+    /// Steps over which the factor rises in a straight line from `f_start` to `f_max`.
     pub warm_up_steps: u64,
     /// The factor at step 0 of a warm-up.
     pub f_start: f64,
+    /// The factor after the warm-up.
+    #[serde(skip_serializing_if = "is_one")]
+    pub f_max: f64,
     /// What follows.
     pub decay: Decay,
     /// The factor at the end of a decay.
     pub f_min: f64,
     /// The step at which a decay ends (default: the run's `max_steps`). Later steps keep `f_min`.
     pub decay_until: Option<u64>,
+    /// Cycles one after another instead of all this, as the reference's schedulers with lists have them; `decay` says
+    /// how each goes down.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cycles: Vec<RateCycle>,
+}
+
+/// One cycle of the reference's `LambdaLinearScheduler` or `LambdaWarmUpCosineScheduler2`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateCycle {
+    /// Steps of its warm-up.
+    pub warm_up_steps: u64,
+    /// Its steps, the warm-up's among them.
+    pub length: u64,
+    /// The factor at its first step.
+    pub f_start: f64,
+    /// The factor at its warm-up's end.
+    pub f_max: f64,
+    /// The factor at its end.
+    pub f_min: f64,
 }
 
 impl Default for RateConfig {
     fn default() -> Self {
-        Self { warm_up_steps: 0, f_start: 1e-6, decay: Decay::Constant, f_min: 0.0, decay_until: None }
+        Self {
+            warm_up_steps: 0,
+            f_start: 1e-6,
+            f_max: 1.0,
+            decay: Decay::Constant,
+            f_min: 0.0,
+            decay_until: None,
+            cycles: Vec::new(),
+        }
     }
+}
+
+fn is_one(x: &f64) -> bool {
+    *x == 1.0
 }
 
 impl RateConfig {
     /// The factor at `step`, counted from 0, of a run of `max_steps`.
     ///
-    /// Sources: `LambdaLinearScheduler` and `LambdaWarmUpCosineScheduler` in the reference's `lr_scheduler.py`,
-    /// with one cycle.
+    /// Sources: `LambdaLinearScheduler`, `LambdaWarmUpCosineScheduler` and `LambdaWarmUpCosineScheduler2` in the
+    /// reference's `lr_scheduler.py`. Past the last of its cycles, where the reference stops with an error, the last
+    /// factor stays.
     pub fn factor(&self, step: u64, max_steps: u64) -> f64 {
-        if step < self.warm_up_steps {
-            return self.f_start + (1.0 - self.f_start) * step as f64 / self.warm_up_steps as f64;
+        if let Some(last) = self.cycles.last() {
+            return self.of_cycles(step, last);
         }
-        let end = self.decay_until.unwrap_or(max_steps);
+        let Self { f_start, f_max, f_min, .. } = *self;
+        if step < self.warm_up_steps {
+            return f_start + (f_max - f_start) * step as f64 / self.warm_up_steps as f64;
+        }
+        let end = self.end(max_steps).unwrap_or(max_steps);
         let length = end.saturating_sub(self.warm_up_steps).max(1);
         let t = ((step - self.warm_up_steps) as f64 / length as f64).min(1.0);
-        let between = |x: f64| self.f_min + (1.0 - self.f_min) * x;
+        let between = |x: f64| f_min + (f_max - f_min) * x;
         match self.decay {
-            Decay::Constant => 1.0,
-            Decay::Cosine => between(0.5 * (1.0 + (std::f64::consts::PI * t).cos())),
+            Decay::Constant => f_max,
+            Decay::Cosine => between(half_cosine(t)),
             Decay::Linear => between(1.0 - t),
         }
     }
+
+    /// The step at which the factor stops changing; `None` where it doesn't decay.
+    pub fn end(&self, max_steps: u64) -> Option<u64> {
+        if !self.cycles.is_empty() {
+            return Some(self.cycles.iter().fold(0, |sum: u64, cycle| sum.saturating_add(cycle.length)));
+        }
+        (self.decay != Decay::Constant).then(|| self.decay_until.unwrap_or(max_steps))
+    }
+
+    /// As the reference counts: a cycle's last step is the next one's start, and a linear decay is a line from the
+    /// cycle's first step, of which the warm-up covers the beginning.
+    fn of_cycles(&self, step: u64, last: &RateCycle) -> f64 {
+        let (mut n, mut cycle) = (step, last);
+        for candidate in &self.cycles {
+            if n <= candidate.length {
+                cycle = candidate;
+                break;
+            }
+            n -= candidate.length;
+        }
+        let RateCycle { warm_up_steps, length, f_start, f_max, f_min } = *cycle;
+        if n < warm_up_steps {
+            return f_start + (f_max - f_start) * n as f64 / warm_up_steps as f64;
+        }
+        let part = |n: u64, of: u64| (n as f64 / of.max(1) as f64).min(1.0);
+        // Past the last cycle `n` counts on from its end.
+        let done = step > self.end(step).unwrap_or(step);
+        let x = match self.decay {
+            _ if done => 0.0,
+            Decay::Constant => 1.0,
+            Decay::Cosine => half_cosine(part(n - warm_up_steps, length.saturating_sub(warm_up_steps))),
+            Decay::Linear => 1.0 - part(n, length),
+        };
+        f_min + (f_max - f_min) * x
+    }
+}
+
+fn half_cosine(t: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * t).cos())
 }
 
 #[cfg(test)]
@@ -62,8 +141,13 @@ mod tests {
 
     #[test]
     fn rates_rise_and_fall_as_asked() {
-        let rate =
-            |decay| RateConfig { warm_up_steps: 10, f_start: 0.0, decay, f_min: 0.1, decay_until: None };
+        let rate = |decay| RateConfig {
+            warm_up_steps: 10,
+            f_start: 0.0,
+            decay,
+            f_min: 0.1,
+            ..RateConfig::default()
+        };
         for decay in [Decay::Constant, Decay::Cosine, Decay::Linear] {
             assert_eq!(rate(decay).factor(0, 110), 0.0);
             assert_eq!(rate(decay).factor(5, 110), 0.5);
@@ -74,5 +158,46 @@ mod tests {
         assert!((rate(Decay::Linear).factor(35, 110) - 0.775).abs() < 1e-12);
         assert_eq!(rate(Decay::Linear).factor(110, 110), 0.1);
         assert_eq!(rate(Decay::Cosine).factor(5000, 110), 0.1);
+        assert_eq!(rate(Decay::Cosine).end(110), Some(110));
+        assert_eq!(rate(Decay::Constant).end(110), None);
+    }
+
+    /// Numbers that the reference's classes gave (`lr_scheduler.py`).
+    #[test]
+    fn cycles_are_the_references() {
+        let cycle = |warm_up_steps, length, f_start, f_max, f_min| RateCycle {
+            warm_up_steps,
+            length,
+            f_start,
+            f_max,
+            f_min,
+        };
+        let cycles = vec![cycle(10, 50, 0.1, 2.0, 0.5), cycle(0, 100, 0.0, 1.0, 0.25)];
+        for (decay, expected) in [
+            (
+                Decay::Linear,
+                [(0, 0.1), (5, 1.05), (10, 1.7), (30, 1.1), (50, 0.5), (51, 0.9925), (150, 0.25)],
+            ),
+            (
+                Decay::Cosine,
+                [
+                    (0, 0.1),
+                    (5, 1.05),
+                    (10, 2.0),
+                    (30, 1.25),
+                    (50, 0.5),
+                    (51, 0.999_814_960_137_149_3),
+                    (150, 0.25),
+                ],
+            ),
+        ] {
+            let rate = RateConfig { decay, cycles: cycles.clone(), ..RateConfig::default() };
+            for (step, expected) in expected {
+                let factor = rate.factor(step, 1000);
+                assert!((factor - expected).abs() < 1e-12, "{decay:?}, step {step}: {factor}");
+            }
+            assert_eq!(rate.factor(5000, 10_000), 0.25);
+            assert_eq!(rate.end(1000), Some(150));
+        }
     }
 }

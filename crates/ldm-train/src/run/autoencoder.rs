@@ -76,8 +76,7 @@ impl AutoencoderTraining {
         }
         let objective = FirstStageObjective::new(&model.loss, lpips)?;
         device.seed(random.seed(0, Purpose::Weights));
-        let generator =
-            drawn(Generator { model: model.first_stage.init(device)?, logvar: objective.logvar(device) });
+        let generator = drawn(Generator { model: model.start(device)?, logvar: objective.logvar(device) });
         let numbers = config.train.optimizer.unwrap_or(AdamWConfig::FIRST_STAGE);
         let critic = objective.discriminator(device).map(drawn).map(|discriminator| Critic {
             optimizer: AdamW::new(numbers, &discriminator, device),

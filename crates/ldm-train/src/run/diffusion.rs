@@ -9,10 +9,12 @@ use serde_json::json;
 use super::latents::Latents;
 use super::places::{Gathered, Place, Places, replica};
 use super::recompute::Recomputed;
+use super::start::Start;
 use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite};
 use crate::checkpoint::{Checkpoint, CheckpointWriter};
+use crate::conditions::{Asked, ConditionConfig, Conditions, check, of_sample, replaced};
 use crate::config::{DiffusionConfig, RunConfig};
-use crate::data::Batch;
+use crate::data::{Batch, weights_fingerprint};
 use crate::log::Metrics;
 use crate::optim::{AdamW, Named, Precision, clip_by_global_norm, gradients, trainable};
 use crate::{Ema, LogVar, Logs, Objective, ObjectiveConfig, offset_noise};
@@ -43,8 +45,11 @@ pub struct DiffusionTraining {
     objective: Objective,
     /// One for each device.
     first_stages: Vec<FirstStage>,
+    /// The first stage's fingerprint.
+    weights: String,
     places: Places,
     latents: Latents,
+    conditions: Box<dyn Conditions>,
     /// Known from the first batch on, with `scale_by_std`.
     scale: Option<f64>,
     config: RunConfig,
@@ -53,12 +58,14 @@ pub struct DiffusionTraining {
 }
 
 impl DiffusionTraining {
-    /// A diffusion model as the config describes it, with fresh weights, on `device` (without autodiff: the stage
-    /// sees to that). `first_stage` and, where it isn't trained, `tau` stay as they are.
+    /// A diffusion model as the config describes it, with fresh weights or those of `ckpt_path`, on `device` (without
+    /// autodiff: the stage sees to that), conditioned on what the config says. `first_stage` and, where it isn't trained,
+    /// `tau` stay as they are.
     ///
     /// # Errors
     ///
-    /// A config that can't be built, a device that lacks the float type.
+    /// A config that can't be built, or whose conditions don't reach the U-Net; a device that lacks the float type;
+    /// weights that are missing.
     pub fn new(
         model: &DiffusionConfig,
         config: &RunConfig,
@@ -67,13 +74,40 @@ impl DiffusionTraining {
         tau: Option<CondStage>,
         device: &Device,
     ) -> Result<Self, RunError> {
+        let conditions = ConditionConfig::of_model(model, config.data.condition.as_ref())?;
+        check(model.conditioning_key, tau.as_ref(), Some(&conditions))?;
+        Self::build(model, config, first_stage, latents, tau, Box::new(conditions), device)
+    }
+
+    /// As [`new`](Self::new), conditioned on what `conditions` give.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn conditioned(
+        model: &DiffusionConfig,
+        config: &RunConfig,
+        first_stage: FirstStage,
+        latents: Latents,
+        tau: Option<CondStage>,
+        conditions: Box<dyn Conditions>,
+        device: &Device,
+    ) -> Result<Self, RunError> {
+        check(model.conditioning_key, tau.as_ref(), None)?;
+        Self::build(model, config, first_stage, latents, tau, conditions, device)
+    }
+
+    fn build(
+        model: &DiffusionConfig,
+        config: &RunConfig,
+        first_stage: FirstStage,
+        latents: Latents,
+        tau: Option<CondStage>,
+        conditions: Box<dyn Conditions>,
+        device: &Device,
+    ) -> Result<Self, RunError> {
         let random = Random::new(config.train.seed);
         check_device(config.train.precision, device)?;
-        match &tau {
-            None => {}
-            Some(CondStage::BertEmbedder(_) | CondStage::ClipText(_) | CondStage::ClipTextEmbedder(_)) => {}
-            Some(other) => return Err(RunError::NotTrainable { what: other.name() }),
-        }
         if model.use_checkpoint && model.unet.dropout > 0.0 {
             return Err(RunError::NotTrainable { what: "a U-Net with both `use_checkpoint` and `dropout`" });
         }
@@ -84,20 +118,36 @@ impl DiffusionTraining {
             cond_stage_model: tau,
             logvar: objective.logvar(device),
         };
-        let denoiser = drawn(denoiser);
-        let ema = model.use_ema.then(|| Ema::new(&denoiser.model, config.train.ema_decay)).transpose()?;
+        let start = match &model.ckpt_path {
+            Some(path) => Start::read(path, denoiser, &model.objective)?,
+            None => Start::fresh(denoiser, &model.objective),
+        };
+        let denoiser = drawn(start.denoiser);
+        let ema = match (model.use_ema, start.average) {
+            (false, _) => None,
+            (true, Some((average, updates))) => Some(Ema::resume(average, config.train.ema_decay, updates)?),
+            (true, None) => Some(Ema::new(&denoiser.model, config.train.ema_decay)?),
+        };
         let numbers = config.train.optimizer.unwrap_or_default();
+        let train_tau = model.cond_stage_trainable;
+        // A frozen one has no moments.
+        let moved = match train_tau {
+            true => denoiser.clone(),
+            false => Denoiser { cond_stage_model: None, ..denoiser.clone() },
+        };
         Ok(Self {
-            optimizer: AdamW::new(numbers, &denoiser, device),
+            optimizer: AdamW::new(numbers, &moved, device),
             denoiser,
-            train_tau: model.cond_stage_trainable,
+            train_tau,
             use_checkpoint: model.use_checkpoint,
             ema,
-            scale: (!model.objective.scale_by_std).then_some(model.objective.scale_factor),
+            scale: start.scale,
             objective,
+            weights: weights_fingerprint(&first_stage)?,
             first_stages: vec![first_stage],
             places: Places::one(device),
             latents,
+            conditions,
             config: config.clone(),
             random,
             device: device.clone(),
@@ -160,6 +210,11 @@ impl DiffusionTraining {
         Ok(self.objective.config().scheduler()?)
     }
 
+    /// Whether the conditions are made of the batches' pixels: a loader may leave them out where nothing reads them.
+    pub fn reads_pictures(&self) -> bool {
+        self.conditions.reads_pictures()
+    }
+
     /// The frozen first stage.
     pub fn first_stage(&self) -> &FirstStage {
         &self.first_stages[0]
@@ -180,19 +235,30 @@ impl DiffusionTraining {
     /// What the latents are multiplied with, measured on the run's first micro-batch where the config says so.
     fn measured_scale(&mut self, at: &At, batches: &[Batch]) -> Result<f64, RunError> {
         if let (None, Some(batch)) = (self.scale, batches.first()) {
-            let place = Place { number: 0, device: self.places.first() };
-            let z = self.latents(&place, at.micro, batch)?;
+            let z = self.latents(&self.places.first_place(), at.micro, batch)?;
             self.scale = Some(self.objective.config().latent_scale(z)?);
         }
         Ok(self.scale.unwrap_or(1.0))
     }
 
-    /// The captions of a batch, some of them dropped so that guidance can be used later.
-    fn captions(&self, micro: u64, batch: &Batch) -> Vec<String> {
+    /// A batch's conditions before tau_theta.
+    fn given(&self, place: &Place<'_>, micro: u64, batch: &Batch) -> Result<Condition, RunError> {
+        let (random, first_stage) = (self.random, &self.first_stages[place.number]);
+        self.conditions.of(batch, &Asked { micro, random, first_stage, device: place.device })
+    }
+
+    /// The same, some of them dropped so that guidance can be used later.
+    fn dropped(&self, place: &Place<'_>, micro: u64, batch: &Batch) -> Result<Condition, RunError> {
+        let given = self.given(place, micro, batch)?;
         let p = self.objective.config().conditioning_dropout_prob;
-        let draws = self.random.uniform(micro, Purpose::Unconditional, batch.captions.len());
-        let kept = |(caption, u): (&String, f64)| if u < p { String::new() } else { caption.clone() };
-        batch.captions.iter().zip(draws).map(kept).collect()
+        if p == 0.0 || matches!(given, Condition::None) {
+            return Ok(given);
+        }
+        let drop = self.random.uniform(micro, Purpose::Unconditional, batch.len());
+        let drop: Vec<bool> = drop.into_iter().map(|u| u < p).collect();
+        let condition = given.kind();
+        let null = self.conditions.null(&given).ok_or(RunError::NoNull { condition })?;
+        replaced(given, &null, &drop).ok_or(RunError::NoNull { condition })
     }
 
     /// A micro-batch's gradients and losses.
@@ -215,7 +281,7 @@ impl DiffusionTraining {
             let each = self.random.normal(micro, Purpose::NoiseOffset, [b, c, 1, 1], device)?;
             noise = offset_noise(noise, each, offset)?;
         }
-        let conditioning = self.condition(working, &self.captions(micro, batch))?;
+        let conditioning = self.condition(working, &self.dropped(place, micro, batch)?)?;
         let numbers = |t: &[usize]| {
             let t: Vec<f32> = t.iter().map(|t| *t as f32).collect();
             Tensor::<1>::from_data(TensorData::new(t, [b]), (device, DType::F32))
@@ -244,37 +310,54 @@ impl DiffusionTraining {
         Ok((named, losses.logs))
     }
 
-    fn condition(&self, denoiser: &Denoiser, captions: &[String]) -> Result<Conditioning, RunError> {
+    fn condition(&self, denoiser: &Denoiser, given: &Condition) -> Result<Conditioning, RunError> {
         // A frozen one is not part of the graph.
         let tau = denoiser.cond_stage_model.as_ref();
-        match tau.map(|tau| if self.train_tau { tau.clone() } else { tau.valid() }) {
-            Some(tau) => Ok(tau.encode(&Condition::Text(captions.to_vec()))?),
-            None => Ok(Conditioning::none()),
+        Ok(match tau.map(|tau| if self.train_tau { tau.clone() } else { tau.valid() }) {
+            Some(tau) => tau.encode(given)?,
+            None => CondStage::identity().encode(given)?,
+        })
+    }
+
+    /// Pictures of these captions, drawn with the averaged weights: DDIM, guided where the model is conditional. An
+    /// unconditional model draws as many.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the networks refuse, as a model does that is not conditioned on texts.
+    pub fn sample(&self, captions: &[String], seed: u64) -> Result<Tensor<4>, RunError> {
+        match self.denoiser.cond_stage_model {
+            Some(_) => self.draw(&Condition::Text(captions.to_vec()), captions.len(), seed),
+            None => self.draw(&Condition::None, captions.len(), seed),
         }
     }
 
-    /// Pictures drawn with the averaged weights: DDIM, guided where the model is conditional.
+    /// `n` pictures of these conditions, as many, drawn as [`sample`](Self::sample) draws.
     ///
     /// # Errors
     ///
     /// Whatever the networks refuse.
-    pub fn sample(&self, captions: &[String], seed: u64) -> Result<Tensor<4>, RunError> {
+    pub fn draw(&self, given: &Condition, n: usize, seed: u64) -> Result<Tensor<4>, RunError> {
         let unet = self.average().unwrap_or(&self.denoiser.model);
         let train = &self.config.train;
         let scheduler = Scheduler::from_config(SamplerKind::Ddim, &self.scheduler()?)?;
         let mut sampler = scheduler.sampler::<4>(SamplerOptions::steps(train.sample_steps))?;
-        let [h, w] = self.latent_size();
-        let n = captions.len();
+        let condition = self.condition(&self.denoiser, given)?;
+        let [h, w] = match &condition.concat {
+            Some(concat) => [concat.dims()[2], concat.dims()[3]],
+            None => self.latent_size(),
+        };
         let random = Random::new(seed);
         let shape = [n, unet.config().out_channels, h, w];
         let mut z = random.normal(0, Purpose::Samples, shape, &self.device)? * sampler.init_noise_sigma();
         let mut noise = random.at(1, Purpose::Samples);
-        let condition = self.condition(&self.denoiser, captions)?;
-        let guided = self.denoiser.cond_stage_model.is_some() && train.sample_scale != 1.0;
-        let without = match guided {
-            true => Some(self.condition(&self.denoiser, &vec![String::new(); n])?),
-            false => None,
+        // A model that never went without its condition can't be guided.
+        let null = match given {
+            Condition::None => None,
+            _ if train.sample_scale == 1.0 => None,
+            _ => self.conditions.null(given),
         };
+        let without = null.map(|null| self.condition(&self.denoiser, &null)).transpose()?;
         while let Some(t) = sampler.timestep() {
             let x = sampler.scale_model_input(z.clone());
             let t = Tensor::<1>::from_data([t], (&self.device, DType::F32));
@@ -300,7 +383,8 @@ impl Stage for DiffusionTraining {
             |place| trainable(&replica(&self.denoiser, place), self.config.train.precision),
             |place, working, micro, batch| {
                 let z = self.latents(place, micro, batch)? * scale;
-                let (gradients, logs) = self.micro(place, working, micro, z, batch)?;
+                let found = self.micro(place, working, micro, z, batch);
+                let (gradients, logs) = found.map_err(|e| of_sample(e, batch))?;
                 Ok((gradients, logs, ()))
             },
         )?;
@@ -323,10 +407,19 @@ impl Stage for DiffusionTraining {
             writer.state("ema_updates", json!(ema.num_updates()));
         }
         writer.state("scale_factor", json!(self.scale));
+        writer.state("first_stage", json!(self.weights));
         Ok(())
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), RunError> {
+        // Checkpoints older than this entry don't have it.
+        if let Ok(before) = checkpoint.state::<String>("first_stage")
+            && before != self.weights
+        {
+            let (path, key, now) =
+                (checkpoint.path().into(), "the first stage's weights", self.weights.clone());
+            return Err(RunError::Changed { path, key: key.into(), before, now });
+        }
         self.denoiser = checkpoint.module("model", self.denoiser.clone())?;
         self.optimizer = checkpoint.optimizer("optimizer", self.optimizer.clone())?;
         if let Some(ema) = &self.ema {
@@ -337,13 +430,23 @@ impl Stage for DiffusionTraining {
         Ok(())
     }
 
-    fn sheets(&self, _: &At, batch: &Batch) -> Result<Vec<Sheet>, RunError> {
+    fn sheets(&self, at: &At, batch: &Batch) -> Result<Vec<Sheet>, RunError> {
         let train = &self.config.train;
-        let captions = if train.prompts.is_empty() { &batch.captions } else { &train.prompts };
-        let captions: Vec<String> = captions.iter().take(train.images.max(1)).cloned().collect();
-        let columns = captions.len().min(8);
+        let given = self.given(&self.places.first_place(), at.micro, batch)?;
+        let most = train.images.max(1);
+        let (given, n) = match given {
+            Condition::Text(_) if !train.prompts.is_empty() => {
+                let prompts: Vec<_> = train.prompts.iter().take(most).cloned().collect();
+                let n = prompts.len();
+                (Condition::Text(prompts), n)
+            }
+            given => {
+                let n = batch.len().min(most);
+                (given.select(&(0..n).collect::<Vec<_>>())?, n)
+            }
+        };
         // The same start at every step: the sheets show what training changes.
-        let pictures = self.sample(&captions, train.seed)?;
-        Ok(vec![Sheet { name: "samples", pictures, columns }])
+        let pictures = self.draw(&given, n, train.seed).map_err(|e| of_sample(e, batch))?;
+        Ok(vec![Sheet { name: "samples", pictures, columns: n.min(8) }])
     }
 }

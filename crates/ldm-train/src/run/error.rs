@@ -125,6 +125,47 @@ pub enum RunError {
         /// What it is.
         what: &'static str,
     },
+    /// An encoder that stays as it is and was never trained.
+    #[error(
+        "{what} stays frozen (`cond_stage_trainable` is false) and has no weights: give \
+         `cond_stage_config.params.ckpt_path`, or `ckpt_path` of a whole model, or train it along"
+    )]
+    NoWeights {
+        /// The encoder.
+        what: &'static str,
+    },
+    /// Where the condition reaches the U-Net is not where the encoder puts it.
+    #[error("`conditioning_key` is {key} (what no key means: concat), {encoder} gives {gives}")]
+    Mechanism {
+        /// `conditioning_key`, or `none` for an unconditional model.
+        key: String,
+        /// What encodes the condition.
+        encoder: &'static str,
+        /// Where it puts it.
+        gives: String,
+    },
+    /// Nothing says what the conditions are made of.
+    #[error("{what}: say it in `data.condition`, or give the training your own")]
+    NoConditions {
+        /// What is missing.
+        what: String,
+    },
+    /// Conditions are to be dropped, and nothing stands for none.
+    #[error(
+        "`conditioning_dropout_prob` is above 0, and no {condition} stand for none (`data.condition.null_class`?)"
+    )]
+    NoNull {
+        /// The kind of condition.
+        condition: &'static str,
+    },
+    /// A sample whose condition is missing, or can't be used.
+    #[error("{key}: {source}")]
+    Sample {
+        /// The sample's name.
+        key: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A format has no place for a part of the model.
     #[error("{format} can't express {what}")]
     Inexpressible {

@@ -15,6 +15,7 @@ mod latents;
 mod places;
 mod random;
 mod recompute;
+mod start;
 mod stop;
 
 use std::path::Path;
@@ -204,10 +205,10 @@ impl RunConfig {
     /// The learning rate's course: `train.scheduler`, else the model's own, else constant.
     pub fn rate(&self) -> RateConfig {
         let of_model = match &self.model {
-            crate::config::ModelConfig::Diffusion(model) => model.scheduler,
+            crate::config::ModelConfig::Diffusion(model) => model.scheduler.clone(),
             crate::config::ModelConfig::FirstStage(_) => None,
         };
-        self.train.scheduler.or(of_model).unwrap_or_default()
+        self.train.scheduler.clone().or(of_model).unwrap_or_default()
     }
 }
 

@@ -62,6 +62,10 @@ impl Places {
         &self.devices[0]
     }
 
+    pub fn first_place(&self) -> Place<'_> {
+        Place { number: 0, device: self.first() }
+    }
+
     /// What each device needs a copy of: the first as it is, the others moved there.
     pub fn replicas<T: Clone>(&self, value: &T, mut moved: impl FnMut(&T, &Device) -> T) -> Vec<T> {
         let rest = self.devices[1..].iter().map(|device| moved(value, device));

@@ -32,6 +32,8 @@ pub enum Purpose {
     Dropout = 10,
     /// The pixels of a latent whose values dead codes take.
     Codes = 11,
+    /// What conditions are drawn with: masks, the order of objects.
+    Condition = 20,
 }
 
 /// The source of one run's random numbers.

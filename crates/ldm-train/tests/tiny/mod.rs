@@ -74,7 +74,8 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
         _ => json!({
             "base_learning_rate": 2e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
             "params": {
-                "timesteps": 50, "parameterization": "eps", "rescale_betas_zero_snr": false, "scale_by_std": true, "learn_logvar": true, "noise_offset": 0.1,
+                "timesteps": 50, "parameterization": "eps", "rescale_betas_zero_snr": false,
+                "scale_by_std": true, "learn_logvar": true, "noise_offset": 0.1,
                 "unet_config": { "target": "UNetModel", "params": {
                     "in_channels": 2, "out_channels": 2, "model_channels": 4, "num_res_blocks": 1,
                     "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
@@ -82,7 +83,7 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
                     "dropout": 0.1,
                 }},
                 "first_stage_config": { "target": "AutoencoderKL", "params": first_stage() },
-                "cond_stage_trainable": true, "conditioning_dropout_prob": 0.2,
+                "cond_stage_trainable": true, "conditioning_key": "crossattn", "conditioning_dropout_prob": 0.2,
                 "cond_stage_config": {
                     "target": "ldm.modules.encoders.modules.BERTEmbedder",
                     "params": {
@@ -107,7 +108,8 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
         },
     });
     for (pointer, value) in change {
-        *document.pointer_mut(pointer).unwrap() = value.clone();
+        let (section, key) = pointer.rsplit_once('/').unwrap();
+        document.pointer_mut(section).unwrap()[key] = value.clone();
     }
     RunConfig::from_value(&document).unwrap()
 }
