@@ -263,7 +263,7 @@ model:
         ("BERTEmbedder", "T5Embedder", "T5Embedder"),
         ("model_channels: 192", "model_channel: 192", "model_channel"),
         ("base_learning_rate: 5.0e-5", "base_learning_rate: fast", "`model.base_learning_rate`"),
-        ("f_max: [1.]", "f_max: [2.]", "f_max"),
+        ("f_max: [1.]", "f_max: [-1.]", "f_max"),
         ("loss_type: l1", "loss_type: l3", "l3"),
     ] {
         let error = yaml(&text.replace(from, to)).unwrap_err();

@@ -65,8 +65,17 @@ fn embeddings(batch: &Batch, asked: &Asked<'_>) -> Result<Condition, RunError> {
     Ok(Condition::Context(noise))
 }
 
+fn case(
+    name: &'static str,
+    unet: Value,
+    key: &'static str,
+    tau: fn(&Device) -> CondStage,
+    conditions: fn() -> Box<dyn Conditions>,
+) -> Case {
+    Case { name, unet, key, tau, conditions, encoded: false }
+}
+
 fn cases() -> Vec<Case> {
-    let case = |name, unet, key, tau, conditions| Case { name, unet, key, tau, conditions, encoded: false };
     let attending = || unet(3, cross_attention());
     vec![
         case("none", unet(3, json!({})), "", |_| CondStage::identity(), || Box::new(ConditionConfig::None)),
