@@ -41,12 +41,13 @@ fn train(arguments: &Arguments) -> Result<()> {
     let ModelConfig::FirstStage(model) = &config.model else {
         return Err(format!("{}: no first stage", arguments.config.display()).into());
     };
-    let device = arguments.training.device()?;
+    let devices = arguments.training.devices(&config)?;
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
-    let lpips = model.lpips(&device)?;
-    let mut stage = AutoencoderTraining::new(model, &config, lpips, &device)?;
+    let lpips = model.lpips(&devices[0])?;
+    let stage = AutoencoderTraining::new(model, &config, lpips, &devices[0])?;
+    let mut stage = stage.with_devices(devices)?;
     let mut batches = LoadedBatches::new(loader.clone(), None);
     let stop = Stop::on_signals()?;
     let every = config.train.log_every;

@@ -17,7 +17,6 @@ use burn::tensor::DType;
 use clap::Parser;
 use common::Result;
 use common::training::{TrainingArgs, ended, show};
-use ldm_train::RunError;
 use ldm_train::config::ModelConfig;
 use ldm_train::export::load_first_stage;
 use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Outcome, Stop, run};
@@ -48,7 +47,8 @@ fn train(arguments: &Arguments) -> Result<()> {
     let ModelConfig::Diffusion(model) = &config.model else {
         return Err(format!("{}: no diffusion model", arguments.config.display()).into());
     };
-    let device = arguments.training.device()?;
+    let devices = arguments.training.devices(&config)?;
+    let device = devices[0].clone();
     let loader = config.data.open()?;
     println!("{} pictures, run in {}", loader.source().items(), folder.display());
 
@@ -65,7 +65,15 @@ fn train(arguments: &Arguments) -> Result<()> {
     let latents = Latents::open(&folder.join("latents.safetensors"), &loader, &first_stage, &device)?;
     let tau = model.tau(&device)?;
     let cache = latents.cache();
-    let mut training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
+    let training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
+    let mut training = training.with_devices(devices)?;
+    // Not after days of training.
+    for (format, check) in [("CompVis", training.check_compvis()), ("diffusers", training.check_diffusers())]
+    {
+        if let Err(error) = check {
+            println!("the finished model will not be written in the format of {format}: {error}");
+        }
+    }
     // With their latents kept, pictures are decoded only if the conditions are made of them.
     let cache = cache.filter(|_| !training.reads_pictures());
     let mut batches = LoadedBatches::new(loader.clone(), cache);
@@ -79,16 +87,16 @@ fn train(arguments: &Arguments) -> Result<()> {
         println!("{broken} pictures could not be read and were skipped");
     }
     if outcome == Outcome::Finished {
-        let (compvis, diffusers) = (folder.join("compvis"), folder.join("diffusers"));
-        training.save_compvis(&compvis, DType::F32)?;
-        println!("{} (f32, all weights)", compvis.display());
-        match training.save_diffusers(&diffusers, DType::F16) {
-            // diffusers has pipelines for texts and for no condition.
-            Err(error @ RunError::Inexpressible { .. }) => println!("not written for diffusers: {error}"),
-            written => {
-                written?;
-                println!("{} (f16, averaged weights)", diffusers.display());
-            }
+        // What a format can't express has been said above.
+        if training.check_compvis().is_ok() {
+            let compvis = folder.join("compvis");
+            training.save_compvis(&compvis, DType::F32)?;
+            println!("{} (f32, all weights)", compvis.display());
+        }
+        if training.check_diffusers().is_ok() {
+            let diffusers = folder.join("diffusers");
+            training.save_diffusers(&diffusers, DType::F16)?;
+            println!("{} (f16, averaged weights)", diffusers.display());
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use ldm_train::config::RunConfig;
+use ldm_train::parallel::Devices;
 use ldm_train::run::{Outcome, Progress};
 
 use super::Result;
@@ -37,6 +38,24 @@ impl TrainingArgs {
             config.data.source.path = data.clone();
         }
         Ok(config)
+    }
+
+    /// The devices that share each step, as the config's `train.devices` says: one at least.
+    pub fn devices(&self, config: &RunConfig) -> Result<Vec<Device>> {
+        let devices = match &config.train.devices {
+            None => vec![self.device()?],
+            Some(Devices::Names(names)) => {
+                names.iter().map(|name| ldm::device(name)).collect::<std::result::Result<_, _>>()?
+            }
+            Some(Devices::Count(count)) => match self.device.as_deref() {
+                // GPUs are numbered; a CPU is one device, of which each thread takes a part.
+                Some(kind) if !["flex", "ndarray"].contains(&kind) => (0..*count)
+                    .map(|i| ldm::device(&format!("{kind}:{i}")))
+                    .collect::<std::result::Result<_, _>>()?,
+                _ => vec![self.device()?; *count],
+            },
+        };
+        Ok(devices)
     }
 
     /// The device.

@@ -25,8 +25,7 @@
 //! ```
 //!
 //! [`Objective::logvar`] gives the module of learned log-variances, [`offset_noise`] the noise with an offset,
-//! [`DropMask`] and [`drop_conditioning`] what guidance needs, [`ObjectiveConfig::latent_scale`] the latents' factor,
-//! [`Ema`] the average of the U-Net.
+//! [`ObjectiveConfig::latent_scale`] the latents' factor, [`Ema`] the average of the U-Net.
 //!
 //! # First stage
 //!
@@ -89,7 +88,7 @@ pub use first_stage::{
 };
 pub use lpips::Lpips;
 pub use objective::{
-    DropMask, LogVar, Logs, LossType, Losses, Objective, ObjectiveConfig, ObjectiveError, Parameterization,
-    drop_conditioning, offset_noise,
+    LogVar, Logs, LossType, Losses, Objective, ObjectiveConfig, ObjectiveError, Parameterization,
+    offset_noise,
 };
 pub use run::RunError;

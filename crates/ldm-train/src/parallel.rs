@@ -1,10 +1,30 @@
 //! Several devices in one process: each takes the gradients of its own micro-batches, then they are averaged.
 
-use burn::module::Module;
 use burn::tensor::Device;
 use burn::tensor::distributed::{ReduceOperation, all_reduce};
+use serde::{Deserialize, Serialize};
 
-use crate::optim::{Named, Precision, trainable};
+use crate::optim::Named;
+
+/// The devices of a run (`train.devices`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Devices {
+    /// So many of the kind that the run is on: on a CPU as many threads with a replica each.
+    Count(usize),
+    /// These, by the names that the program's `--device` takes; the first holds the weights.
+    Names(Vec<String>),
+}
+
+impl Devices {
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Count(count) => *count,
+            Self::Names(names) => names.len(),
+        }
+    }
+}
 
 /// How the gradients of several devices come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,33 +32,48 @@ pub enum Reduction {
     /// The first device gathers and averages: works anywhere.
     #[default]
     Gather,
-    /// burn's all-reduce, which on CUDA is NCCL's and elsewhere panics. The caller holds burn's
-    /// `DistributedContext` of the devices. Not yet run: no machine with several GPUs was at hand.
+    /// burn's all-reduce, which on CUDA is NCCL's and elsewhere panics. It makes its communicator of the devices at
+    /// first use and needs no `DistributedContext`: that one serves the synchronisation inside `backward`. Not yet
+    /// run: no machine with several GPUs was at hand.
     AllReduce,
 }
 
-/// Calls `each` with a copy of `module` on every device, one thread a device, and gives the results in the
-/// devices' order. The copies' parameters are leaves to take gradients of.
+impl Reduction {
+    /// The fastest that these devices have: the all-reduce where all are CUDA devices and none is named twice.
+    pub fn of(devices: &[Device]) -> Self {
+        let twice = devices.iter().enumerate().any(|(i, device)| devices[..i].contains(device));
+        if devices.len() > 1 && !twice && is_cuda(devices) { Self::AllReduce } else { Self::Gather }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn is_cuda(devices: &[Device]) -> bool {
+    let cuda = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
+    devices.iter().all(|device| cuda.contains(device))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn is_cuda(_: &[Device]) -> bool {
+    false
+}
+
+/// Calls `each` with the number of every device and the device, in one thread a device, and gives the results in the
+/// devices' order. A single device stays in the caller's thread.
 ///
 /// # Errors
 ///
 /// The first device's error.
-pub fn on_devices<M: Module, R: Send, E: Send>(
-    module: &M,
+pub fn on_devices<R: Send, E: Send>(
     devices: &[Device],
-    precision: Precision,
-    each: impl Fn(usize, &Device, &M) -> Result<R, E> + Sync,
+    each: impl Fn(usize, &Device) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
+    if let [device] = devices {
+        return Ok(vec![each(0, device)?]);
+    }
     let each = &each;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = devices
-            .iter()
-            .enumerate()
-            .map(|(i, device)| {
-                let replica = module.clone().to_device(device);
-                scope.spawn(move || each(i, device, &trainable(&replica, precision)))
-            })
-            .collect();
+        let threads: Vec<_> =
+            devices.iter().enumerate().map(|(i, device)| scope.spawn(move || each(i, device))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -69,9 +104,12 @@ fn all_reduced(sets: Vec<Named>) -> Named {
             .into_iter()
             .map(|tensor| all_reduce(tensor, ReduceOperation::Mean, devices.clone()))
             .collect();
-        let first = reduced.into_iter().map(|tensor| tensor.resolve()).next();
-        if let Some(tensor) = first {
-            mean.0.insert(path, tensor);
+        // Every device waits, not the first alone: memory that one of them frees while the others still read it
+        // would be given to its next kernel.
+        let mut resolved = reduced.into_iter().map(|tensor| tensor.resolve());
+        if let Some(first) = resolved.next() {
+            resolved.for_each(drop);
+            mean.0.insert(path, first);
         }
     }
     mean

@@ -4,13 +4,10 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use ldm_nn::{Conditioning, Linear, LinearConfig};
+use ldm_nn::{Linear, LinearConfig};
 use ldm_scheduler::{Error, SamplerKind, Scheduler, SchedulerConfig};
 use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight};
-use ldm_train::{
-    DropMask, Ema, EmaError, LogVar, Objective, ObjectiveConfig, ObjectiveError, drop_conditioning,
-    offset_noise,
-};
+use ldm_train::{Ema, EmaError, LogVar, Objective, ObjectiveConfig, ObjectiveError, offset_noise};
 use serde_json::{Value, json};
 
 const SHAPE: [usize; 4] = [4, 4, 5, 3];
@@ -77,30 +74,6 @@ fn loss_logs_and_gradients() {
             assert_close("logvar", &gradient, &expected("logvar_grad"), 1e-5);
         }
     }
-}
-
-#[test]
-fn conditions_are_dropped_as_diffusers_does() {
-    let (device, fixture) = (Device::default(), Fixture::open("objective"));
-    let uniform: Vec<f32> = fixture.tensor::<1>("uniform", &device).into_data().iter().collect();
-    let mask = DropMask::apart(&uniform, 0.05);
-    let given = Conditioning::context(seeded_input("context", [9, 3, 4], &device));
-    let given = given.with_class_labels(vec![3; 9]);
-    let given = given.with_concat(seeded_input("picture", [9, 2, 2, 2], &device));
-    let null = Conditioning::context(seeded_input("null", [1, 3, 4], &device)).with_class_labels([1000]);
-    let dropped = drop_conditioning(&given, &null, &mask).unwrap();
-    let context = fixture.tensor("dropped.context", &device);
-    assert_close("context", &dropped.context.unwrap(), &context, 0.0);
-    let picture = fixture.tensor("dropped.picture", &device);
-    assert_close("picture", &dropped.concat.unwrap(), &picture, 0.0);
-    let labels = mask.condition.iter().map(|drop| if *drop { 1000 } else { 3 });
-    assert_eq!(dropped.class_labels.unwrap(), labels.collect::<Vec<i64>>());
-
-    let together = DropMask::together(&uniform, 0.05);
-    assert_eq!(together.condition, [true, true, false, false, false, false, false, false, false]);
-    assert!(DropMask::together(&uniform, 0.0).is_empty());
-    let problem = drop_conditioning(&given, &Conditioning::none(), &mask).unwrap_err().to_string();
-    assert!(problem.contains("`context`: the unconditional conditioning has none"), "{problem}");
 }
 
 #[test]

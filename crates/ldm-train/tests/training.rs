@@ -89,9 +89,11 @@ fn gradients_of_several_devices_average_to_those_of_one_batch() {
     assert_eq!(whole.len(), 2);
 
     let devices = vec![device.clone(); 4];
-    let sets = on_devices(&conv, &devices, Precision::F32, |i, _, conv| {
-        Ok::<_, RunError>(of(conv, x.clone().narrow(0, 2 * i, 2)))
+    let sets = on_devices(&devices, |i, device| {
+        let replica = trainable(&conv.clone().to_device(device), Precision::F32);
+        Ok::<_, RunError>(of(&replica, x.clone().narrow(0, 2 * i, 2)))
     });
+    assert_eq!(Reduction::of(&devices), Reduction::Gather);
     let averaged = average(sets.unwrap(), Reduction::Gather);
     for (path, gradient) in whole.iter() {
         assert_close(path, averaged.get(path).unwrap(), gradient, 1e-5);
@@ -343,7 +345,16 @@ fn a_finished_run_is_written_in_both_formats() {
     assert_ne!(raw, average);
     // The YAML describes the same model, and holds nothing that the reference's constructors don't know.
     let text = std::fs::read_to_string(folder.join("model.yaml")).unwrap();
-    assert!(!text.contains("vocab_file") && !text.contains("noise_offset"), "{text}");
+    for ours in ["vocab_file", "noise_offset", "conditioning_dropout_prob", "rescale_betas_zero_snr"] {
+        assert!(!text.contains(ours), "{ours}: {text}");
+    }
+    // What would otherwise be the reference's default, of another model.
+    for said in ["conditioning_key: crossattn", "channels: 2", "image_size: 8"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    // The vocabulary, which its format has no place for, lies beside.
+    let vocabulary = std::fs::read_to_string("../../assets/emoji_vocab.txt").unwrap();
+    assert_eq!(std::fs::read_to_string(folder.join("vocab.txt")).unwrap().trim(), vocabulary.trim());
     let ModelConfig::Diffusion(read) = yaml(&text).unwrap().model else { panic!() };
     assert_eq!(&read.unet, training.denoiser().model.config());
     let first_stage = load_first_stage(&read.first_stage, file.path(), &Device::default());
@@ -365,6 +376,32 @@ fn a_finished_run_is_written_in_both_formats() {
     assert!(report.unknown.is_empty() && report.kept.is_empty());
     let average = training.average().unwrap();
     assert_eq!(unet.conv_out.weight.val().into_data(), average.conv_out.weight.val().into_data());
+}
+
+/// What a format has no words for is known before the run, and nothing is written of it.
+#[test]
+fn what_a_format_can_not_express_is_said_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let v = ("/model/params/parameterization", json!("v"));
+    let training = trained(root.path(), &[v.clone()], 0).unwrap();
+    training.check_compvis().unwrap();
+    training.save_compvis(&root.path().join("v"), DType::F32).unwrap();
+    let text = std::fs::read_to_string(root.path().join("v/model.yaml")).unwrap();
+    assert!(text.contains("parameterization: v"), "{text}");
+
+    let zero_snr = ("/model/params/rescale_betas_zero_snr", json!(true));
+    let training = trained(root.path(), &[v, zero_snr], 0).unwrap();
+    let error = training.check_compvis().unwrap_err();
+    let named = |error: &RunError| matches!(error, RunError::Inexpressible { what, .. } if what.contains("rescale_betas_zero_snr"));
+    assert!(named(&error), "{error}");
+    let folder = root.path().join("zero_snr");
+    assert!(named(&training.save_compvis(&folder, DType::F32).unwrap_err()));
+    assert!(!folder.exists());
+    training.check_diffusers().unwrap();
+    training.save_diffusers(&folder, DType::F32).unwrap();
+    let scheduler = std::fs::read_to_string(folder.join("scheduler/scheduler_config.json")).unwrap();
+    let scheduler: Value = serde_json::from_str(&scheduler).unwrap();
+    assert_eq!(scheduler["rescale_betas_zero_snr"], true);
 }
 
 /// Blocks computed anew for their gradients give the same training.

@@ -37,5 +37,5 @@ pub use scaling::LatentScaling;
 pub use tiling::Tiling;
 pub use vq::{
     CodeIndices, CodebookUsage, DiffusersVqModel, Quantized, Reconstruction, Remap, UnknownIndex, UsedCodes,
-    VQ_PRESETS, VectorQuantizer, VqModel, VqModelConfig, VqPreset,
+    VQ_PRESETS, VectorQuantizer, VqModel, VqModelConfig, VqPreset, measure_perplexity,
 };

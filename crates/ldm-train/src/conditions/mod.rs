@@ -43,7 +43,7 @@ use crate::run::{Purpose, Random};
 /// Gives each sample of a batch its condition.
 ///
 /// What it gives must depend on the batch and what was asked alone, so that a run that goes on is given the same.
-pub trait Conditions: Send {
+pub trait Conditions: Send + Sync {
     /// The conditions of a batch, one a sample, in the batch's order.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Asked<'_> {
 
 impl<F> Conditions for F
 where
-    F: Fn(&Batch, &Asked<'_>) -> Result<Condition, RunError> + Send,
+    F: Fn(&Batch, &Asked<'_>) -> Result<Condition, RunError> + Send + Sync,
 {
     fn of(&self, batch: &Batch, asked: &Asked<'_>) -> Result<Condition, RunError> {
         self(batch, asked)

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::optim::{AdamWConfig, Precision, RateConfig};
+use crate::parallel::Devices;
 
 /// The section `train`: optimisation, checkpoints and logs of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,8 +14,11 @@ pub struct TrainConfig {
     /// Whether `base_learning_rate` is for one picture and is multiplied by those of a step (Lightning's default
     /// in the reference is yes).
     pub scale_lr: bool,
-    /// Micro-batches a step; their gradients are averaged.
+    /// Micro-batches a step, of each device; their gradients are averaged.
     pub accumulate_grad_batches: usize,
+    /// The devices that share a step: a number, or a list of names. Not given: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Devices>,
     /// The largest norm of all gradients together; not given: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_clip_val: Option<f64>,
@@ -66,6 +70,7 @@ impl TrainConfig {
         let counts = [
             ("max_steps", self.max_steps),
             ("accumulate_grad_batches", self.accumulate_grad_batches as u64),
+            ("devices", self.device_count() as u64),
             ("save_every", self.save_every),
             ("keep", self.keep as u64),
             ("log_every", self.log_every),
@@ -95,6 +100,7 @@ impl Default for TrainConfig {
             max_steps: 100_000,
             scale_lr: true,
             accumulate_grad_batches: 1,
+            devices: None,
             gradient_clip_val: None,
             optimizer: None,
             scheduler: None,

@@ -3,10 +3,8 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ldm_scheduler::{Noise, randn};
 use ldm_vae::{DiagonalGaussian, VaeError};
 
-use super::random::{Purpose, rng};
 use super::{DataError, Loader, Order, latent_file};
 
 /// What the first stage makes of every view of a data set: mean and log-variance, to be sampled anew each step.
@@ -159,26 +157,6 @@ impl LatentCache {
             Tensor::<4>::from_data(TensorData::new(values, [views.len(), c, h, w]), (device, DType::F32))
         };
         DiagonalGaussian::new(tensor(means), tensor(logvars)).map_err(|e| DataError::Encode(e.to_string()))
-    }
-
-    /// A sample of these views' posterior, `[b, c, h, w]`; another (seed, step) gives another sample.
-    ///
-    /// # Errors
-    ///
-    /// [`DataError::NotCached`].
-    pub fn sample(
-        &self,
-        views: &[u64],
-        seed: u64,
-        step: u64,
-        device: &Device,
-    ) -> Result<Tensor<4>, DataError> {
-        let [c, h, w] = self.shape;
-        let mut draws = rng(seed, Purpose::Latent, step, 0);
-        let noise = randn(&mut draws as &mut dyn Noise, [views.len(), c, h, w], device, DType::F32)
-            .map_err(|e| DataError::Encode(e.to_string()))?;
-        let posterior = self.posterior(views, device)?;
-        posterior.sample(noise).map_err(|e| DataError::Encode(e.to_string()))
     }
 }
 

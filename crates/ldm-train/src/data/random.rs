@@ -13,8 +13,6 @@ pub(crate) enum Purpose {
     Buffer = 2,
     /// Crop and flip of one item.
     View = 3,
-    /// The noise of a latent's sample.
-    Latent = 4,
     /// What an evaluation asks.
     Questions = 5,
 }

@@ -5,7 +5,7 @@ mod batch_norm;
 pub use batch_norm::BatchNorm2d;
 
 use burn::module::{Initializer, Module};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{DType, Device, Tensor, activation};
 use ldm_nn::weights::Entry;
 use ldm_nn::{Conv2d, Conv2dConfig, Padding};
 
@@ -89,6 +89,11 @@ impl NLayerDiscriminator {
         self.conv_out.forward(x)
     }
 
+    /// The type of the weights.
+    pub fn dtype(&self) -> DType {
+        self.conv_in.weight.val().dtype()
+    }
+
     /// Where a file of taming's keeps the parameter at `path`: a [`KeyMap`](ldm_nn::weights::KeyMap). In a first
     /// stage's checkpoint the prefix is `loss.discriminator.`.
     pub fn names(&self) -> impl Fn(&str) -> Option<Entry> + use<> {
@@ -108,6 +113,11 @@ impl NLayerDiscriminator {
             };
             Some(Entry::same(key))
         }
+    }
+
+    /// A copy with running statistics of its own, which clones share: for another device.
+    pub(crate) fn apart(&self) -> Self {
+        self.valid()
     }
 
     /// The same network, its own parameters without gradients: for the generator's step, which needs the gradient of

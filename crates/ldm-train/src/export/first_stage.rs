@@ -3,8 +3,9 @@ use std::path::Path;
 use burn::tensor::{DType, Device};
 use ldm_nn::weights::{Loader, WeightError, WeightFile, save_safetensors};
 use ldm_vae::{FirstStage, FirstStageConfig, LatentScaling, Naming, WeightNames};
+use serde_json::{Value, json};
 
-use super::{create, write_json};
+use super::{create, write_json, write_yaml};
 use crate::RunError;
 
 /// What stands before a first stage's names in a whole model's file.
@@ -34,7 +35,8 @@ pub fn load_first_stage(
     Ok(model)
 }
 
-/// Writes a first stage as `folder/model.safetensors` with CompVis' names and as `folder/vae/`, diffusers' folder.
+/// Writes a first stage as `folder/model.safetensors` and `folder/model.yaml`, CompVis' names and config, and as
+/// `folder/vae/`, diffusers' folder.
 ///
 /// # Errors
 ///
@@ -43,6 +45,7 @@ pub fn save_first_stage(model: &FirstStage, folder: &Path, dtype: DType) -> Resu
     create(folder)?;
     let names = weight_names(model, Naming::CompVis)?;
     save_safetensors(model, &names, folder.join("model.safetensors"), dtype)?;
+    write_yaml(&folder.join("model.yaml"), &json!({ "model": compvis(&model.config())? }))?;
     save_vae(model, None, &folder.join("vae"), dtype)?;
     Ok(())
 }
@@ -59,18 +62,45 @@ pub(super) fn save_vae(
         Some(scaling) => model.config().with_scaling(scaling),
         None => model.config(),
     };
-    let (class, json) = match &config {
-        FirstStageConfig::Kl(config) => ("AutoencoderKL", serde_json::to_value(config.to_diffusers()?)),
-        FirstStageConfig::Vq(config) => ("VQModel", serde_json::to_value(config.to_diffusers()?)),
-        FirstStageConfig::Identity(..) => {
-            return Err(RunError::Inexpressible { format: "diffusers", what: "the identity first stage" });
-        }
-    };
-    let path = folder.join("config.json");
-    write_json(&path, &json.map_err(|e| RunError::checkpoint(&path, e))?)?;
+    let (class, json) = vae_config(&config)?;
+    write_json(&folder.join("config.json"), &json)?;
     let names = weight_names(model, Naming::Diffusers)?;
     save_safetensors(model, &names, folder.join("diffusion_pytorch_model.safetensors"), dtype)?;
     Ok(class)
+}
+
+/// The class that diffusers has for a first stage, and its config.
+pub(super) fn vae_config(config: &FirstStageConfig) -> Result<(&'static str, Value), RunError> {
+    Ok(match config {
+        FirstStageConfig::Kl(config) => ("AutoencoderKL", json!(config.to_diffusers()?)),
+        FirstStageConfig::Vq(config) => ("VQModel", json!(config.to_diffusers()?)),
+        FirstStageConfig::Identity(..) => {
+            return Err(RunError::Inexpressible { format: "diffusers", what: "the identity first stage" });
+        }
+    })
+}
+
+/// `model` of the reference's YAML, with no loss: that of a first stage which is trained no more.
+fn compvis(config: &FirstStageConfig) -> Result<Value, RunError> {
+    let (class, mut params) = match config {
+        FirstStageConfig::Kl(config) => {
+            ("AutoencoderKL", json!({ "embed_dim": config.embed_dim, "ddconfig": config.ddconfig }))
+        }
+        FirstStageConfig::Vq(config) => {
+            if config.remap.is_some() {
+                // The reference reads the used codes from a .npy file.
+                return Err(RunError::Inexpressible {
+                    format: "CompVis' YAML",
+                    what: "the codes of `remap`",
+                });
+            }
+            let (embed_dim, n_embed) = (config.embed_dim, config.n_embed);
+            ("VQModel", json!({ "embed_dim": embed_dim, "n_embed": n_embed, "ddconfig": config.ddconfig }))
+        }
+        FirstStageConfig::Identity(..) => return Err(NO_PARAMETERS),
+    };
+    params["lossconfig"] = json!({ "target": "torch.nn.Identity" });
+    Ok(json!({ "target": format!("ldm.models.autoencoder.{class}"), "params": params }))
 }
 
 const NO_PARAMETERS: RunError = RunError::NotTrainable { what: "a first stage without parameters" };

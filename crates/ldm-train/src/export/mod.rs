@@ -17,6 +17,11 @@ fn create(folder: &Path) -> Result<(), RunError> {
     fs::create_dir_all(folder).map_err(RunError::io(folder))
 }
 
+fn write_yaml(path: &Path, value: &Value) -> Result<(), RunError> {
+    let text = serde_yaml_ng::to_string(value).map_err(|e| RunError::checkpoint(path, e))?;
+    fs::write(path, text).map_err(RunError::io(path))
+}
+
 fn write_json(path: &Path, value: &Value) -> Result<(), RunError> {
     let text = serde_json::to_string_pretty(value).map_err(|e| RunError::checkpoint(path, e))?;
     fs::write(path, text + "\n").map_err(RunError::io(path))

@@ -105,6 +105,9 @@ pub struct VqLossConfig {
     pub perceptual_loss: String,
     /// L1 or L2.
     pub pixel_loss: PixelLoss,
+    /// Ours: steps after which codes that were never chosen in them are moved to where latents are; not given: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reseed_every: Option<u64>,
 }
 
 /// Of the KL loss, which has no key for it.
@@ -148,6 +151,7 @@ impl Default for VqLossConfig {
             n_classes: None,
             perceptual_loss: "lpips".into(),
             pixel_loss: PixelLoss::L1,
+            reseed_every: None,
         }
     }
 }
@@ -210,6 +214,10 @@ impl FirstStageLossConfig {
                         expected: "lpips: no other is supported",
                     });
                 }
+                if c.reseed_every == Some(0) {
+                    let (key, value) = ("reseed_every", "0".into());
+                    return Err(FirstStageError::Value { key, value, expected: "at least 1, or none" });
+                }
                 let weight = ("codebook_weight", c.codebook_weight);
                 (c.pixelloss_weight, c.use_actnorm, c.disc_conditional, [weight, weight])
             }
@@ -252,6 +260,29 @@ impl FirstStageLossConfig {
         }
         let (key, value) = ("disc_in_channels", input_nc.to_string());
         Err(FirstStageError::Value { key, value, expected: "the model's `out_ch`" })
+    }
+
+    /// Whether a codebook of `n_embed` codes has a place for each in the figures of its use, which the reference counts
+    /// over `n_classes`. More change nothing.
+    ///
+    /// # Errors
+    /// [`FirstStageError::Value`] names the key.
+    pub fn validate_codes(&self, n_embed: usize) -> Result<(), FirstStageError> {
+        match self {
+            Self::Vq(VqLossConfig { n_classes: Some(n_classes), .. }) if *n_classes < n_embed => {
+                let (key, value) = ("n_classes", n_classes.to_string());
+                Err(FirstStageError::Value { key, value, expected: "the model's `n_embed`" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Steps between two re-seedings of a codebook's dead codes (`reseed_every`).
+    pub fn reseed_every(&self) -> Option<u64> {
+        match self {
+            Self::Kl(_) => None,
+            Self::Vq(config) => config.reseed_every,
+        }
     }
 
     /// The discriminator's shape; `None` where `disc_factor` is 0.

@@ -22,7 +22,7 @@ use config::Shared;
 ///
 /// Source: `LPIPSWithDiscriminator` in CompVis' contperceptual.py, which sums, and `VQLPIPSWithDiscriminator` in its
 /// vqperceptual.py, which takes means.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FirstStageObjective {
     config: FirstStageLossConfig,
     lpips: Option<Lpips>,
@@ -69,6 +69,12 @@ impl FirstStageObjective {
             );
         }
         Ok(Self { config: config.clone(), lpips: lpips.filter(|_| wanted) })
+    }
+
+    /// The same on another device: LPIPS has weights.
+    pub(crate) fn to_device(&self, device: &Device) -> Self {
+        let lpips = self.lpips.clone().map(|lpips| lpips.to_device(device));
+        Self { config: self.config.clone(), lpips }
     }
 
     /// The config.
@@ -132,7 +138,8 @@ impl FirstStageObjective {
         if factor != 0.0 {
             let discriminator = discriminator
                 .ok_or(FirstStageError::Missing { what: "the discriminator", key: "disc_factor" })?;
-            let r = x.clone().detach().require_grad();
+            // The discriminator keeps its own type, whatever the autoencoder's.
+            let r = x.clone().detach().cast(discriminator.dtype()).detach().require_grad();
             let loss = gan::generator(discriminator.without_gradients().forward(r.clone()));
             let by_g = gradient(&r, &loss.backward()).cast(DType::F32);
             d_weight = adaptive::weight(reconstruction, by_picture.clone(), by_g.clone(), shared.disc_weight);
@@ -190,9 +197,9 @@ impl FirstStageObjective {
     ) -> Result<DiscriminatorLoss, FirstStageError> {
         let shared = self.config.shared();
         self.check(&inputs, &reconstructions, &shared)?;
-        let fake = constant(reconstructions, discriminator);
-        let real = discriminator.forward(constant(inputs, discriminator).cast(fake.dtype()));
-        let fake = discriminator.forward(fake);
+        let dtype = discriminator.dtype();
+        let [real, fake] =
+            [inputs, reconstructions].map(|x| discriminator.forward(constant(x, discriminator).cast(dtype)));
         let (logits_real, logits_fake) = (real.clone().mean(), fake.clone().mean());
         let loss = gan::discriminator(shared.disc_loss, real, fake) * self.config.disc_factor(step);
         let mut logs = Logs::default();

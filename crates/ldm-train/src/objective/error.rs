@@ -47,12 +47,4 @@ pub enum ObjectiveError {
         /// How many values there were.
         elements: usize,
     },
-    /// A condition that should be dropped has nothing to be replaced with, or of another shape.
-    #[error("conditioning dropout: `{input}`: {problem}")]
-    Dropout {
-        /// Which condition.
-        input: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
 }

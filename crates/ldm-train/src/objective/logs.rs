@@ -2,7 +2,8 @@ use burn::tensor::{DType, Tensor};
 
 /// Named scalars of one step, as the reference logs them, still on the device.
 ///
-/// Reading a scalar waits for the device; so a loop that logs every 50 steps reads every 50 steps.
+/// Reading a scalar waits for the device: the loops read the loss at every step, to see that it is a number, and the
+/// rest at the steps that are logged.
 #[derive(Debug, Clone, Default)]
 pub struct Logs(Vec<(&'static str, Tensor<1>)>);
 

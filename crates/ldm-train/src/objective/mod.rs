@@ -1,7 +1,6 @@
 //! The second stage's objective.
 
 mod config;
-mod dropout;
 mod error;
 mod logs;
 mod logvar;
@@ -9,7 +8,6 @@ mod noise;
 mod weights;
 
 pub use config::{LossType, ObjectiveConfig, Parameterization};
-pub use dropout::{DropMask, drop_conditioning};
 pub use error::ObjectiveError;
 pub use logs::Logs;
 pub use logvar::LogVar;

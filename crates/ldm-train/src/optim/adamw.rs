@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_nn::weights::{TensorProblem, WeightError, WeightFile};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,22 @@ impl AdamW {
     /// A step with gradients of zero while all moments are zero: it only counts.
     pub(crate) fn idle(&mut self) {
         self.moments.values_mut().for_each(|moments| moments.steps += 1);
+    }
+
+    /// Sets the moments of some rows (first axis) of the parameter at `path` to zero, as those of a codebook's
+    /// entries that have been given other values. Its count of steps stays; rows that it lacks are skipped.
+    pub fn forget_rows(&mut self, path: &str, rows: &[usize]) {
+        let Some(moments) = self.moments.get_mut(path) else { return };
+        let count = moments.shape.first().copied().unwrap_or(1).max(1);
+        let width = moments.shape.iter().skip(1).product::<usize>();
+        let mut kept = vec![1f32; count * width];
+        for row in rows.iter().filter(|row| **row < count) {
+            kept[row * width..(row + 1) * width].fill(0.0);
+        }
+        let device = moments.first.device();
+        let kept = Tensor::<1>::from_data(TensorData::new(kept, [count * width]), (&device, DType::F32));
+        moments.first = moments.first.clone() * kept.clone();
+        moments.second = moments.second.clone() * kept;
     }
 
     /// The moments to be written, by PyTorch's names for them: `PATH.exp_avg`, `PATH.exp_avg_sq`, `PATH.step`.

@@ -1,14 +1,16 @@
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor};
-use ldm_vae::{Encoded, FirstStage, FirstStageConfig};
+use burn::tensor::{DType, Device, Int, Tensor};
+use ldm_vae::{Encoded, FirstStage, FirstStageConfig, measure_perplexity};
 
-use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite, mean, read};
+use super::codebook::{CODES, Codebook};
+use super::places::{Gathered, Place, Places, replica};
+use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite};
 use crate::checkpoint::{Checkpoint, CheckpointWriter};
-use crate::config::{AutoencoderConfig, RunConfig};
+use crate::config::{AutoencoderConfig, RunConfig, TrainConfig};
 use crate::data::Batch;
 use crate::log::Metrics;
 use crate::optim::{AdamW, AdamWConfig, Named, Precision, clip_by_global_norm, gradients, trainable};
-use crate::{FirstStageObjective, Lpips, NLayerDiscriminator, OutputLogVar, Reconstruction};
+use crate::{FirstStageObjective, Logs, Lpips, NLayerDiscriminator, OutputLogVar, Reconstruction};
 
 /// What the first of the two optimisers moves.
 #[derive(Module, Debug)]
@@ -35,12 +37,21 @@ pub struct AutoencoderTraining {
     generator: Generator,
     optimizer: AdamW,
     critic: Option<Critic>,
-    objective: FirstStageObjective,
-    precision: Precision,
-    max_norm: Option<f64>,
-    images: usize,
+    /// With `reseed_every`.
+    codebook: Option<Codebook>,
+    /// One for each device: LPIPS has weights.
+    objectives: Vec<FirstStageObjective>,
+    places: Places,
+    train: TrainConfig,
+    /// The part of the features that training drops.
+    dropout: f64,
     random: Random,
-    device: Device,
+}
+
+/// What a device holds for the autoencoder's part of a step.
+struct Players {
+    generator: Generator,
+    discriminator: Option<NLayerDiscriminator>,
 }
 
 impl AutoencoderTraining {
@@ -58,7 +69,11 @@ impl AutoencoderTraining {
     ) -> Result<Self, RunError> {
         let random = Random::new(config.train.seed);
         check_device(config.train.precision, device)?;
-        model.loss.validate_for(model.ddconfig()?)?;
+        let ddconfig = model.ddconfig()?;
+        model.loss.validate_for(ddconfig)?;
+        if let FirstStageConfig::Vq(config) = &model.first_stage {
+            model.loss.validate_codes(config.n_embed)?;
+        }
         let objective = FirstStageObjective::new(&model.loss, lpips)?;
         device.seed(random.seed(0, Purpose::Weights));
         let generator = drawn(Generator { model: model.start(device)?, logvar: objective.logvar(device) });
@@ -69,15 +84,27 @@ impl AutoencoderTraining {
         });
         Ok(Self {
             optimizer: AdamW::new(numbers, &generator, device),
+            codebook: Codebook::new(&generator.model, &model.loss),
             generator,
             critic,
-            objective,
-            precision: config.train.precision,
-            max_norm: config.train.gradient_clip_val,
-            images: config.train.images,
+            objectives: vec![objective],
+            places: Places::one(device),
+            train: config.train.clone(),
+            dropout: ddconfig.dropout,
             random,
-            device: device.clone(),
         })
+    }
+
+    /// Shares each step's micro-batches among these devices, as many as `train.devices` says; the first is the
+    /// training's own. Without this the one device takes them all, and the losses are the same.
+    ///
+    /// # Errors
+    ///
+    /// Another number of devices, one that lacks the float type, a model with dropout.
+    pub fn with_devices(mut self, devices: Vec<Device>) -> Result<Self, RunError> {
+        self.places = Places::several(devices, &self.train, self.dropout)?;
+        self.objectives = self.places.replicas(&self.objectives[0], FirstStageObjective::to_device);
+        Ok(self)
     }
 
     /// The first stage as it is now.
@@ -96,101 +123,138 @@ impl AutoencoderTraining {
         self.critic.as_ref().map(|critic| &critic.discriminator)
     }
 
-    /// The autoencoder's gradients and losses on one micro-batch.
+    /// The autoencoder's gradients and losses on one micro-batch, and the codes that it was quantised to.
     fn generate(
         &self,
-        working: &Generator,
+        place: &Place<'_>,
+        players: &Players,
         at: &At,
         micro: u64,
         batch: &Batch,
-    ) -> Result<(Named, Metrics), RunError> {
-        self.device.seed(self.random.seed(micro, Purpose::Dropout));
-        let x = batch.to_tensor(&self.device);
-        let (reconstruction, regulariser) = match (&working.model, working.model.encode(x.clone())?) {
+    ) -> Result<(Named, Logs, Option<Tensor<1, Int>>), RunError> {
+        place.device.seed(self.random.seed(micro, Purpose::Dropout));
+        let Players { generator, discriminator } = players;
+        let x = batch.to_tensor(place.device);
+        let mut codes = None;
+        let (reconstruction, regulariser) = match (&generator.model, generator.model.encode(x.clone())?) {
             (FirstStage::Kl(model), Encoded::Posterior(posterior)) => {
                 let shape = posterior.mean().dims();
-                let noise = self.random.normal(micro, Purpose::Posterior, shape, &self.device)?;
+                let noise = self.random.normal(micro, Purpose::Posterior, shape, place.device)?;
                 let z = posterior.sample(noise)?;
                 let made = Reconstruction::new(&model.decoder, model.post_quant_conv.as_ref(), z);
                 (made, posterior.kl())
             }
             (FirstStage::Vq(model), Encoded::Latent(z)) => {
+                let dtype = z.dtype();
                 let quantized = model.quantize.forward(z)?;
-                let conv = Some(&model.post_quant_conv);
-                (Reconstruction::new(&model.decoder, conv, quantized.z_q), quantized.loss)
+                codes = Some((quantized.codes, model.quantize.n_embed()));
+                // The codebook keeps f32 where the networks are in a smaller type.
+                let (conv, z_q) = (Some(&model.post_quant_conv), quantized.z_q.cast(dtype));
+                (Reconstruction::new(&model.decoder, conv, z_q), quantized.loss)
             }
             _ => return Err(RunError::NotTrainable { what: "a first stage without parameters" }),
         };
-        let loss = self.objective.generator_loss(
+        let mut loss = self.objectives[place.number].generator_loss(
             x,
             &reconstruction,
             regulariser,
-            self.discriminator(),
-            working.logvar.as_ref(),
+            discriminator.as_ref(),
+            generator.logvar.as_ref(),
             at.step,
         )?;
-        let metrics = read(at.step, &loss.logs)?;
+        if let Some((codes, n_embed)) = &codes {
+            let [perplexity, used] = measure_perplexity(codes.clone(), *n_embed);
+            loss.logs.push("perplexity", perplexity);
+            loss.logs.push("cluster_usage", used);
+        }
         let mut found = loss.surrogate.backward();
-        Ok((gradients(working, &mut found), metrics))
+        Ok((gradients(generator, &mut found), loss.logs, codes.map(|(codes, _)| codes)))
     }
 
-    /// The discriminator's gradients and losses on one micro-batch.
+    /// The discriminator's gradients and losses on one micro-batch, which `model` reconstructs.
     fn criticise(
         &self,
-        working: &NLayerDiscriminator,
+        place: &Place<'_>,
+        (working, model): &(NLayerDiscriminator, FirstStage),
         at: &At,
         micro: u64,
         batch: &Batch,
-    ) -> Result<(Named, Metrics), RunError> {
-        let x = batch.to_tensor(&self.device);
-        let model = self.model();
+    ) -> Result<(Named, Logs, ()), RunError> {
+        let x = batch.to_tensor(place.device);
         let encoded = model.encode(x.clone())?;
         let shape = encoded.dims();
-        let noise = self.random.normal(micro, Purpose::DiscriminatorPosterior, shape, &self.device)?;
+        let noise = self.random.normal(micro, Purpose::DiscriminatorPosterior, shape, place.device)?;
         let made = model.decode(encoded.sample(noise)?)?;
-        let loss = self.objective.discriminator_loss(x, made, working, at.step)?;
-        let metrics = read(at.step, &loss.logs)?;
+        let loss = self.objectives[place.number].discriminator_loss(x, made, working, at.step)?;
         let mut found = loss.loss.backward();
-        Ok((gradients(working, &mut found), metrics))
+        Ok((gradients(working, &mut found), loss.logs, ()))
     }
 
-    /// The mean of the micro-batches' gradients, clipped, and of their numbers.
-    fn gather(
-        &self,
-        at: &At,
-        batches: &[Batch],
-        norm_name: &str,
-        mut micro: impl FnMut(u64, &Batch) -> Result<(Named, Metrics), RunError>,
-    ) -> Result<(Named, Metrics), RunError> {
-        let (mut sets, mut metrics) = (Vec::new(), Vec::new());
-        for (k, batch) in batches.iter().enumerate() {
-            let (gradients, numbers) = micro(at.micro + k as u64, batch)?;
-            sets.push(gradients);
-            metrics.push(numbers);
+    /// Clips the gradients and adds their norm to the numbers.
+    fn clipped<T>(&self, at: &At, mut gathered: Gathered<T>, name: &str) -> Result<Gathered<T>, RunError> {
+        let norm = clip_by_global_norm(&mut gathered.gradients, self.train.gradient_clip_val);
+        gathered.metrics.push((name.into(), finite(at.step, name, norm)?));
+        Ok(gathered)
+    }
+
+    /// Moves codes that nothing chose, where it is time for that; gives how many.
+    fn reseed(&mut self, at: &At, batch: &Batch) -> Result<Option<usize>, RunError> {
+        let (Some(codebook), FirstStage::Vq(model)) = (&mut self.codebook, &mut self.generator.model) else {
+            return Ok(None);
+        };
+        if !codebook.is_due(at.step + 1) {
+            return Ok(None);
         }
-        let (mut gradients, mut metrics) = (Named::mean(sets), mean(metrics));
-        let norm = clip_by_global_norm(&mut gradients, self.max_norm);
-        metrics.push((norm_name.into(), finite(at.step, norm_name, norm)?));
-        Ok((gradients, metrics))
+        let z = model.encode(batch.to_tensor(self.places.first()))?;
+        let (quantize, dead) = codebook.reseed(model.quantize.clone(), z, at.step, &self.random)?;
+        model.quantize = quantize;
+        self.optimizer.forget_rows(CODES, &dead);
+        Ok(Some(dead.len()))
+    }
+}
+
+/// The discriminator at a place. Beyond the first, its running statistics are thrown away with the copy, as
+/// PyTorch's data parallelism does.
+fn player(discriminator: &NLayerDiscriminator, place: &Place<'_>) -> NLayerDiscriminator {
+    match place.number {
+        0 => discriminator.clone(),
+        _ => discriminator.apart().to_device(place.device),
     }
 }
 
 impl Stage for AutoencoderTraining {
     fn step(&mut self, at: &At, batches: &[Batch]) -> Result<Metrics, RunError> {
-        let working = trainable(&self.generator, self.precision);
-        let (gradients, mut metrics) =
-            self.gather(at, batches, "grad_norm", |micro, batch| self.generate(&working, at, micro, batch))?;
-        drop(working);
+        let players = |place: &Place<'_>| Players {
+            generator: trainable(&replica(&self.generator, place), self.train.precision),
+            discriminator: self.discriminator().map(|discriminator| player(discriminator, place)),
+        };
+        let found = self.places.gather(
+            at,
+            batches,
+            self.train.read_only(at.step, "total_loss"),
+            players,
+            |place, players, micro, batch| self.generate(place, players, at, micro, batch),
+        )?;
+        let Gathered { gradients, mut metrics, rest: codes } = self.clipped(at, found, "grad_norm")?;
         self.generator = self.optimizer.step(self.generator.clone(), gradients, at.rate);
+        if let Some(codebook) = &mut self.codebook {
+            codebook.count(&codes);
+        }
 
-        let plays = self.objective.config().disc_factor(at.step) != 0.0;
-        let Some(critic) = &self.critic else { return Ok(metrics) };
-        if plays {
-            let working = trainable(&critic.discriminator, Precision::F32);
-            let (gradients, more) = self.gather(at, batches, "disc_grad_norm", |micro, batch| {
-                self.criticise(&working, at, micro, batch)
-            })?;
-            drop(working);
+        let plays = self.objectives[0].config().disc_factor(at.step) != 0.0;
+        if plays && let Some(critic) = &self.critic {
+            let working = |place: &Place<'_>| {
+                let discriminator = player(&critic.discriminator, place);
+                (trainable(&discriminator, Precision::F32), replica(self.model(), place))
+            };
+            let found = self.places.gather(
+                at,
+                batches,
+                self.train.read_only(at.step, "disc_loss"),
+                working,
+                |place, players, micro, batch| self.criticise(place, players, at, micro, batch),
+            )?;
+            let Gathered { gradients, metrics: more, .. } = self.clipped(at, found, "disc_grad_norm")?;
             metrics.extend(more);
             if let Some(critic) = &mut self.critic {
                 critic.discriminator =
@@ -199,6 +263,11 @@ impl Stage for AutoencoderTraining {
         } else if let Some(critic) = &mut self.critic {
             // Before `disc_start` its loss is zero times something; the reference's optimiser counts the step.
             critic.optimizer.idle();
+        }
+        if let Some(batch) = batches.first()
+            && let Some(moved) = self.reseed(at, batch)?
+        {
+            metrics.push(("codes_reseeded".into(), moved as f64));
         }
         Ok(metrics)
     }
@@ -210,6 +279,9 @@ impl Stage for AutoencoderTraining {
             writer.module("discriminator", &critic.discriminator)?;
             writer.optimizer("discriminator_optimizer", &critic.optimizer)?;
         }
+        if let Some(codebook) = &self.codebook {
+            codebook.save(writer);
+        }
         Ok(())
     }
 
@@ -220,12 +292,15 @@ impl Stage for AutoencoderTraining {
             critic.discriminator = checkpoint.module("discriminator", critic.discriminator.clone())?;
             critic.optimizer = checkpoint.optimizer("discriminator_optimizer", critic.optimizer.clone())?;
         }
+        if let Some(codebook) = &mut self.codebook {
+            codebook.restore(checkpoint)?;
+        }
         Ok(())
     }
 
     fn sheets(&self, _: &At, batch: &Batch) -> Result<Vec<Sheet>, RunError> {
-        let n = batch.len().min(self.images.max(1));
-        let x = batch.to_tensor(&self.device).narrow(0, 0, n);
+        let n = batch.len().min(self.train.images.max(1));
+        let x = batch.to_tensor(self.places.first()).narrow(0, 0, n);
         let model = self.model();
         let reconstruction = model.decode(model.encode(x.clone())?.mode())?.cast(DType::F32);
         let pictures = Tensor::cat(vec![x, reconstruction], 0);

@@ -7,16 +7,17 @@ use ldm_vae::FirstStage;
 use serde_json::json;
 
 use super::latents::Latents;
+use super::places::{Gathered, Place, Places, replica};
 use super::recompute::Recomputed;
 use super::start::Start;
-use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite, mean, read};
+use super::{At, Purpose, Random, RunError, Sheet, Stage, check_device, drawn, finite};
 use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::conditions::{Asked, ConditionConfig, Conditions, check, of_sample, replaced};
 use crate::config::{DiffusionConfig, RunConfig};
 use crate::data::{Batch, weights_fingerprint};
 use crate::log::Metrics;
 use crate::optim::{AdamW, Named, Precision, clip_by_global_norm, gradients, trainable};
-use crate::{Ema, LogVar, Logs, Objective, offset_noise};
+use crate::{Ema, LogVar, Logs, Objective, ObjectiveConfig, offset_noise};
 
 /// What is trained together: the U-Net, tau_theta, the learned log-variance.
 #[derive(Module, Debug)]
@@ -42,9 +43,11 @@ pub struct DiffusionTraining {
     ema: Option<Ema<UNet>>,
     optimizer: AdamW,
     objective: Objective,
-    first_stage: FirstStage,
+    /// One for each device.
+    first_stages: Vec<FirstStage>,
     /// The first stage's fingerprint.
     weights: String,
+    places: Places,
     latents: Latents,
     conditions: Box<dyn Conditions>,
     /// Known from the first batch on, with `scale_by_std`.
@@ -141,13 +144,28 @@ impl DiffusionTraining {
             scale: start.scale,
             objective,
             weights: weights_fingerprint(&first_stage)?,
-            first_stage,
+            first_stages: vec![first_stage],
+            places: Places::one(device),
             latents,
             conditions,
             config: config.clone(),
             random,
             device: device.clone(),
         })
+    }
+
+    /// Shares each step's micro-batches among these devices, as many as `train.devices` says; the first is the
+    /// training's own. Without this the one device takes them all, and the losses are the same.
+    ///
+    /// # Errors
+    ///
+    /// Another number of devices, one that lacks the float type, a U-Net with dropout.
+    pub fn with_devices(mut self, devices: Vec<Device>) -> Result<Self, RunError> {
+        let dropout = self.denoiser.model.config().dropout;
+        self.places = Places::several(devices, &self.config.train, dropout)?;
+        let moved = |first_stage: &FirstStage, device: &Device| first_stage.clone().to_device(device);
+        self.first_stages = self.places.replicas(&self.first_stages[0], moved);
+        Ok(self)
     }
 
     /// The networks as they are now.
@@ -170,6 +188,19 @@ impl DiffusionTraining {
         &self.config
     }
 
+    /// The keys of the config that the loss reads.
+    pub(crate) fn objective(&self) -> &ObjectiveConfig {
+        self.objective.config()
+    }
+
+    /// Height and width of a latent.
+    pub(crate) fn latent_size(&self) -> [usize; 2] {
+        self.denoiser.model.config().sample_size.unwrap_or_else(|| {
+            let side = self.config.data.loader.transform.size / self.first_stage().config().factor();
+            [side, side]
+        })
+    }
+
     /// The scheduler config that a sampler of the trained model takes.
     ///
     /// # Errors
@@ -186,7 +217,7 @@ impl DiffusionTraining {
 
     /// The frozen first stage.
     pub fn first_stage(&self) -> &FirstStage {
-        &self.first_stage
+        &self.first_stages[0]
     }
 
     /// What the latents are multiplied with; `None` before the first step with `scale_by_std`.
@@ -194,27 +225,31 @@ impl DiffusionTraining {
         self.scale
     }
 
-    /// A micro-batch's latents, scaled.
-    fn latents(&mut self, micro: u64, batch: &Batch) -> Result<Tensor<4>, RunError> {
-        let encoded = self.latents.of(&self.first_stage, batch, &self.device)?;
-        let noise = self.random.normal(micro, Purpose::Posterior, encoded.dims(), &self.device)?;
-        let z = encoded.sample(noise)?.cast(DType::F32);
-        let scale = match self.scale {
-            Some(scale) => scale,
-            None => *self.scale.insert(self.objective.config().latent_scale(z.clone())?),
-        };
-        Ok(z * scale)
+    /// A micro-batch's latents, not scaled.
+    fn latents(&self, place: &Place<'_>, micro: u64, batch: &Batch) -> Result<Tensor<4>, RunError> {
+        let encoded = self.latents.of(&self.first_stages[place.number], batch, place.device)?;
+        let noise = self.random.normal(micro, Purpose::Posterior, encoded.dims(), place.device)?;
+        Ok(encoded.sample(noise)?.cast(DType::F32))
+    }
+
+    /// What the latents are multiplied with, measured on the run's first micro-batch where the config says so.
+    fn measured_scale(&mut self, at: &At, batches: &[Batch]) -> Result<f64, RunError> {
+        if let (None, Some(batch)) = (self.scale, batches.first()) {
+            let z = self.latents(&self.places.first_place(), at.micro, batch)?;
+            self.scale = Some(self.objective.config().latent_scale(z)?);
+        }
+        Ok(self.scale.unwrap_or(1.0))
     }
 
     /// A batch's conditions before tau_theta.
-    fn given(&self, micro: u64, batch: &Batch) -> Result<Condition, RunError> {
-        let (random, first_stage, device) = (self.random, &self.first_stage, &self.device);
-        self.conditions.of(batch, &Asked { micro, random, first_stage, device })
+    fn given(&self, place: &Place<'_>, micro: u64, batch: &Batch) -> Result<Condition, RunError> {
+        let (random, first_stage) = (self.random, &self.first_stages[place.number]);
+        self.conditions.of(batch, &Asked { micro, random, first_stage, device: place.device })
     }
 
     /// The same, some of them dropped so that guidance can be used later.
-    fn dropped(&self, micro: u64, batch: &Batch) -> Result<Condition, RunError> {
-        let given = self.given(micro, batch)?;
+    fn dropped(&self, place: &Place<'_>, micro: u64, batch: &Batch) -> Result<Condition, RunError> {
+        let given = self.given(place, micro, batch)?;
         let p = self.objective.config().conditioning_dropout_prob;
         if p == 0.0 || matches!(given, Condition::None) {
             return Ok(given);
@@ -229,25 +264,27 @@ impl DiffusionTraining {
     /// A micro-batch's gradients and losses.
     fn micro(
         &self,
+        place: &Place<'_>,
         working: &Denoiser,
         micro: u64,
         z: Tensor<4>,
         batch: &Batch,
     ) -> Result<(Named, Logs), RunError> {
-        self.device.seed(self.random.seed(micro, Purpose::Dropout));
+        let device = place.device;
+        device.seed(self.random.seed(micro, Purpose::Dropout));
         let [b, c, ..] = z.dims();
         let steps = self.objective.schedule().len();
         let timesteps = self.random.below(micro, Purpose::Timesteps, b, steps);
-        let mut noise = self.random.normal(micro, Purpose::Noise, z.dims(), &self.device)?;
+        let mut noise = self.random.normal(micro, Purpose::Noise, z.dims(), device)?;
         let offset = self.objective.config().noise_offset;
         if offset != 0.0 {
-            let each = self.random.normal(micro, Purpose::NoiseOffset, [b, c, 1, 1], &self.device)?;
+            let each = self.random.normal(micro, Purpose::NoiseOffset, [b, c, 1, 1], device)?;
             noise = offset_noise(noise, each, offset)?;
         }
-        let conditioning = self.condition(working, &self.dropped(micro, batch)?)?;
+        let conditioning = self.condition(working, &self.dropped(place, micro, batch)?)?;
         let numbers = |t: &[usize]| {
             let t: Vec<f32> = t.iter().map(|t| *t as f32).collect();
-            Tensor::<1>::from_data(TensorData::new(t, [b]), (&self.device, DType::F32))
+            Tensor::<1>::from_data(TensorData::new(t, [b]), (device, DType::F32))
         };
         let (unet, logvar) = (&working.model, working.logvar.as_ref());
         if !self.use_checkpoint {
@@ -275,8 +312,8 @@ impl DiffusionTraining {
 
     fn condition(&self, denoiser: &Denoiser, given: &Condition) -> Result<Conditioning, RunError> {
         // A frozen one is not part of the graph.
-        let tau = if self.train_tau { &denoiser.cond_stage_model } else { &self.denoiser.cond_stage_model };
-        Ok(match tau {
+        let tau = denoiser.cond_stage_model.as_ref();
+        Ok(match tau.map(|tau| if self.train_tau { tau.clone() } else { tau.valid() }) {
             Some(tau) => tau.encode(given)?,
             None => CondStage::identity().encode(given)?,
         })
@@ -306,10 +343,9 @@ impl DiffusionTraining {
         let scheduler = Scheduler::from_config(SamplerKind::Ddim, &self.scheduler()?)?;
         let mut sampler = scheduler.sampler::<4>(SamplerOptions::steps(train.sample_steps))?;
         let condition = self.condition(&self.denoiser, given)?;
-        let side = self.config.data.loader.transform.size / self.first_stage.config().factor();
         let [h, w] = match &condition.concat {
             Some(concat) => [concat.dims()[2], concat.dims()[3]],
-            None => unet.config().sample_size.unwrap_or([side, side]),
+            None => self.latent_size(),
         };
         let random = Random::new(seed);
         let shape = [n, unet.config().out_channels, h, w];
@@ -333,25 +369,25 @@ impl DiffusionTraining {
             z = sampler.step(output, z, &mut noise)?;
         }
         let z = z / self.scale.unwrap_or(1.0);
-        Ok(self.first_stage.decode(z)?.cast(DType::F32))
+        Ok(self.first_stage().decode(z)?.cast(DType::F32))
     }
 }
 
 impl Stage for DiffusionTraining {
     fn step(&mut self, at: &At, batches: &[Batch]) -> Result<Metrics, RunError> {
-        let working = trainable(&self.denoiser, self.config.train.precision);
-        let (mut sets, mut metrics) = (Vec::new(), Vec::new());
-        for (k, batch) in batches.iter().enumerate() {
-            let micro = at.micro + k as u64;
-            let z = self.latents(micro, batch)?;
-            let found = self.micro(&working, micro, z, batch);
-            let (gradients, logs) = found.map_err(|e| of_sample(e, batch))?;
-            metrics.push(read(at.step, &logs)?);
-            sets.push(gradients);
-        }
-        drop(working);
-        let mut metrics = mean(metrics);
-        let mut gradients = Named::mean(sets);
+        let scale = self.measured_scale(at, batches)?;
+        let Gathered { mut gradients, mut metrics, .. } = self.places.gather(
+            at,
+            batches,
+            self.config.train.read_only(at.step, "loss"),
+            |place| trainable(&replica(&self.denoiser, place), self.config.train.precision),
+            |place, working, micro, batch| {
+                let z = self.latents(place, micro, batch)? * scale;
+                let found = self.micro(place, working, micro, z, batch);
+                let (gradients, logs) = found.map_err(|e| of_sample(e, batch))?;
+                Ok((gradients, logs, ()))
+            },
+        )?;
         let max_norm = self.config.train.gradient_clip_val;
         let norm = finite(at.step, "grad_norm", clip_by_global_norm(&mut gradients, max_norm))?;
         metrics.push(("grad_norm".into(), norm));
@@ -396,7 +432,7 @@ impl Stage for DiffusionTraining {
 
     fn sheets(&self, at: &At, batch: &Batch) -> Result<Vec<Sheet>, RunError> {
         let train = &self.config.train;
-        let given = self.given(at.micro, batch)?;
+        let given = self.given(&self.places.first_place(), at.micro, batch)?;
         let most = train.images.max(1);
         let (given, n) = match given {
             Condition::Text(_) if !train.prompts.is_empty() => {

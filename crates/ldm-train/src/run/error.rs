@@ -71,6 +71,22 @@ pub enum RunError {
         /// The number.
         value: f64,
     },
+    /// Other devices than the config says.
+    #[error("{given} devices are given, the config's `train.devices` says {expected}")]
+    Devices {
+        /// How many there are.
+        given: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A step's micro-batches are not the same number for each device.
+    #[error("{batches} micro-batches can't be shared evenly by {devices} devices")]
+    Shares {
+        /// The step's micro-batches.
+        batches: usize,
+        /// The devices.
+        devices: usize,
+    },
     /// The device lacks the float type of the config.
     #[error("{device} has no {dtype:?}: set `train.precision` to f32")]
     Precision {

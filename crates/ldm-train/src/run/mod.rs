@@ -8,9 +8,11 @@
 
 mod autoencoder;
 mod batches;
+mod codebook;
 mod diffusion;
 mod error;
 mod latents;
+mod places;
 mod random;
 mod recompute;
 mod start;
@@ -31,12 +33,12 @@ pub use latents::Latents;
 pub use random::{Purpose, Random};
 pub use stop::Stop;
 
-use crate::Logs;
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Checkpoints};
-use crate::config::{RunConfig, difference};
+use crate::config::{RunConfig, TrainConfig, difference};
 use crate::data::Batch;
 use crate::log::{Log, Metrics};
 use crate::optim::{Precision, RateConfig};
+use crate::parallel::Devices;
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +68,9 @@ pub trait Stage {
     ///
     /// # Errors
     ///
-    /// [`RunError::NotFinite`] before any weight is changed; whatever the networks refuse.
+    /// [`RunError::NotFinite`] before the weights are changed that the number is about: all of a diffusion model's. A
+    /// discriminator learns from what the updated autoencoder makes, so when its loss is not finite the autoencoder
+    /// has moved; [`run`] then ends without saving either. Whatever the networks refuse.
     fn step(&mut self, at: &At, batches: &[Batch]) -> Result<Metrics, RunError>;
 
     /// Writes everything that the next step depends on.
@@ -110,7 +114,8 @@ pub struct Progress<'a> {
     pub step: u64,
     /// Steps of the whole run.
     pub max_steps: u64,
-    /// The step's numbers.
+    /// The step's numbers: all of them at the first step and at those with a line in the logs, else what is checked at
+    /// every step, the losses and the gradients' norms. Each number that is read waits for the device.
     pub metrics: &'a Metrics,
     /// Seconds that the step took, and how many of them it waited for data.
     pub seconds: [f64; 2],
@@ -142,24 +147,26 @@ pub fn run<S: Stage>(
         batches.seek(checkpoint.state("batch")?)?;
         step = checkpoint.step();
     }
+    let devices = train.device_count();
+    let each = train.accumulate_grad_batches * devices;
+    let highest = config.learning_rate(devices);
     let save = |step: u64, stage: &S, batches: &dyn Batches| {
         checkpoints.save(step, |writer| {
             writer.state("config", fingerprint.clone());
             writer.state("batch", json!(batches.number()));
-            writer.state("rate", json!(config.learning_rate(1)));
+            writer.state("rate", json!(highest));
             stage.save(writer)
         })
     };
     let mut log = Log::open(folder, step)?;
     let mut saved = step;
-    let highest = config.learning_rate(1);
     let rate = config.rate();
     while step < train.max_steps {
         let began = Instant::now();
-        let micro = step * train.accumulate_grad_batches as u64;
+        let micro = step * each as u64;
         let at = At { step, micro, rate: highest * rate.factor(step, train.max_steps) };
-        let mut micro_batches = Vec::with_capacity(train.accumulate_grad_batches);
-        for _ in 0..train.accumulate_grad_batches {
+        let mut micro_batches = Vec::with_capacity(each);
+        for _ in 0..each {
             micro_batches.push(batches.next_batch()?);
         }
         let waited = began.elapsed().as_secs_f64();
@@ -169,7 +176,7 @@ pub fn run<S: Stage>(
         let done = step == train.max_steps;
         let seconds = [began.elapsed().as_secs_f64(), waited];
         observer(&Progress { step, max_steps: train.max_steps, metrics: &metrics, seconds });
-        if step % train.log_every == 0 || done {
+        if train.is_logged(step) {
             metrics.push(("seconds".into(), seconds[0]));
             metrics.push(("seconds_for_data".into(), seconds[1]));
             log.metrics(step, &metrics)?;
@@ -205,6 +212,24 @@ impl RunConfig {
     }
 }
 
+impl TrainConfig {
+    /// How many devices share a step (`devices`).
+    pub fn device_count(&self) -> usize {
+        self.devices.as_ref().map_or(1, Devices::count)
+    }
+
+    /// Whether the logs have a line for the step after which `done` steps are done.
+    fn is_logged(&self, done: u64) -> bool {
+        done.is_multiple_of(self.log_every) || done == self.max_steps
+    }
+
+    /// `None` where all of a step's numbers are read, else the one that is checked for being a number.
+    fn read_only(&self, step: u64, loss: &'static str) -> Option<&'static str> {
+        let done = step + 1;
+        (done != 1 && !self.is_logged(done)).then_some(loss)
+    }
+}
+
 /// Whether the device has the float types of a step.
 fn check_device(precision: Precision, device: &Device) -> Result<(), RunError> {
     if precision.is_supported(device) {
@@ -224,18 +249,12 @@ fn drawn<M: Module>(module: M) -> M {
     module.map(&mut Draw)
 }
 
-/// Reads the numbers of a step in one transfer and refuses those that are not finite.
-fn read(step: u64, logs: &Logs) -> Result<Metrics, RunError> {
-    let named = |(name, value): (&'static str, f32)| Ok((name.into(), finite(step, name, value.into())?));
-    logs.read().into_iter().map(named).collect()
-}
-
 /// `Err` where a number is NaN or infinite.
 fn finite(step: u64, what: &str, value: f64) -> Result<f64, RunError> {
     if value.is_finite() { Ok(value) } else { Err(RunError::NotFinite { step, what: what.into(), value }) }
 }
 
-/// The means of several micro-batches' numbers.
+/// The means of several devices' numbers.
 fn mean(all: Vec<Metrics>) -> Metrics {
     let count = all.len().max(1) as f64;
     let mut all = all.into_iter();

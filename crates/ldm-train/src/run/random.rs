@@ -30,6 +30,8 @@ pub enum Purpose {
     Data = 9,
     /// What dropout zeroes: burn draws it itself, from its device's generator, which is seeded with this.
     Dropout = 10,
+    /// The pixels of a latent whose values dead codes take.
+    Codes = 11,
     /// What conditions are drawn with: masks, the order of objects.
     Condition = 20,
 }

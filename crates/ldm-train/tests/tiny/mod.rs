@@ -33,27 +33,49 @@ fn first_stage() -> Value {
 
 fn autoencoder() -> Value {
     let mut params = first_stage();
-    // The discriminator joins in the middle of the run.
+    // The discriminator joins early: most of what happens to a run happens with it.
     params["lossconfig"] = json!({
         "target": "ldm.modules.losses.LPIPSWithDiscriminator",
         "params": {
             "kl_weight": 1e-4, "perceptual_weight": 0.0, "learn_logvar": true, "disc_num_layers": 1,
-            "disc_start": 45, "disc_weight": 0.5,
+            "disc_start": DISC_START, "disc_weight": 0.5,
         },
     });
     params
 }
 
-/// A run's config: `kind` is `first_stage` or `diffusion`.
+/// The step at which the discriminator joins.
+pub const DISC_START: u64 = 6;
+
+fn vq() -> Value {
+    let mut params = first_stage();
+    params["ddconfig"]["double_z"] = json!(false);
+    params["n_embed"] = json!(16);
+    // Between two checkpoints as often as not.
+    params["lossconfig"] = json!({
+        "target": "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator",
+        "params": {
+            "perceptual_weight": 0.0, "disc_num_layers": 1, "disc_ndf": 8, "disc_start": DISC_START,
+            "disc_weight": 0.5, "n_classes": 16, "reseed_every": 4,
+        },
+    });
+    params
+}
+
+/// A run's config: `kind` is `first_stage` (KL), `vq` or `diffusion`.
 pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
     let model = match kind {
         "first_stage" => json!({
             "base_learning_rate": 2e-4, "target": "ldm.models.autoencoder.AutoencoderKL", "params": autoencoder(),
         }),
+        "vq" => json!({
+            "base_learning_rate": 2e-4, "target": "ldm.models.autoencoder.VQModel", "params": vq(),
+        }),
         _ => json!({
             "base_learning_rate": 2e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
             "params": {
-                "timesteps": 50, "scale_by_std": true, "learn_logvar": true, "noise_offset": 0.1,
+                "timesteps": 50, "parameterization": "eps", "rescale_betas_zero_snr": false,
+                "scale_by_std": true, "learn_logvar": true, "noise_offset": 0.1,
                 "unet_config": { "target": "UNetModel", "params": {
                     "in_channels": 2, "out_channels": 2, "model_channels": 4, "num_res_blocks": 1,
                     "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
@@ -79,7 +101,7 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
             "loader": { "batch_size": 3, "transform": { "size": 16, "flip": true } },
         },
         "train": {
-            "precision": "f32",
+            "precision": "f32", "devices": null,
             "seed": 5, "max_steps": 90, "accumulate_grad_batches": 2, "gradient_clip_val": 1.0, "save_every": 3,
             "keep": 2, "log_every": 1, "images_every": 40, "images": 2, "sample_steps": 2,
             "scheduler": { "warm_up_steps": 4, "decay": "cosine", "decay_until": 100 },

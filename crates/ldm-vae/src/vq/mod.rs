@@ -15,7 +15,7 @@ pub use indices::CodeIndices;
 pub use presets::{VQ_PRESETS, VqPreset};
 pub use quantizer::{Quantized, VectorQuantizer};
 pub use remap::{Remap, UnknownIndex};
-pub use usage::CodebookUsage;
+pub use usage::{CodebookUsage, measure_perplexity};
 
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor};

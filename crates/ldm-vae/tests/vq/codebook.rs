@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight};
-use ldm_vae::{CodebookUsage, Remap, UnknownIndex, VaeError, VectorQuantizer};
+use ldm_vae::{CodebookUsage, Remap, UnknownIndex, VaeError, VectorQuantizer, measure_perplexity};
 
 use crate::ints;
 
@@ -75,8 +75,14 @@ fn usage_and_perplexity_are_tamings() {
     assert!((usage.perplexity() - expected).abs() < 1e-4 * expected, "{} {expected}", usage.perplexity());
     assert_eq!(usage.counts().iter().sum::<u64>(), 40);
     assert_eq!(usage.used() + usage.dead().len(), 16);
+    // The same, counted on the device.
+    let [perplexity, used] =
+        measure_perplexity(quantized.codes.clone(), 16).map(|number| number.into_scalar::<f64>());
+    assert!((perplexity - expected).abs() < 1e-4 * expected, "{perplexity} {expected}");
+    assert_eq!(used, usage.used() as f64);
     usage.count(&quantized);
     assert!((usage.perplexity() - expected).abs() < 1e-4 * expected, "twice the same is the same");
+    assert_eq!(CodebookUsage::resume(usage.counts().to_vec()), usage);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Whole models from a config and a checkpoint with the reference's names.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
-use ldm_conditioning::{CondStage, CondStageConfig, CondStageConfigError};
+use ldm_conditioning::bert::BertTokenizer;
+use ldm_conditioning::{CondStage, CondStageConfig, CondStageConfigError, ConditioningError};
 use ldm_nn::weights::WeightFile;
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::UNetConfig;
@@ -21,8 +23,8 @@ use crate::{CondStageTarget, ConditioningKey, Error, LatentDiffusionConfig, Load
 pub(super) const COND_STAGE: &str = "cond_stage_model.";
 
 impl LatentDiffusion {
-    /// Loads a model: a checkpoint with the reference's names and the YAML in `options`, or a directory of
-    /// diffusers' (`LDMTextToImagePipeline`, `LDMSuperResolutionPipeline`, `LDMPipeline`).
+    /// Loads a model: a checkpoint with the reference's names and the YAML in `options` (a `vocab.txt` beside that
+    /// counts instead of bert-base-uncased's vocabulary), or a directory of diffusers' (`LDMTextToImagePipeline`, `LDMSuperResolutionPipeline`, `LDMPipeline`).
     ///
     /// # Errors
     /// [`Error::NotAModel`] where the YAML is missing; [`Error::Unsupported`] names a `target` that is not known
@@ -198,7 +200,7 @@ fn cond_stage(
         None => None,
         Some(CondStageTarget::Encoder(target)) => {
             let stage = CondStageConfig::from_target(&target.target, &target.params).map_err(named)?;
-            Some(stage.init(device).map_err(named)?)
+            Some(with_vocabulary(stage.init(device).map_err(named)?, &stage, path)?)
         }
         Some(CondStageTarget::Name(name)) => {
             return Err(Error::Unsupported {
@@ -210,6 +212,20 @@ fn cond_stage(
     };
     fits(key, stage.as_ref(), unet).map_err(|reason| Error::config(path, reason))?;
     Ok(stage)
+}
+
+/// A vocabulary of one's own lies beside the YAML: the reference's format has no place for it.
+fn with_vocabulary(stage: CondStage, config: &CondStageConfig, yaml: &Path) -> Result<CondStage, Error> {
+    match (stage, config, yaml.parent()) {
+        (CondStage::BertEmbedder(bert), CondStageConfig::BertEmbedder(config), Some(folder))
+            if config.use_tokenizer && yaml.is_file() && folder.join("vocab.txt").is_file() =>
+        {
+            let tokenizer = BertTokenizer::from_dir(folder, config.max_seq_len);
+            let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
+            Ok(CondStage::BertEmbedder(bert.with_tokenizer(tokenizer).map_err(ConditioningError::from)?))
+        }
+        (stage, ..) => Ok(stage),
+    }
 }
 
 fn read_cond_stage(file: &WeightFile, stage: CondStage, options: &LoadOptions) -> Result<CondStage, Error> {

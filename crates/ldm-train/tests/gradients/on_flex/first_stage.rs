@@ -1,9 +1,10 @@
 //! Both first stages with discriminator and LPIPS.
 
 use burn::module::Module;
-use burn::optim::{AdamConfig, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use ldm_test_support::{Fixture, assert_close, seeded_input};
+use ldm_train::optim::{AdamW, AdamWConfig, Precision, gradients, trainable};
 use ldm_train::{
     FirstStageLossConfig, FirstStageObjective, GeneratorLoss, NLayerDiscriminator, OutputLogVar,
     Reconstruction,
@@ -154,25 +155,28 @@ impl Case {
         }
     }
 
-    /// The losses of 20 steps with two Adams.
+    /// The losses of 20 steps with two Adams, the trainer's own.
     fn twenty_steps(&mut self) {
-        let (mut model, mut discriminator) = (self.model(), self.discriminator());
-        let adam = || AdamConfig::new().with_beta_1(0.5).with_beta_2(0.9).with_epsilon(1e-8).init();
-        let (mut of_model, mut of_discriminator) = (adam(), adam());
+        let device = Device::default();
+        let (mut model, mut discriminator) = (self.model().valid(), self.discriminator().valid());
+        let mut of_model = AdamW::new(AdamWConfig::FIRST_STAGE, &model, &device);
+        let mut of_discriminator = AdamW::new(AdamWConfig::FIRST_STAGE, &discriminator, &device);
         let expected = self.fixture.tensor::<2>("run.losses", &Device::default()).into_data();
         let expected: Vec<f64> = expected.iter().collect();
         assert_eq!(expected.len(), 40);
         for (step, expected) in expected.chunks(2).enumerate() {
-            let loss = self.generator(&model, &discriminator, None, step as u64);
+            let working = trainable(&model, Precision::F32);
+            let loss = self.generator(&working, &discriminator, None, step as u64);
             let ae = f64::from(loss.logs.get("total_loss").unwrap().into_scalar::<f32>());
-            let gradients = GradientsParams::from_grads(loss.surrogate.backward(), &model);
-            model = of_model.step(RATE, model, gradients);
+            let found = gradients(&working, &mut loss.surrogate.backward());
+            model = of_model.step(model, found, RATE);
 
             let [x, made] = self.made_anew(&model, step as u64);
-            let loss = self.objective.discriminator_loss(x, made, &discriminator, step as u64).unwrap();
+            let working = trainable(&discriminator, Precision::F32);
+            let loss = self.objective.discriminator_loss(x, made, &working, step as u64).unwrap();
             let disc = f64::from(loss.loss.clone().inner().into_scalar::<f32>());
-            let gradients = GradientsParams::from_grads(loss.loss.backward(), &discriminator);
-            discriminator = of_discriminator.step(RATE, discriminator, gradients);
+            let found = gradients(&working, &mut loss.loss.backward());
+            discriminator = of_discriminator.step(discriminator, found, RATE);
 
             let off = |actual: f64, expected: f64| (actual - expected).abs() / expected.abs().max(1e-9);
             let off = off(ae, expected[0]).max(off(disc, expected[1]));
