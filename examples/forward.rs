@@ -189,7 +189,7 @@ fn text_model(directory: &Path, second: bool, options: &LoadOptions) -> Result<T
     let parts = if second { &["text_encoder_2"][..] } else { &["text_encoder", "bert", "text_encoder_2"] };
     let there = parts.iter().find(|part| directory.join(part).is_dir());
     Ok(match *there.unwrap_or(&parts[0]) {
-        "bert" => TextModel::Bert(ldm::load_bert_encoder(directory, options)?),
+        "bert" => TextModel::Bert(Box::new(ldm::load_bert_encoder(directory, options)?)),
         part => TextModel::Clip(Box::new(ldm::load_text_encoder(directory, part, options)?)),
     })
 }

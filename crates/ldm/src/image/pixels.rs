@@ -126,14 +126,31 @@ mod tests {
         assert_eq!(to_u8(0.0), 128);
     }
 
+    /// Where warnings go.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     /// What is warned of while a picture is made of `values`.
     fn warnings(values: [f32; 12]) -> String {
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
         let pictures = Tensor::<1>::from_floats(values, &Device::default()).reshape([1, 3, 2, 2]);
         let made = tracing::subscriber::with_default(subscriber, || from_tensor(pictures)).unwrap();
         assert_eq!(made[0].dimensions(), (2, 2));
-        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub enum TextModel {
     /// CLIP's or OpenCLIP's.
     Clip(Box<ClipTextEncoder>),
     /// The paper's transformer.
-    Bert(BertEmbedder),
+    Bert(Box<BertEmbedder>),
 }
 
 /// What the file holds.
@@ -69,7 +69,8 @@ pub fn load_text_encoder_from_checkpoint(
             let named = options.config.as_deref().unwrap_or(path);
             let encoder = config.init(&options.device).map_err(|e| Error::config(named, e))?;
             let prefix = prefix(&file, &BERT, BERT_TOKENS);
-            Ok(TextModel::Bert(read(&file, prefix, encoder, &BertKeys::CompVis, options.dtype, &[])?))
+            let bert = read(&file, prefix, encoder, &BertKeys::CompVis, options.dtype, &[])?;
+            Ok(TextModel::Bert(Box::new(bert)))
         }
     }
 }
