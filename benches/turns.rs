@@ -1,28 +1,102 @@
-//! Our side of `benches/compare.py`: makes the workload named on the command line, then runs it once for every line
-//! on standard input and answers with the seconds it took.
+//! Our side of `benches/compare.sh`: makes the workload named on the command line, then runs it once for every line on
+//! standard input and answers with what that took.
+//!
+//! The first line is `ready`, or `skip` and why.
 
-#[allow(dead_code)]
-mod models;
+mod workloads;
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::DType;
+use clap::{Parser, ValueEnum};
+use workloads::{NAMED, Pass, Place, Size, memory};
+
+/// Runs a workload once for each line on standard input.
+#[derive(Parser)]
+#[command(name = "turns")]
+struct Arguments {
+    /// Which
+    workload: Option<String>,
+    /// Of the latent
+    #[arg(long, default_value_t = 64)]
+    side: usize,
+    /// Pictures
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50)]
+    steps: usize,
+    /// flex, cuda, vulkan, ...
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// f32, f16, bf16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// What is answered
+    #[arg(long, value_enum, default_value_t = Measure::Seconds)]
+    measure: Measure,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Measure {
+    /// How long the run took.
+    Seconds,
+    /// The process's peak of resident memory, MiB.
+    Resident,
+    /// The peak of the device's allocations during the run, MiB.
+    Device,
+}
 
 fn main() -> std::io::Result<()> {
-    // `cargo bench` adds `--bench`.
-    let Some(name) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) else {
-        println!("usage: turns NAME; a line on standard input runs it once");
+    let arguments = Arguments::parse();
+    let Some(name) = &arguments.workload else {
+        let names: Vec<_> = NAMED.iter().map(|(name, _)| *name).collect();
+        println!("usage: turns WORKLOAD; one of {}", names.join(", "));
         return Ok(());
     };
-    let workload = models::Workload::new(&name, &Device::default());
+    let (place, mut run) = match made(name, &arguments) {
+        Ok(made) => made,
+        Err(reason) => {
+            println!("skip {reason}");
+            return Ok(());
+        }
+    };
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         line?;
         let start = Instant::now();
-        std::hint::black_box(workload.run());
-        println!("{}", start.elapsed().as_secs_f64());
+        let measured = match arguments.measure {
+            Measure::Seconds => {
+                std::hint::black_box(run());
+                Some(start.elapsed().as_secs_f64())
+            }
+            Measure::Resident => {
+                std::hint::black_box(run());
+                memory::peak_resident()
+            }
+            Measure::Device => memory::peak_on_device(&place.device, || {
+                std::hint::black_box(run());
+            }),
+        };
+        match measured {
+            Some(measured) => println!("{measured}"),
+            None => println!("skip this machine or device doesn't tell"),
+        }
         std::io::stdout().flush()?;
     }
     Ok(())
+}
+
+fn made(name: &str, arguments: &Arguments) -> Result<(Place, Pass), String> {
+    let &Arguments { side, batch, steps, .. } = arguments;
+    let (_, make) = NAMED.iter().find(|(known, _)| *known == name).ok_or(format!("there is no {name}"))?;
+    let device = ldm::device(&arguments.device).map_err(|e| e.to_string())?;
+    let dtype: DType = ldm::dtype(&arguments.dtype, &device).map_err(|e| e.to_string())?;
+    let place = Place { device, dtype };
+    let run = make(Size { side, batch, steps }, &place);
+    Ok((place, run))
 }

@@ -1,18 +1,16 @@
-//! Stable Diffusion 1.5's U-Net at 256 pixels, batch 1, f32, on every device of the build.
+//! Stable Diffusion 1.5's U-Net, one step at batch 1, on every backend of the build:
+//! `cargo bench --bench unet -- flex/256px` for one of them.
 
-#[allow(dead_code)]
-mod models;
+mod workloads;
 
-use std::time::Duration;
-
-use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
+use workloads::{Size, groups, unet};
 
 fn bench(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("unet");
-    group.sampling_mode(SamplingMode::Flat).sample_size(10).measurement_time(Duration::from_secs(30));
-    for (name, device) in models::devices() {
-        let workload = models::Workload::new("unet", &device);
-        group.bench_function(name, |bencher| bencher.iter(|| workload.run()));
+    let mut group = groups::slow(criterion, "unet");
+    for pixels in [128, 256, 512] {
+        let size = Size { side: pixels / 8, batch: 1, steps: 1 };
+        groups::everywhere(&mut group, &format!("{pixels}px"), |place| unet(size, place));
     }
     group.finish();
 }

@@ -1,6 +1,7 @@
 //! How well the emoji model does what it is for, in three figures.
 //!
 //! ```sh
+//! cargo run --release --example emoji_score                                            # the model in assets/
 //! cargo run --release --example emoji_score -- --model runs/emoji_diffusion/diffusers
 //! ```
 //!
@@ -11,12 +12,12 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn::tensor::Tensor;
 use clap::Parser;
-use common::Result;
+use common::{Result, emoji};
 use ldm::scheduler::SamplerKind;
 use ldm::{LatentDiffusion, LoadOptions};
 use ldm_train::data::{DataConfig, Loader, LoaderConfig, Order, Transform};
@@ -26,15 +27,15 @@ use ldm_train::evaluate::{Answer, Catalogue, ModelError, Questions, mean, neares
 #[derive(Parser)]
 #[command(name = "emoji_score")]
 struct Arguments {
-    /// The model: a diffusers directory, or a checkpoint with --config
+    /// The model: a diffusers directory, or a checkpoint with --config [default: the one in assets/]
     #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// The YAML of a checkpoint
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The data set
-    #[arg(long, value_name = "FILE", default_value = "assets/emoji.tar")]
-    data: PathBuf,
+    /// The data set [default: the emoji in assets/]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
     /// How many prompts of each kind
     #[arg(long, default_value_t = 100)]
     prompts: usize,
@@ -45,13 +46,13 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Denoising steps
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, default_value_t = emoji::STEPS)]
     steps: usize,
     /// Guidance
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = emoji::GUIDANCE)]
     scale: f64,
     /// Sampler
-    #[arg(long, default_value = "ddim")]
+    #[arg(long, default_value_t = emoji::SAMPLER)]
     sampler: SamplerKind,
     /// Pictures at a time
     #[arg(long, default_value_t = 20)]
@@ -69,7 +70,9 @@ fn main() -> ExitCode {
 fn score(arguments: &Arguments) -> Result<()> {
     let options = LoadOptions { config: arguments.config.clone(), ..LoadOptions::default() };
     let device = options.device.clone();
-    let model = LatentDiffusion::load(&arguments.model, &options)?;
+    let path = arguments.model.clone().unwrap_or_else(emoji::model);
+    let model = LatentDiffusion::load(path, &options)?;
+    let data = arguments.data.clone().unwrap_or_else(|| emoji::asset("emoji.tar"));
     let side = model.latent_size()[0] * model.first_stage.factor();
     let transform = Transform::new(side);
     let config = LoaderConfig { batch_size: arguments.batch, transform, ..LoaderConfig::default() };
@@ -81,18 +84,18 @@ fn score(arguments: &Arguments) -> Result<()> {
     let reconstruct = |pictures: Tensor<4>| -> std::result::Result<Tensor<4>, ModelError> {
         Ok(model.first_stage.decode(encode(pictures)?)?)
     };
-    let held_out = open(DataConfig::new(&arguments.data).split("held_out"))?;
+    let held_out = open(DataConfig::new(&data).split("held_out"))?;
     let figures = reconstruction(&held_out, &device, reconstruct)?;
     println!("reconstruction of {} held-out pictures: {:.2} dB", figures.len(), mean(&figures));
 
-    let catalogue = Catalogue::encode(&open(DataConfig::new(&arguments.data))?, &device, encode)?;
+    let catalogue = Catalogue::encode(&open(DataConfig::new(&data))?, &device, encode)?;
     let draws = |prompts: &[String]| -> std::result::Result<Tensor<4>, ModelError> {
         // Each prompt has noise of its own, whatever batch it comes in.
         let seeds: Vec<u64> = prompts.iter().map(|prompt| noise_seed(arguments.seed, prompt)).collect();
         let sampling = model.texts(prompts)?.steps(arguments.steps).sampler(arguments.sampler);
         Ok(sampling.guidance(arguments.scale).seeds(seeds).run()?.pictures)
     };
-    for (name, asked) in kinds(arguments, &catalogue)? {
+    for (name, asked) in kinds(&data, &catalogue)? {
         let questions = Questions {
             prompts: arguments.prompts.min(asked.len()),
             candidates: arguments.candidates,
@@ -114,7 +117,7 @@ fn score(arguments: &Arguments) -> Result<()> {
 }
 
 /// Training prompts and held-out combinations, as places in the catalogue.
-fn kinds(arguments: &Arguments, catalogue: &Catalogue) -> Result<[(&'static str, Vec<usize>); 2]> {
+fn kinds(data: &Path, catalogue: &Catalogue) -> Result<[(&'static str, Vec<usize>); 2]> {
     let places = |source: DataConfig, class: Option<&str>| -> Result<Vec<usize>> {
         let source = source.open()?;
         let class = class.and_then(|name| source.classes().iter().position(|c| c == name));
@@ -127,9 +130,9 @@ fn kinds(arguments: &Arguments, catalogue: &Catalogue) -> Result<[(&'static str,
         }
         Ok((0..catalogue.len()).filter(|i| keys.contains(&catalogue.keys()[*i])).collect())
     };
-    let train = DataConfig::new(&arguments.data).split("train");
+    let train = DataConfig::new(data).split("train");
     // The JSON of what is held out says of which kind it is.
-    let held_out = DataConfig::new(&arguments.data).split("held_out");
+    let held_out = DataConfig::new(data).split("held_out");
     let by_kind = DataConfig { class_key: Some("held_out".into()), ..held_out };
     Ok([
         ("training prompts", places(train, None)?),

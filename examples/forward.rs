@@ -15,29 +15,30 @@ use clap::{Parser, ValueEnum};
 use common::Result;
 use common::model::DeviceArgs;
 use common::output::check_folder;
-use ldm::LoadOptions;
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm::unet::Conditioning;
 use ldm::vae::{Encoded, FirstStage};
+use ldm::{LoadOptions, TextModel};
 
 /// Runs one part of a model on the tensors of a safetensors file. Keys and shapes are those of diffusers:
 ///
 ///   unet          sample, timestep [, encoder_hidden_states, class_labels, text_embeds, time_ids] -> sample
 ///   vae-encode    sample -> mean, logvar; of a VQ model latents (before quantisation), indices (i64, flat)
 ///   vae-decode    latents -> sample (no scaling factor in between; a VQ model quantises them first)
-///   text-encoder  input_ids -> last_hidden_state, penultimate, pooler_output (or text_embeds)
+///   text-encoder  input_ids -> last_hidden_state, penultimate, pooler_output (or text_embeds);
+///                 the paper's BERT gives last_hidden_state alone
 ///
 /// Integers come as i64, a timestep for each item. Other outputs are f32.
 #[derive(Parser)]
 #[command(name = "forward", verbatim_doc_comment)]
 struct Arguments {
-    /// A directory with the part's own folder in it: unet, vae, vqvae, text_encoder or text_encoder_2
+    /// A directory with the part's own folder in it: unet, vae, vqvae, text_encoder, text_encoder_2 or bert
     #[arg(long, value_name = "DIR", required_unless_present = "checkpoint", conflicts_with_all = ["checkpoint", "config"])]
     model: Option<PathBuf>,
     /// A file with CompVis' names, which may hold the part alone
-    #[arg(long, value_name = "FILE", requires = "config")]
+    #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// The YAML config of --checkpoint
+    /// The YAML config of --checkpoint; without it the part is recognised by its keys, where they tell
     #[arg(long, value_name = "YAML")]
     config: Option<PathBuf>,
     /// Take a checkpoint's EMA weights (true) or its plain ones (false) [default: as the YAML says]
@@ -64,7 +65,7 @@ enum Part {
     VaeEncode,
     /// The first stage's decoder
     VaeDecode,
-    /// The text encoder; text_encoder_2 where there is no other
+    /// The text encoder: text_encoder, else bert, else text_encoder_2
     TextEncoder,
     /// SDXL's second text encoder
     #[value(name = "text-encoder-2")]
@@ -161,17 +162,16 @@ fn text_encoder(
     second: bool,
 ) -> Result<Outputs> {
     inputs.check(&["input_ids"], &[])?;
-    let encoder = match (source.directory, source.checkpoint) {
-        (Some(directory), _) => {
-            let only_second =
-                !directory.join("text_encoder").is_dir() && directory.join("text_encoder_2").is_dir();
-            let part = if second || only_second { "text_encoder_2" } else { "text_encoder" };
-            ldm::load_text_encoder(directory, part, options)?
-        }
+    let model = match (source.directory, source.checkpoint) {
+        (Some(directory), _) => text_model(directory, second, options)?,
         (_, Some(checkpoint)) => ldm::load_text_encoder_from_checkpoint(checkpoint, second, options)?,
         _ => return Err(NO_SOURCE.into()),
     };
-    let output = encoder.forward(inputs.ids("input_ids")?)?;
+    let ids = inputs.ids("input_ids")?;
+    let output = match model {
+        TextModel::Clip(encoder) => encoder.forward(ids)?,
+        TextModel::Bert(encoder) => return Ok(vec![f32_output("last_hidden_state", encoder.forward(ids)?)]),
+    };
     let penultimate = output.penultimate();
     let pooled = match output.text_embeds {
         Some(embeds) => f32_output("text_embeds", embeds),
@@ -184,6 +184,16 @@ fn text_encoder(
     ])
 }
 
+/// The encoder whose folder is there.
+fn text_model(directory: &Path, second: bool, options: &LoadOptions) -> Result<TextModel> {
+    let parts = if second { &["text_encoder_2"][..] } else { &["text_encoder", "bert", "text_encoder_2"] };
+    let there = parts.iter().find(|part| directory.join(part).is_dir());
+    Ok(match *there.unwrap_or(&parts[0]) {
+        "bert" => TextModel::Bert(ldm::load_bert_encoder(directory, options)?),
+        part => TextModel::Clip(Box::new(ldm::load_text_encoder(directory, part, options)?)),
+    })
+}
+
 fn f32_output<const D: usize>(key: &'static str, tensor: Tensor<D>) -> (&'static str, TensorData) {
     (key, tensor.cast(DType::F32).into_data())
 }
@@ -194,7 +204,7 @@ struct Source<'a> {
     checkpoint: Option<&'a Path>,
 }
 
-const NO_SOURCE: &str = "give --model DIR, or --checkpoint FILE with --config YAML";
+const NO_SOURCE: &str = "give --model DIR, or --checkpoint FILE";
 
 /// The tensors of the input file.
 struct Inputs {

@@ -27,13 +27,14 @@ struct Arguments {
     /// The picture to start from: PNG, JPEG, WebP or BMP
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
-    /// How far to go from it: near 0 it stays as it is, at 1 hardly anything is left of it
-    #[arg(long, default_value_t = 0.8)]
-    strength: f64,
+    /// How far to go from it: near 0 it stays as it is, at 1 hardly anything is left of it [default: 0.8, SDXL 0.3]
+    #[arg(long)]
+    strength: Option<f64>,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    arguments.sampling.fill(&arguments.model);
     common::report(|| run(&arguments))
 }
 
@@ -44,13 +45,17 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let model = source.load()?;
     let seed = sampling.seed();
-    let request = model.image_to_image(&sampling.prompt, &picture).strength(*strength);
+    let request = model.image_to_image(sampling.prompt()?, &picture);
     let mut request = sampling.apply(request, seed);
+    if let Some(strength) = strength {
+        request = request.strength(*strength);
+    }
     if let Some([width, height]) = sampling.size([picture.width(), picture.height()]) {
         request = request.size(width, height);
     }
     let output = request.run_observed(&mut Bar::new())?;
 
+    let strength = strength.unwrap_or(model.family.defaults().image_strength);
     let task = format!("Denoising strength: {strength}");
-    sampling.output.save(&output.images, &sampling.parameters(source, &model, seed, &task)?)
+    sampling.output.save(&output.images, &sampling.parameters(source, &model, &output, seed, &task)?)
 }

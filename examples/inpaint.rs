@@ -30,13 +30,14 @@ struct Arguments {
     /// White where the picture is painted anew, black where it is kept
     #[arg(long, value_name = "FILE")]
     mask: PathBuf,
-    /// How far to go from what was there: below 1 the old picture shows through
-    #[arg(long, default_value_t = 1.0)]
-    strength: f64,
+    /// How far to go from what was there: below 1 the old picture shows through [default: 1, SDXL 0.9999]
+    #[arg(long)]
+    strength: Option<f64>,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    arguments.sampling.fill(&arguments.model);
     common::report(|| run(&arguments))
 }
 
@@ -48,13 +49,17 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let model = source.load()?;
     let seed = sampling.seed();
-    let request = model.inpaint(&sampling.prompt, &picture, &mask).strength(*strength);
+    let request = model.inpaint(sampling.prompt()?, &picture, &mask);
     let mut request = sampling.apply(request, seed);
+    if let Some(strength) = strength {
+        request = request.strength(*strength);
+    }
     if let Some([width, height]) = sampling.size(model.default_size) {
         request = request.size(width, height);
     }
     let output = request.run_observed(&mut Bar::new())?;
 
+    let strength = strength.unwrap_or(model.family.defaults().inpaint_strength);
     let task = format!("Denoising strength: {strength}");
-    sampling.output.save(&output.images, &sampling.parameters(source, &model, seed, &task)?)
+    sampling.output.save(&output.images, &sampling.parameters(source, &model, &output, seed, &task)?)
 }

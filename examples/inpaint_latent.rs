@@ -43,7 +43,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let model = arguments.model.load("inpainting_big")?;
     let picture = ldm::image::to_tensor(&picture, model.device());
     let mut inpainting = model.inpaint(picture, mask.to_tensor(model.device()))?;
-    inpainting.sampling = sampling.apply(&model, inpainting.sampling);
+    inpainting.sampling = sampling.apply(&model, inpainting.sampling)?;
     let drawn = inpainting.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }

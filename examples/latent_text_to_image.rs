@@ -37,6 +37,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     sampling.output.check()?;
     let model = arguments.model.load("txt2img-1p4B")?;
     let run = model.texts(&arguments.prompts)?;
-    let drawn = sampling.apply(&model, run).run_observed(&mut Bar::new())?;
+    let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }

@@ -41,15 +41,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     let model = arguments.model.load("layout2img-openimages256")?;
     let layouts = [Layout::new(arguments.objects.clone())];
     let tokenizer = LayoutTokenizer::new(arguments.classes);
-    let run = match (sampling.size.as_deref(), &model.patches) {
-        // Each patch of a larger picture is told which part of the layout it shows.
-        (Some([height, width]), Some(_)) => {
-            let size = [height, width].map(|side| side / model.first_stage.factor());
-            model.layouts_in_patches(&layouts, &tokenizer, size)?
-        }
-        _ => model.layouts(&layouts, &tokenizer)?,
+    let size = sampling.latent_size(&model)?.unwrap_or_else(|| model.latent_size());
+    let run = match &model.patches {
+        // Each patch is told which part of the layout it shows.
+        Some(_) => model.layouts_in_patches(&layouts, &tokenizer, size)?,
+        None => model.layouts(&layouts, &tokenizer)?,
     };
-    let drawn = sampling.apply(&model, run).run_observed(&mut Bar::new())?;
+    let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }
 

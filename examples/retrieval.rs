@@ -62,6 +62,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         context = Tensor::cat(vec![context, database.context(&found, model.device())?], 1);
     }
     let run = model.embeddings(context)?;
-    let drawn = sampling.apply(&model, run).run_observed(&mut Bar::new())?;
+    let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }

@@ -42,7 +42,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let map = ldm::image::open(&arguments.map)?.to_luma8();
     let model = arguments.model.load("semantic_synthesis256")?;
     let run = model.semantic(one_hot(&map, arguments.classes, model.device())?)?;
-    let drawn = sampling.apply(&model, run).run_observed(&mut Bar::new())?;
+    let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }
 

@@ -38,6 +38,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     let picture = ldm::image::open(&arguments.image)?.to_rgb8();
     let model = arguments.model.load("bsr_sr")?;
     let run = model.upscale(ldm::image::to_tensor(&picture, model.device()))?;
-    let drawn = sampling.apply(&model, run).run_observed(&mut Bar::new())?;
+    let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }

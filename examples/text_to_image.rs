@@ -1,6 +1,7 @@
 //! A prompt becomes a picture.
 //!
 //! ```sh
+//! cargo run --release --example text_to_image -- --prompt "woman firefighter, dark skin tone"    # the model in assets/
 //! cargo run --release --example text_to_image -- --model stable-diffusion-v1-5 --prompt "a lighthouse in a storm"
 //! ```
 
@@ -13,12 +14,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use clap::Parser;
 use common::Result;
 use common::model::ModelArgs;
-use common::output::check_folder;
+use common::output::{check_folder, sheet};
 use common::progress::Bar;
 use common::sampling::SamplingArgs;
 use ldm::nn::weights::{Saver, WeightFile};
 
-/// Draws pictures of a prompt with a Stable Diffusion model (1.x, 2.x or XL).
+/// Draws pictures of a prompt with a Stable Diffusion model (1.x, 2.x or XL), or the small one of emoji in assets/.
 #[derive(Parser)]
 #[command(name = "text_to_image")]
 struct Arguments {
@@ -26,6 +27,12 @@ struct Arguments {
     model: ModelArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Draw a picture of each line of this file, instead of --prompt
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompts: Option<PathBuf>,
+    /// Put all pictures on one sheet with this many columns
+    #[arg(long, value_name = "COLUMNS")]
+    sheet: Option<usize>,
     /// Start from these standard normal latents instead of drawing them: safetensors with the key `latents`
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
@@ -35,7 +42,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    arguments.sampling.fill(&arguments.model);
     common::report(|| run(&arguments))
 }
 
@@ -48,7 +56,11 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let model = source.load()?;
     let seed = sampling.seed();
-    let mut request = sampling.apply(model.text_to_image(&sampling.prompt), seed);
+    let mut request = match &arguments.prompts {
+        None => model.text_to_image(sampling.prompt()?),
+        Some(path) => model.text_to_image("").prompts(read_lines(path)?),
+    };
+    request = sampling.apply(request, seed);
     if let Some([width, height]) = sampling.size(model.default_size) {
         request = request.size(width, height);
     }
@@ -57,13 +69,26 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let output = request.run_observed(&mut Bar::new())?;
 
-    let parameters = sampling.parameters(source, &model, seed, "")?;
-    sampling.output.save(&output.images, &parameters)?;
+    let parameters = sampling.parameters(source, &model, &output, seed, "")?;
+    match arguments.sheet {
+        None => sampling.output.save(&output.images, &parameters)?,
+        Some(columns) => sampling.output.save(&[sheet(&output.images, columns)], &parameters)?,
+    }
     if let Some(path) = &arguments.save_latents {
         Saver::new().add_tensor("latents", output.latents.into_data()).write(path)?;
         println!("{}", path.display());
     }
     Ok(())
+}
+
+/// The lines of a file that are not empty.
+fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("--prompts {}: {e}", path.display()))?;
+    let lines: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(Into::into).collect();
+    if lines.is_empty() {
+        return Err(format!("--prompts {}: there is no prompt in it", path.display()).into());
+    }
+    Ok(lines)
 }
 
 /// `[b, z, h / f, w / f]`.

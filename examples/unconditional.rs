@@ -36,6 +36,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     sampling.output.check()?;
     let model = arguments.model.load("celebahq256")?;
     let run = model.unconditional(arguments.count)?;
-    let drawn = sampling.apply(&model, run).run_observed(&mut Bar::new())?;
+    let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;
     sampling.save(&drawn)
 }

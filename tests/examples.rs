@@ -11,11 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use common::program::{refuses, succeeds, text};
+use common::program::{example, refuses, succeeds, text};
 use common::{cases, directory, picture, write_directory};
 use ldm::nn::weights::{Saver, WeightFile};
-use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input, write_weights};
-use serde_json::Value;
+use ldm_test_support::{
+    Fixture, assert_close, relative_difference, seeded_input, seeded_weight, write_weights,
+};
+use serde_json::{Value, json};
 
 const NAMES: [&str; 7] =
     ["text_to_image", "image_to_image", "inpaint", "convert", "forward", "evaluate", "fine_tune"];
@@ -122,6 +124,7 @@ fn text_to_image_draws_diffusers_picture_and_says_how() {
         "Sampler: ddim",
         "CFG scale: 7.5",
         "Seed: 33",
+        "Size: 64x64",
     ] {
         assert!(told.contains(part), "`{part}` is not in {told}");
     }
@@ -134,6 +137,92 @@ fn text_to_image_draws_diffusers_picture_and_says_how() {
         &fixture.tensor("negative.latents", &device),
         common::RUN_TOLERANCE,
     );
+}
+
+/// A picture says what was used, whether or not it was asked for.
+#[test]
+fn a_picture_says_what_nobody_said() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = directory(&fixture);
+    let output = model.path().join("out.png");
+    let shared =
+        ["--model", text(model.path()), "--prompt", "a boat", "--steps", "1", "--output", text(&output)];
+    succeeds("text_to_image", &shared);
+    let told = parameters(&output);
+    assert!(told.contains("CFG scale: 7.5") && told.contains("Sampler: pndm"), "{told}");
+    assert!(told.contains("Size: 64x64") && !told.contains("Eta") && !told.contains("rescale"), "{told}");
+
+    let more =
+        ["--sampler", "ddim", "--eta", "0.5", "--guidance-rescale", "0.7", "--width", "32", "--height", "48"];
+    succeeds("text_to_image", &[&shared[..], &more].concat());
+    let told = parameters(&output);
+    for part in ["Size: 32x48", "Eta: 0.5", "Guidance rescale: 0.7"] {
+        assert!(told.contains(part), "`{part}` is not in {told}");
+    }
+    // Other samplers have no eta.
+    let more = ["--sampler", "euler", "--eta", "0.5", "--width", "32"];
+    succeeds("text_to_image", &[&shared[..], &more].concat());
+    assert!(!parameters(&output).contains("Eta"));
+}
+
+/// How far a picture is redrawn is the family's affair.
+#[test]
+fn strengths_that_are_not_given_are_the_familys() {
+    for (name, image_strength, inpaint_strength) in
+        [("pipeline_sd1", "0.8", "1"), ("pipeline_sdxl", "0.3", "0.9999")]
+    {
+        let model = directory(&Fixture::open(name));
+        let [picture, output] = ["in.png", "out.png"].map(|name| model.path().join(name));
+        image::RgbImage::from_pixel(32, 32, image::Rgb([200, 90, 10])).save(&picture).unwrap();
+        let shared = ["--model", text(model.path()), "--prompt", "a boat", "--steps", "4", "--width", "32"];
+        let more = ["--height", "32", "--image", text(&picture), "--output", text(&output)];
+        let shared = [&shared[..], &more].concat();
+        succeeds("image_to_image", &shared);
+        assert!(parameters(&output).ends_with(&format!("Denoising strength: {image_strength}")));
+        succeeds("inpaint", &[&shared[..], &["--mask", text(&picture)]].concat());
+        assert!(parameters(&output).ends_with(&format!("Denoising strength: {inpaint_strength}")));
+    }
+}
+
+/// What a run writes on stderr.
+fn warnings(name: &str, arguments: &[&str]) -> String {
+    let output = example(name, arguments);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name} {arguments:?}: {told}");
+    told
+}
+
+#[test]
+fn words_that_a_long_prompt_loses_are_told() {
+    let model = directory(&Fixture::open("pipeline_sd1"));
+    let output = model.path().join("out.png");
+    let with = |prompt: &str| {
+        let shared = ["--model", text(model.path()), "--steps", "1", "--width", "16", "--height", "16"];
+        warnings("text_to_image", &[&shared[..], &["--output", text(&output), "--prompt", prompt]].concat())
+    };
+    let fits = "fox ".repeat(75);
+    assert!(!with(&fits).contains("WARN"));
+    let told = with(&format!("{fits} with a red hat"));
+    assert!(told.contains("WARN") && told.contains("cut") && told.contains("\"with a red hat\""), "{told}");
+}
+
+/// Tensors that no part of a model asks for are listed; what checkpoints are known to hold is not.
+#[test]
+fn tensors_outside_every_part_are_told() {
+    for name in ["checkpoint_sd1", "checkpoint_sd2", "checkpoint_sdxl"] {
+        let fixture = Fixture::open(name);
+        let folder = tempfile::tempdir().unwrap();
+        let [file, output] = ["model.safetensors", "model"].map(|name| folder.path().join(name));
+        let mut shapes = fixture.shapes("checkpoint");
+        let mut told = || {
+            write_weights(&file, &shapes);
+            shapes.push(("junk.weight".into(), vec![2, 2]));
+            warnings("convert", &["--model", text(&file), "--output", text(&output), "--force"])
+        };
+        let told: [String; 2] = [told(), told()];
+        assert!(!told[0].contains("WARN"), "{name}: {}", told[0]);
+        assert!(told[1].contains("WARN") && told[1].contains("[\"junk.weight\"]"), "{name}: {}", told[1]);
+    }
 }
 
 #[test]
@@ -272,7 +361,8 @@ fn what_can_not_be_done_is_told() {
     let model = directory(&fixture);
     let model = text(model.path());
     refuses("text_to_image", &["--model", "/no/such/model", "--prompt", "x"], 1, &["/no/such/model"]);
-    refuses("text_to_image", &["--prompt", "x"], 2, &["--model"]);
+    refuses("text_to_image", &["--model", model], 1, &["--prompt"]);
+    refuses("text_to_image", &["--model", model, "--prompts", "/no/such/file"], 1, &["/no/such/file"]);
     let with = |more: &[&'static str]| [&["--model", model, "--prompt", "x"], more].concat();
     refuses("text_to_image", &with(&["--sampler", "squirrel"]), 2, &["squirrel", "dpmpp_2m"]);
     refuses("text_to_image", &with(&["--steps", "0"]), 1, &["steps"]);
@@ -536,4 +626,148 @@ fn forward_names_inputs_that_are_missing_or_unknown() {
     refuses("forward", &[&shared[..], &["--part", "text-encoder"]].concat(), 1, &["70000"]);
     refuses("forward", &["--part", "unet", "--inputs", "a", "--output", "b"], 2, &["--model"]);
     refuses("forward", &[&shared[..], &["--part", "squirrel"]].concat(), 2, &["squirrel", "vae-encode"]);
+}
+
+/// Writes weights drawn from these names under names with a prefix.
+fn write_prefixed(path: &Path, shapes: &[(String, Vec<usize>)], prefix: &str) {
+    let saver = shapes.iter().fold(Saver::new(), |saver, (name, shape)| {
+        let values = TensorData::new(seeded_weight(name, shape), shape.clone());
+        saver.add_tensor(format!("{prefix}{name}"), values)
+    });
+    saver.write(path).unwrap();
+}
+
+/// The paper's text transformer: diffusers' `bert` folder without a tokenizer, and CompVis' files with their YAML, or
+/// recognised by their keys; alone in the file, or in its place in a whole model.
+#[test]
+fn forward_serves_the_papers_text_transformer() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |fixture: &Fixture, source: &[&str]| {
+        let ids = fixture.int::<2>("tokens", &Device::default()).into_data().convert::<i64>();
+        let output = forward(folder.path(), source, "text-encoder", "input_ids", ids);
+        assert_eq!(output.tensors().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["last_hidden_state"]);
+        let (shape, values) = output.read_f32("last_hidden_state").unwrap();
+        let actual = Tensor::<3>::from_data(TensorData::new(values, shape), &Device::default());
+        assert_close("context", &actual, &fixture.tensor("context", &Device::default()), 1e-4);
+    };
+
+    let fixture = Fixture::open("ldmbert");
+    let part = folder.path().join("bert");
+    fs::create_dir(&part).unwrap();
+    fs::write(part.join("config.json"), fixture.json("config").to_string()).unwrap();
+    write_weights(&part.join("model.safetensors"), &fixture.shapes("shapes"));
+    check(&fixture, &["--model", text(folder.path())]);
+
+    let [file, yaml] = ["text.safetensors", "model.yaml"].map(|name| folder.path().join(name));
+    for (name, class) in [("bert_text", "BERTEmbedder"), ("bert_short", "TransformerEmbedder")] {
+        let fixture = Fixture::open(name);
+        let target = format!("ldm.modules.encoders.modules.{class}");
+        let params = json!({
+            "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel"},
+            "cond_stage_config": {"target": target, "params": fixture.json("config")},
+        });
+        let model = json!({"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params});
+        fs::write(&yaml, json!({ "model": model }).to_string()).unwrap();
+        for prefix in ["cond_stage_model.", ""] {
+            write_prefixed(&file, &fixture.shapes("shapes"), prefix);
+            check(&fixture, &["--checkpoint", text(&file), "--config", text(&yaml)]);
+            check(&fixture, &["--checkpoint", text(&file)]);
+        }
+    }
+    let ids = TensorData::new(vec![1i64, 2], [1, 2]);
+    let [input, output] = ["in.safetensors", "out.safetensors"].map(|name| folder.path().join(name));
+    Saver::new().add_tensor("input_ids", ids).write(&input).unwrap();
+    let shared = ["--part", "text-encoder-2", "--inputs", text(&input), "--output", text(&output)];
+    refuses("forward", &[&["--checkpoint", text(&file)], &shared[..]].concat(), 1, &["text_encoder_2"]);
+}
+
+/// A text encoder or a U-Net that is alone in its file gives what it gives out of the whole model, under the names that
+/// it has there and under shorter ones.
+#[test]
+fn forward_reads_a_part_that_is_alone_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, alone, yaml, input, output] =
+        ["whole.safetensors", "alone.safetensors", "m.yaml", "in.safetensors", "out.safetensors"]
+            .map(|name| folder.path().join(name));
+    let run = |file: &Path, part: &str, described: bool| {
+        let config = ["--config", text(&yaml)];
+        let config = if described { &config[..] } else { &[] };
+        let shared = ["--part", part, "--inputs", text(&input), "--output", text(&output)];
+        succeeds("forward", &[&["--checkpoint", text(file)], config, &shared[..]].concat());
+        let file = WeightFile::open(&output).unwrap();
+        let read = |name: &str| (name.to_string(), file.read_f32(name).unwrap());
+        file.tensors().map(|t| read(&t.name)).collect::<BTreeMap<_, _>>()
+    };
+    // What lies under a prefix of the whole file, as another file with another prefix.
+    let cut = |from: &str, to: &str| {
+        let file = WeightFile::open(&whole).unwrap();
+        let saver = file.tensors().fold(Saver::new(), |saver, info| match info.name.strip_prefix(from) {
+            Some(name) => {
+                let (shape, values) = file.read_f32(&info.name).unwrap();
+                saver.add_tensor(format!("{to}{name}"), TensorData::new(values, shape))
+            }
+            None => saver,
+        });
+        saver.write(&alone).unwrap();
+    };
+    let ids = || Saver::new().add_tensor("input_ids", TensorData::new(vec![49_406i64, 320, 49_407], [1, 3]));
+
+    let [xl_first, xl_second] = ["conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."];
+    // The part, its place, shorter names, and whether keys alone tell it: Stable Diffusion 2 reads one layer less of its
+    // tower than the file has.
+    type Alone<'a> = (&'a str, &'a str, &'a [&'a str], bool);
+    let texts: [(&str, &[Alone<'_>]); 3] = [
+        (
+            "checkpoint_sdxl",
+            &[
+                ("text-encoder", xl_first, &["transformer.", "model.", ""], true),
+                ("text-encoder-2", xl_second, &["transformer.", "model.", ""], true),
+            ],
+        ),
+        ("checkpoint_sd1", &[("text-encoder", "cond_stage_model.transformer.", &["transformer.", ""], true)]),
+        ("checkpoint_sd2", &[("text-encoder", "cond_stage_model.model.", &["model.", ""], false)]),
+    ];
+    for (name, parts) in texts {
+        let fixture = Fixture::open(name);
+        write_weights(&whole, &fixture.shapes("checkpoint"));
+        fs::write(&yaml, fixture.json("yaml").as_str().unwrap()).unwrap();
+        for &(part, place, shorter, told) in parts {
+            ids().write(&input).unwrap();
+            let expected = run(&whole, part, true);
+            assert!(expected.contains_key("last_hidden_state"));
+            for prefix in [&[place], shorter].concat() {
+                cut(place, prefix);
+                assert!(run(&alone, part, true) == expected, "{name}: {part} under `{prefix}`");
+                if told || prefix == place {
+                    assert!(run(&alone, part, false) == expected, "{name}: {part} under `{prefix}`, no YAML");
+                }
+            }
+        }
+        if name == "checkpoint_sd1" {
+            // As transformers 5 writes a text encoder.
+            cut("cond_stage_model.transformer.text_model.", "");
+            ids().write(&input).unwrap();
+            assert!(run(&alone, "text-encoder", false) == run(&whole, "text-encoder", true));
+
+            let sample = seeded_input::<4>("alone.sample", [1, 4, 8, 8], &Device::default()).into_data();
+            let context = seeded_input::<3>("alone.context", [1, 5, 64], &Device::default()).into_data();
+            let inputs =
+                Saver::new().add_tensor("sample", sample).add_tensor("encoder_hidden_states", context);
+            let inputs = inputs.add_tensor("timestep", TensorData::new(vec![500i64], [1]));
+            inputs.write(&input).unwrap();
+            // No plain EMA weights lie beside the U-Net then.
+            let ema = fs::read_to_string(&yaml).unwrap();
+            fs::write(&yaml, ema.replace("    scale_factor:", "    use_ema: false\n    scale_factor:"))
+                .unwrap();
+            let expected = run(&whole, "unet", true);
+            for prefix in ["model.diffusion_model.", "diffusion_model.", ""] {
+                cut("model.diffusion_model.", prefix);
+                assert!(run(&alone, "unet", true) == expected, "U-Net under `{prefix}`");
+            }
+            // Its keys don't tell how many heads it has.
+            let shared = ["--part", "unet", "--inputs", text(&input), "--output", text(&output)];
+            let file = ["--checkpoint", text(&alone)];
+            refuses("forward", &[&file[..], &shared].concat(), 1, &["alone.safetensors", "YAML"]);
+        }
+    }
 }

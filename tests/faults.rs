@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Tensor};
 use common::{directory, load};
@@ -83,11 +84,17 @@ fn an_unknown_scheduler_is_named() {
     let folder = directory(&Fixture::open("pipeline_sd1"));
     let config = folder.path().join("scheduler/scheduler_config.json");
     edit(&config, "PNDMScheduler", "SquirrelScheduler");
-    let told = match StableDiffusion::load(folder.path(), &LoadOptions::default()) {
-        Err(error) => error.to_string(),
-        Ok(model) => model.text_to_image("a boat").steps(2).run().unwrap_err().to_string(),
-    };
-    assert_names(&told, &["SquirrelScheduler", "ddim"]);
+    // Loading warns: another sampler may be asked for.
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
+    let model = tracing::subscriber::with_default(subscriber, || {
+        StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap()
+    });
+    let warned = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+    assert_names(&warned, &["WARN", "scheduler_config.json", "SquirrelScheduler", "ddim"]);
+    let request = model.text_to_image("a boat").steps(1).size(16, 16);
+    assert_names(&request.run().unwrap_err().to_string(), &["SquirrelScheduler", "ddim"]);
+    request.sampler("ddim".parse().unwrap()).run().unwrap();
 }
 
 #[test]
@@ -105,6 +112,19 @@ fn values_that_make_no_model_are_named() {
         (unet, "\"CrossAttnDownBlock2D\"", "\"SquirrelBlock2D\"", "SquirrelBlock2D"),
         (unet, "\"norm_num_groups\": 32", "\"norm_num_groups\": 0", "norm_num_groups"),
         (unet, "\"layers_per_block\": 1", "\"layers_per_block\": -3", "layers_per_block"),
+        (unet, "\"layers_per_block\": 1", "\"layers_per_block\": 1000000000000", "num_res_blocks"),
+        (
+            unet,
+            "\"transformer_layers_per_block\": 1",
+            "\"transformer_layers_per_block\": 1000000000000",
+            "transformer_depth",
+        ),
+        (
+            "text_encoder/config.json",
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 16777216",
+            "num_hidden_layers",
+        ),
         ("vae/config.json", "\"norm_num_groups\": 32", "\"norm_num_groups\": 7", "norm_num_groups"),
         (
             "text_encoder/config.json",
@@ -165,7 +185,13 @@ fn arguments_that_make_no_sense_are_named() {
     assert_names(&run_error(|m| m.text_to_image("a").steps(0)), &["steps"]);
     assert_names(&run_error(|m| m.text_to_image("a").steps(5_000)), &["5000"]);
     assert_names(&run_error(|m| m.text_to_image("a").count(0)), &["count"]);
+    assert_names(&run_error(|m| m.text_to_image("a").count(1_025)), &["count", "1025", "1024"]);
+    assert_names(&run_error(|m| m.text_to_image("a").prompts(["a", "b"]).count(usize::MAX)), &["count"]);
     assert_names(&run_error(|m| m.text_to_image("a").prompts(Vec::<String>::new())), &["0 prompts"]);
+    for rescale in [f64::NAN, -0.1, 1.5] {
+        let error = run_error(|m| m.text_to_image("a").steps(2).guidance_rescale(rescale));
+        assert_names(&error, &["guidance_rescale", &rescale.to_string()]);
+    }
     assert_names(&run_error(|m| m.text_to_image("a").steps(2).guidance(f64::NAN)), &["guidance", "NaN"]);
     assert_names(&run_error(|m| m.text_to_image("a").count(2).seeds([1, 2, 3])), &["seeds", "3", "2"]);
     assert_names(

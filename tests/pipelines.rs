@@ -12,9 +12,9 @@ use ldm::conditioning::{Conditioner, Conditioning};
 use ldm::pipeline::{
     Denoiser, Guidance, Output, Progress, PromptConditioning, Silent, SizeConditioning, denoise,
 };
-use ldm::scheduler::{Noise, SamplerOptions, Scheduler, TorchRng, randn};
+use ldm::scheduler::{Error as SchedulerError, Noise, SamplerOptions, Scheduler, TorchRng, randn};
 use ldm::{LoadOptions, StableDiffusion};
-use ldm_test_support::{Fixture, assert_close};
+use ldm_test_support::{Fixture, assert_close, relative_difference, seeded_input};
 
 /// Every case of a fixture but those that `skip` names; all that differ are told at once.
 fn all_cases(name: &str, skip: &[&str]) {
@@ -45,7 +45,29 @@ fn stable_diffusion_1_from_a_picture() {
 
 #[test]
 fn inpainting_with_nine_channels() {
-    all_cases("pipeline_inpaint9", &[]);
+    for name in ["pipeline_inpaint9", "pipeline_inpaint9_sd2", "pipeline_inpaint9_sdxl"] {
+        all_cases(name, &[]);
+    }
+}
+
+#[test]
+fn inpainting_with_the_v_prediction_of_four_channels() {
+    all_cases("pipeline_inpaint4_sd2", &[]);
+}
+
+/// A U-Net that takes the guidance scale as an embedding, and one call a step.
+#[test]
+fn latent_consistency_models() {
+    let fixture = Fixture::open("pipeline_lcm");
+    let model = load(&fixture);
+    assert_eq!(model.unet.config().time_cond_proj_dim, Some(32));
+    all_cases("pipeline_lcm", &[]);
+    // The scale reaches the picture.
+    let case = &cases(&fixture)["text"];
+    let mut weaker = case.clone();
+    weaker["guidance_scale"] = 1.5.into();
+    let [strong, weak] = [case, &weaker].map(|case| run(&model, &fixture, case).unwrap().latents);
+    assert!(ldm_test_support::relative_difference(&weak, &strong) > 0.01);
 }
 
 #[test]
@@ -143,6 +165,49 @@ fn half_precision_stays_near_or_is_refused() {
         let output = run(&loaded.unwrap(), &fixture, case).unwrap();
         assert_close(&format!("{dtype:?}"), &output.latents.cast(DType::F32), &expected, tolerance);
     }
+}
+
+/// PyTorch's numbers in the order of its draws in f16, not rounded.
+struct Halves(TorchRng);
+
+impl Noise for Halves {
+    fn normal(&mut self, shape: &[usize], _: DType) -> Result<Vec<f32>, SchedulerError> {
+        self.0.normal(shape, DType::F16)
+    }
+
+    fn keep(&mut self, shape: &[usize], probability: f64) -> Result<Vec<bool>, SchedulerError> {
+        self.0.keep(shape, probability)
+    }
+}
+
+/// As in diffusers, steps draw their noise in the U-Net's type: PyTorch's f16 has an order of its own where the number of
+/// elements is no multiple of 16.
+#[test]
+fn steps_draw_noise_in_the_type_of_the_unet() {
+    let folder = directory(&Fixture::open("pipeline_sd1"));
+    let device = Device::default();
+    let [f32, f16] = [DType::F32, DType::F16]
+        .map(|dtype| StableDiffusion::load(folder.path(), &LoadOptions::default().dtype(dtype)));
+    let (model, Ok(half)) = (f32.unwrap(), f16) else { return };
+    let start = seeded_input("steps.latents", [1, 4, 5, 5], &device);
+    let kind = "euler_a".parse().unwrap();
+    let draw = |model: &StableDiffusion| {
+        let request = model.text_to_image("a boat").steps(4).sampler(kind).seed(3);
+        request.size(20, 20).latents(start.clone()).run().unwrap().latents
+    };
+
+    let prompts = model.text.encode_guided(&["a boat".into()], None, true).unwrap();
+    let denoiser = Denoiser::new(&model.unet, prompts, Guidance::new(7.5), None).unwrap();
+    let config = model.scheduler.clone().for_stable_diffusion(kind);
+    let sampler = Scheduler::from_config(kind, &config).unwrap().sampler(SamplerOptions::steps(4)).unwrap();
+    let latents = start.clone() * sampler.init_noise_sigma();
+    let predict = |x, t| denoiser.predict(x, f64::from(t));
+    let mut noise = Halves(TorchRng::new(3));
+    let expected = denoise(sampler, latents, &mut noise, None, &mut Silent, predict).unwrap();
+
+    assert_close("f16", &draw(&half).cast(DType::F32), &expected, 2e-2);
+    let other = relative_difference(&draw(&model), &expected);
+    assert!(other > 0.1, "draws in f32 would pass for draws in f16: {other:.1e}");
 }
 
 /// PyTorch's numbers and our own are different noise, each the same every time.

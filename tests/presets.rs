@@ -1,12 +1,17 @@
 //! The registry of the paper's models, and the reference's YAML.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ldm::presets::{FIRST_STAGES, LDMS, Task, first_stage, ldm};
-use ldm::{CondStageTarget, ConditioningKey, Error, LatentDiffusionConfig};
+use ldm::presets::{FIRST_STAGES, LDMS, LdmPreset, Task, first_stage, ldm};
+use ldm::{CondStageTarget, ConditioningKey, Error, LatentDiffusionConfig, Target};
+use ldm_conditioning::CondStageConfig;
+use ldm_test_support::Fixture;
+use ldm_train::config::{ModelConfig, RunConfig};
 use ldm_unet::UNetConfig;
 use ldm_vae::{FirstStageConfig, KlPreset, VqPreset};
+use serde_json::{Value, json};
 
 /// What the repository's configs say, read by hand: name, conditioning key, channels of the U-Net's input, side and
 /// channels of the latent, first stage.
@@ -77,6 +82,161 @@ fn the_nine_first_stages() {
         assert_eq!(codes, expected, "{}", preset.name);
     }
     assert!(first_stage("vq-f5").is_none());
+}
+
+/// The values of the reference's files, by path (tests/reference/configs.py).
+fn published() -> BTreeMap<String, Value> {
+    serde_json::from_value(Fixture::open("published_configs").json("configs")).unwrap()
+}
+
+fn yaml(document: &Value) -> String {
+    serde_yaml_ng::to_string(document).unwrap()
+}
+
+/// Keys of the files that change no picture, which the registry leaves out: those of training, logs and memory. The
+/// first stages' own losses stand in their own files.
+const LEFT_OUT: [&str; 6] =
+    ["monitor", "log_every_t", "num_timesteps_cond", "scheduler_config", "use_checkpoint", "lossconfig"];
+
+/// Every leaf of `file` that `preset` has not (unless it is false), or has otherwise, by its path; counts the others.
+fn walk(path: &str, file: &Value, preset: Option<&Value>, apart: &mut Vec<String>, equal: &mut usize) {
+    if let Value::Object(keys) = file {
+        for (key, value) in keys {
+            walk(&format!("{path}.{key}"), value, preset.and_then(|p| p.get(key)), apart, equal);
+        }
+        return;
+    }
+    let numbers = |v: &Value| -> Option<Vec<f64>> {
+        match v {
+            Value::Array(items) => items.iter().map(Value::as_f64).collect(),
+            v => v.as_f64().map(|n| vec![n]),
+        }
+    };
+    let same = match preset {
+        Some(preset) => preset == file || (numbers(preset).is_some() && numbers(preset) == numbers(file)),
+        None => *file == Value::Bool(false),
+    };
+    if same { *equal += 1 } else { apart.push(path.into()) }
+}
+
+/// Key by key, and once more as parsed, where an absent key is its default.
+#[test]
+fn the_fourteen_models_are_the_references_files() {
+    let published = published();
+    for preset in LDMS {
+        let document = &published[preset.file];
+        let read = LatentDiffusionConfig::from_yaml(&yaml(document), Path::new(preset.file)).unwrap();
+        let config = preset.config();
+        let params = &document["model"]["params"];
+        let (mut apart, mut equal) = (Vec::new(), 0);
+        walk("", params, Some(&json!(config)), &mut apart, &mut equal);
+        apart.retain(|path| !LEFT_OUT.iter().any(|key| path.split('.').any(|part| part == *key)));
+        assert!(apart.is_empty() && equal >= 25, "{}: {equal} equal, {apart:?}", preset.name);
+
+        let unet =
+            |config: &LatentDiffusionConfig| UNetConfig::from_compvis(&config.unet_config.params).unwrap();
+        assert_eq!(unet(&read), unet(&config), "{}", preset.name);
+        let first =
+            |config: &LatentDiffusionConfig| first_stage_config(config.first_stage_config.as_ref().unwrap());
+        assert_eq!(first(&read), first(&config), "{}", preset.name);
+        let cond = |config: &LatentDiffusionConfig| match config.cond_stage_config.as_ref().unwrap() {
+            CondStageTarget::Name(name) => Err(name.clone()),
+            CondStageTarget::Encoder(t) => Ok(CondStageConfig::from_target(&t.target, &t.params).unwrap()),
+        };
+        assert_eq!(cond(&read), cond(&config), "{}", preset.name);
+        assert_eq!(without_parts(read), without_parts(config), "{}", preset.name);
+    }
+}
+
+fn without_parts(mut config: LatentDiffusionConfig) -> LatentDiffusionConfig {
+    config.unet_config = Target::new("", Value::Null);
+    (config.first_stage_config, config.cond_stage_config) = (None, None);
+    config
+}
+
+fn first_stage_config(target: &Target) -> FirstStageConfig {
+    match target.class() {
+        "AutoencoderKL" => FirstStageConfig::Kl(serde_json::from_value(target.params.clone()).unwrap()),
+        _ => FirstStageConfig::Vq(serde_json::from_value(target.params.clone()).unwrap()),
+    }
+}
+
+#[test]
+fn the_nine_first_stages_are_the_references_files() {
+    let published = published();
+    for preset in FIRST_STAGES {
+        let document = &published[&format!("models/first_stage_models/{}/config.yaml", preset.name)];
+        let read: Target = serde_json::from_value(document["model"].clone()).unwrap();
+        assert_eq!(read.target, preset.target().target, "{}", preset.name);
+        let (mut apart, mut equal) = (Vec::new(), 0);
+        walk("", &read.params, Some(&preset.target().params), &mut apart, &mut equal);
+        apart.retain(|path| path != ".monitor" && !path.starts_with(".lossconfig"));
+        assert!(apart.is_empty() && equal >= 11, "{}: {equal} equal, {apart:?}", preset.name);
+        assert_eq!(first_stage_config(&read), preset.config(), "{}", preset.name);
+    }
+}
+
+/// What the trainer makes of every file of the reference that it can train from.
+#[test]
+fn the_trainer_reads_the_references_files() {
+    let mut trained = BTreeSet::new();
+    for (path, document) in published() {
+        // E encodes its condition, in training too.
+        if path == "models/ldm/inpainting_big/config.yaml" {
+            continue;
+        }
+        let document: Value = serde_yaml_ng::from_str(&yaml(&document)).unwrap();
+        let run = RunConfig::from_value(&document).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let rate = document["model"]["base_learning_rate"].as_f64().unwrap();
+        assert_eq!(run.model.base_learning_rate(), rate, "{path}");
+        let (stem, name) = path.strip_suffix(".yaml").unwrap().rsplit_once('/').unwrap();
+        let folder = stem.rsplit('/').next().unwrap();
+        match run.model {
+            ModelConfig::FirstStage(config) => {
+                let expected = match first_stage(folder) {
+                    Some(preset) => preset.config(),
+                    None => FirstStageConfig::Kl(KlPreset::find(name).unwrap().config()),
+                };
+                assert_eq!(config.first_stage, expected, "{path}");
+                let start = document.pointer("/model/params/lossconfig/params/disc_start").unwrap();
+                assert_eq!(json!(config.loss)["disc_start"], *start, "{path}");
+            }
+            ModelConfig::Diffusion(config) => {
+                let preset = LDMS.iter().find(|preset| preset.file == path);
+                let preset = preset.unwrap_or_else(|| of_training(name));
+                let expected = preset.config();
+                let mut unet = config.unet.clone();
+                unet.sample_size = None;
+                assert_eq!(unet, UNetConfig::from_compvis(&expected.unet_config.params).unwrap(), "{path}");
+                assert_eq!(config.first_stage, first_stage(preset.first_stage).unwrap().config(), "{path}");
+                let objective = json!(config.objective);
+                for (key, value) in
+                    [("linear_start", expected.linear_start), ("linear_end", expected.linear_end)]
+                {
+                    assert_eq!(objective[key].as_f64(), Some(value), "{path}: {key}");
+                }
+                assert_eq!(objective["loss_type"], expected.loss_type, "{path}");
+                assert_eq!(config.use_ema, expected.use_ema, "{path}");
+                assert_eq!(config.cond_stage_trainable, expected.cond_stage_trainable, "{path}");
+            }
+        }
+        trained.insert(path);
+    }
+    // 9 first stages, 4 and 5 to train from, 13 of the 14 models.
+    assert_eq!(trained.len(), 31, "{trained:?}");
+}
+
+/// The published model that a file of `configs/latent-diffusion` trains.
+fn of_training(name: &str) -> &'static LdmPreset {
+    let found = match name {
+        "celebahq-ldm-vq-4" => ldm("celebahq256"),
+        "ffhq-ldm-vq-4" => ldm("ffhq256"),
+        "lsun_bedrooms-ldm-vq-4" => ldm("lsun_beds256"),
+        "lsun_churches-ldm-kl-8" => ldm("lsun_churches256"),
+        "cin-ldm-vq-f8" => ldm("cin256"),
+        _ => None,
+    };
+    found.unwrap_or_else(|| panic!("{name}"))
 }
 
 /// Figures as the paper and the model zoo have them.

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::DType;
-use common::{cases, differences, directory, load, run, weight_files};
-use ldm::nn::weights::WeightFile;
-use ldm::{LoadOptions, StableDiffusion};
-use ldm_test_support::{Fixture, seeded_weight, write_weights};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use common::{RUN_TOLERANCE, cases, differences, directory, load, run, weight_files};
+use ldm::nn::weights::{Saver, WeightFile};
+use ldm::{Family, LoadOptions, StableDiffusion};
+use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight, write_weights};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CHECKPOINTS: [&str; 3] = ["checkpoint_sd1", "checkpoint_sd2", "checkpoint_sdxl"];
@@ -194,4 +195,161 @@ fn a_directory_can_be_saved_in_half_precision() {
     let unet = "unet/diffusion_pytorch_model.safetensors";
     let full = directory(&fixture);
     assert!(size(&folder.path().join(unet)) < size(&full.path().join(unet)) * 6 / 10);
+}
+
+/// What diffusers and transformers write that says no more than an absent key does: their classes' defaults.
+fn default_of(key: &str) -> Value {
+    match key {
+        "attention_dropout" => json!(0.0),
+        "initializer_factor" | "resnet_out_scale_factor" => json!(1.0),
+        "initializer_range" => json!(0.02),
+        "addition_embed_type_num_heads" => json!(64),
+        "attention_type" => json!("default"),
+        "class_embeddings_concat" | "dual_cross_attention" | "resnet_skip_time_act" => json!(false),
+        "conv_in_kernel" | "conv_out_kernel" => json!(3),
+        _ => Value::Null,
+    }
+}
+
+/// Notes of who wrote a file and how.
+const NOTES: [&str; 6] =
+    ["_diffusers_version", "transformers_version", "dtype", "backend", "is_local", "local_files_only"];
+
+/// The JSON files of a saved directory say what those of the directory that it was loaded from say, key by key.
+#[test]
+fn a_saved_directory_has_the_configs_that_it_was_loaded_from() {
+    for name in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl", "pipeline_inpaint9"] {
+        let fixture = Fixture::open(name);
+        let folder = tempfile::tempdir().unwrap();
+        load(&fixture).save_directory(folder.path(), DType::F32).unwrap();
+        let files: BTreeMap<String, Value> = serde_json::from_value(fixture.json("files")).unwrap();
+        let (mut wrong, mut equal) = (Vec::new(), 0);
+        for (path, expected) in files {
+            let saved = fs::read_to_string(folder.path().join(&path));
+            let saved = saved.unwrap_or_else(|e| panic!("{name}: {path}: {e}"));
+            let saved: Value = serde_json::from_str(&saved).unwrap();
+            for (key, value) in expected.as_object().unwrap() {
+                match saved.get(key) {
+                    _ if NOTES.contains(&key.as_str()) => {}
+                    Some(found) if same(found, value) => equal += 1,
+                    Some(found) if key == "attention_head_dim" && same_heads(found, value, &expected) => {
+                        equal += 1
+                    }
+                    None if same(&default_of(key), value) => {}
+                    found => wrong.push(format!("{name}/{path}: {key}: {found:?} instead of {value}")),
+                }
+            }
+        }
+        assert!(wrong.is_empty() && equal > 60, "{equal} equal\n{}", wrong.join("\n"));
+    }
+}
+
+/// Equal at the levels that have attention; those without have no heads to count.
+fn same_heads(a: &Value, b: &Value, unet: &Value) -> bool {
+    let (Value::Array(a), Value::Array(b)) = (a, b) else { return false };
+    let levels = unet["down_block_types"].as_array().unwrap();
+    let attends = |i: usize| levels[i].as_str().unwrap().starts_with("CrossAttn");
+    a.len() == b.len() && (0..a.len()).all(|i| !attends(i) || same(&a[i], &b[i]))
+}
+
+/// Equal, numbers by value.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => a == b,
+    }
+}
+
+/// Splits a safetensors file into two shards with an index; gives the index.
+fn shard(path: &Path) -> PathBuf {
+    let all: Vec<_> = tensors(path).into_iter().collect();
+    fs::remove_file(path).unwrap();
+    let (stem, mut map) = (path.file_stem().unwrap().to_str().unwrap(), serde_json::Map::new());
+    for (i, part) in all.chunks(all.len().div_ceil(2)).enumerate() {
+        let name = format!("{stem}-{:05}-of-00002.safetensors", i + 1);
+        let mut saver = Saver::new();
+        for (key, (shape, values)) in part {
+            saver = saver.add_tensor(key, TensorData::new(values.clone(), shape.clone()));
+            map.insert(key.clone(), Value::from(name.clone()));
+        }
+        saver.write(path.with_file_name(name)).unwrap();
+    }
+    let index = path.with_file_name(format!("{stem}.safetensors.index.json"));
+    fs::write(&index, json!({"metadata": {"total_size": 0}, "weight_map": map}).to_string()).unwrap();
+    index
+}
+
+/// As published directories come: a U-Net in shards, a text encoder in a variant, a first stage that `torch.save` wrote.
+#[test]
+fn a_directory_of_shards_variants_and_pickles_is_read() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let (plain, mixed) = (directory(&fixture), directory(&fixture));
+    let vae = "vae/diffusion_pytorch_model.safetensors";
+    // All tensors of the pickle are views of one storage, which is drawn from a name.
+    let shapes = &weight_files(&fixture)[vae];
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    let largest = shapes.values().map(|shape| size(shape)).max().unwrap();
+    let storage = seeded_input("weights_vae", [largest], &Device::default()).into_data();
+    let storage: Vec<f32> = storage.try_to_vec::<f32>().unwrap().iter().map(|v| v * 0.05).collect();
+    let saver = shapes.iter().fold(Saver::new(), |saver, (name, shape)| {
+        saver.add_tensor(name, TensorData::new(storage[..size(shape)].to_vec(), shape.clone()))
+    });
+    saver.write(plain.path().join(vae)).unwrap();
+
+    fs::remove_file(mixed.path().join(vae)).unwrap();
+    let pickle = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/weights_vae.bin");
+    fs::copy(pickle, mixed.path().join("vae/diffusion_pytorch_model.bin")).unwrap();
+    let text = mixed.path().join("text_encoder/model.safetensors");
+    fs::rename(&text, text.with_file_name("model.fp16.safetensors")).unwrap();
+    let index = shard(&mixed.path().join("unet/diffusion_pytorch_model.safetensors"));
+
+    let case = &cases(&fixture)["ddim"];
+    let draw = |folder: &Path, options: LoadOptions| {
+        run(&StableDiffusion::load(folder, &options).unwrap(), &fixture, case).unwrap()
+    };
+    let expected = draw(plain.path(), LoadOptions::default());
+    let theirs = fixture.tensor("ddim.latents", &Device::default());
+    assert_close("latents", &expected.latents, &theirs, RUN_TOLERANCE);
+    let fp16 = || LoadOptions::default().variant("fp16");
+    let same = |what: &str, options: LoadOptions| {
+        let drawn = draw(mixed.path(), options);
+        assert!(drawn.images == expected.images, "{what}");
+        assert_eq!(drawn.latents.to_data(), expected.latents.to_data(), "{what}");
+    };
+    same("a variant of one part", fp16());
+    same("no variant asked for", LoadOptions::default());
+    fs::rename(&index, index.with_file_name("diffusion_pytorch_model.safetensors.index.fp16.json")).unwrap();
+    same("shards of a variant", fp16());
+
+    // A variant that no part has is an error, as in diffusers.
+    let error = StableDiffusion::load(mixed.path(), &LoadOptions::default().variant("bf16")).unwrap_err();
+    let told = error.to_string();
+    assert!(matches!(error, ldm::Error::MissingPart { .. }) && told.contains("`bf16`"), "{told}");
+}
+
+/// The directory of diffusers' latent diffusion pipeline gives its pictures, as it was published and as it is saved.
+#[test]
+fn the_papers_text_to_image_directory_draws_and_is_saved() {
+    let fixture = Fixture::open("ldm_pipeline_text");
+    let (source, saved) = (directory(&fixture), tempfile::tempdir().unwrap());
+    let model = StableDiffusion::load(source.path(), &LoadOptions::default()).unwrap();
+    assert_eq!((model.family, model.default_size), (Family::LatentDiffusion, [32, 32]));
+    model.save_directory(saved.path(), DType::F32).unwrap();
+    for (path, shapes) in weight_files(&fixture) {
+        assert_drawn(&saved.path().join(path), &shapes);
+    }
+    for (what, folder) in [("published", source.path()), ("saved", saved.path())] {
+        let model = StableDiffusion::load(folder, &LoadOptions::default()).unwrap();
+        for (i, case) in fixture.json("cases").as_array().unwrap().iter().enumerate() {
+            let prompts: Vec<String> = serde_json::from_value(case["prompt"].clone()).unwrap();
+            let request = model.text_to_image("").prompts(&prompts).steps(20).seed(3);
+            let request = request.guidance(case["guidance_scale"].as_f64().unwrap());
+            let output = request.eta(case["eta"].as_f64().unwrap_or(0.0)).run().unwrap();
+            assert_eq!(output.images.len(), prompts.len());
+            let pictures: Tensor<4> = (model.decode(output.latents).unwrap() / 2.0 + 0.5).clamp(0.0, 1.0);
+            let expected = fixture.tensor(&format!("{i}.pictures"), &Device::default());
+            assert_close(&format!("{what} {case}"), &pictures, &expected, RUN_TOLERANCE);
+        }
+    }
 }

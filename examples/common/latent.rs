@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ldm::image::{Mask, open, to_tensor};
 use ldm::latent_diffusion::{Patches, Sampled, Sampling};
-use ldm::scheduler::SamplerKind;
+use ldm::nn::upsample_nearest;
+use ldm::scheduler::{SamplerKind, TorchRng};
 use ldm::{LatentDiffusion, LoadOptions};
 
 use super::Result;
@@ -91,6 +93,12 @@ pub struct LatentSamplingArgs {
     /// Height and width in pixels [default: the model's, or the condition's]
     #[arg(long, num_args = 2, value_names = ["HEIGHT", "WIDTH"])]
     pub size: Option<Vec<usize>>,
+    /// A picture of which a part stays, whatever the model; its size is that of what is drawn
+    #[arg(long, value_name = "FILE", requires = "keep_mask", conflicts_with = "size")]
+    pub keep: Option<PathBuf>,
+    /// White where that picture stays, black where it is drawn anew
+    #[arg(long, value_name = "FILE", requires = "keep")]
+    pub keep_mask: Option<PathBuf>,
     /// PNG to write; several pictures are numbered
     #[arg(long, default_value = "output.png")]
     pub output: Pictures,
@@ -103,7 +111,7 @@ fn samplers() -> impl TypedValueParser<Value = SamplerKind> {
 
 impl LatentSamplingArgs {
     /// Sets everything on a run.
-    pub fn apply<'a>(&self, model: &LatentDiffusion, mut run: Sampling<'a>) -> Sampling<'a> {
+    pub fn apply<'a>(&self, model: &LatentDiffusion, mut run: Sampling<'a>) -> Result<Sampling<'a>> {
         run = run
             .steps(self.steps)
             .eta(self.eta)
@@ -115,11 +123,30 @@ impl LatentSamplingArgs {
         if let Some(kind) = self.sampler {
             run = run.sampler(kind);
         }
-        if let Some([height, width]) = self.size.as_deref() {
-            let factor = model.first_stage.factor();
-            run = run.latent_size(height / factor, width / factor);
+        if let Some([height, width]) = self.latent_size(model)? {
+            run = run.latent_size(height, width);
         }
-        run
+        if let (Some(picture), Some(mask)) = (&self.keep, &self.keep_mask) {
+            let (picture, mask) = (open(picture)?.to_rgb8(), Mask::new(&open(mask)?));
+            if picture.dimensions() != mask.dimensions() {
+                let ((w, h), (mask_w, mask_h)) = (picture.dimensions(), mask.dimensions());
+                return Err(format!("--keep-mask: {mask_w}x{mask_h} instead of {w}x{h}").into());
+            }
+            let z = model.encode(to_tensor(&picture, model.device()), &mut TorchRng::new(self.seed))?;
+            let [_, _, h, w] = z.dims();
+            run = run.keep(z, upsample_nearest(mask.to_tensor(model.device()), [h, w]));
+        }
+        Ok(run)
+    }
+
+    /// Height and width of the latent that `--size` asks for.
+    pub fn latent_size(&self, model: &LatentDiffusion) -> Result<Option<[usize; 2]>> {
+        let Some([height, width]) = self.size.as_deref() else { return Ok(None) };
+        let factor = model.first_stage.factor();
+        if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
+            return Err(format!("--size {height} {width}: each must be a multiple of {factor}").into());
+        }
+        Ok(Some([height / factor, width / factor]))
     }
 
     /// Writes what was drawn.

@@ -1,6 +1,7 @@
 //! What the examples share: arguments, a progress bar, pictures and latents in and out.
 #![allow(dead_code, reason = "each example takes what it needs")]
 
+pub mod emoji;
 pub mod latent;
 pub mod model;
 pub mod output;

@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device};
 use clap::Args;
 use ldm::{LoadOptions, StableDiffusion};
 
-use super::Result;
 use super::progress::spinner;
+use super::{Result, emoji};
 
 /// Where to compute, and in what.
 #[derive(Args, Debug)]
@@ -37,8 +37,9 @@ impl DeviceArgs {
 #[derive(Args, Debug)]
 pub struct ModelArgs {
     /// A diffusers directory, a single .safetensors or .ckpt file, or (built with the feature `hub`) `owner/name`
+    /// [default: the small model of emoji in assets/]
     #[arg(long, value_name = "PATH")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
     /// The YAML config of a single file; without it the file is recognised by its keys
     #[arg(long, value_name = "YAML")]
     pub config: Option<PathBuf>,
@@ -80,8 +81,9 @@ impl ModelArgs {
     /// Loads the model, with a spinner.
     pub fn load(&self) -> Result<StableDiffusion> {
         let (device, dtype) = self.device.open()?;
-        let spinner = spinner(format!("loading {}", self.model.display()));
-        let mut model = StableDiffusion::load(&self.model, &self.options(device, dtype))?;
+        let path = self.path();
+        let spinner = spinner(format!("loading {}", path.display()));
+        let mut model = StableDiffusion::load(&path, &self.options(device, dtype))?;
         for Lora { path, scale } in &self.lora {
             model = model.load_lora(path, *scale)?;
         }
@@ -100,9 +102,15 @@ impl ModelArgs {
         }
     }
 
+    /// Where the model lies.
+    pub fn path(&self) -> PathBuf {
+        self.model.clone().unwrap_or_else(emoji::model)
+    }
+
     /// The model's name for people: the last part of its path.
     pub fn name(&self) -> String {
-        let last = self.model.file_name().unwrap_or(self.model.as_os_str());
+        let path = self.path();
+        let last = path.file_name().unwrap_or(path.as_os_str());
         last.to_string_lossy().into_owned()
     }
 }

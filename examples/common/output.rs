@@ -45,6 +45,19 @@ impl Pictures {
     }
 }
 
+/// Pictures of one size side by side, row by row.
+pub fn sheet(pictures: &[RgbImage], columns: usize) -> RgbImage {
+    let [width, height] = pictures.first().map_or([0, 0], |p| [p.width(), p.height()]);
+    let columns = columns.clamp(1, pictures.len().max(1)) as u32;
+    let rows = (pictures.len() as u32).div_ceil(columns);
+    let mut sheet = RgbImage::new(columns * width, rows * height);
+    for (i, picture) in (0..).zip(pictures) {
+        let [x, y] = [i % columns * width, i / columns * height].map(i64::from);
+        image::imageops::replace(&mut sheet, picture, x, y);
+    }
+    sheet
+}
+
 /// Whether a file can come to lie at `path`.
 pub fn check_folder(path: &Path, argument: &str) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

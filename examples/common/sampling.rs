@@ -3,12 +3,15 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ldm::StableDiffusion;
-use ldm::pipeline::{Request, Rng};
+use ldm::pipeline::{Output, Request, Rng};
 use ldm::scheduler::SamplerKind;
 
-use super::Result;
 use super::model::ModelArgs;
 use super::output::Pictures;
+use super::{Result, emoji};
+
+/// Denoising steps, as in diffusers.
+const STEPS: usize = 50;
 
 /// Where noise comes from.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,16 +25,16 @@ pub enum RngName {
 /// How to draw.
 #[derive(Args, Debug)]
 pub struct SamplingArgs {
-    /// What the picture should show
+    /// What the picture should show [default, without --model: red heart]
     #[arg(long)]
-    pub prompt: String,
+    pub prompt: Option<String>,
     /// What it should not show
     #[arg(long)]
     pub negative_prompt: Option<String>,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50)]
-    pub steps: usize,
-    /// Guidance scale; 1 is no guidance [default: 7.5, SDXL 5]
+    /// Denoising steps [default: 50, without --model 25]
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Guidance scale; 1 is no guidance [default: 7.5, SDXL and the paper's models 5, without --model 3]
     #[arg(long)]
     pub guidance: Option<f64>,
     /// How much of the guided prediction's deviation is set back, 0 to 1 (for models with zero terminal SNR)
@@ -69,6 +72,21 @@ fn samplers() -> impl TypedValueParser<Value = SamplerKind> {
 }
 
 impl SamplingArgs {
+    /// Fills in what suits the model in assets/, where no other is given.
+    pub fn fill(&mut self, model: &ModelArgs) {
+        if model.model.is_none() {
+            self.prompt.get_or_insert_with(|| emoji::PROMPT.into());
+            self.steps.get_or_insert(emoji::STEPS);
+            self.guidance.get_or_insert(emoji::GUIDANCE);
+            self.sampler.get_or_insert(emoji::SAMPLER);
+        }
+    }
+
+    /// The prompt.
+    pub fn prompt(&self) -> Result<&str> {
+        self.prompt.as_deref().ok_or_else(|| "--prompt is missing: what should the picture show?".into())
+    }
+
     /// The seed that was given, or one of the system's.
     pub fn seed(&self) -> u64 {
         // Four bytes are easier to type again.
@@ -78,7 +96,7 @@ impl SamplingArgs {
     /// Sets everything on a request but its size.
     pub fn apply<'a>(&self, mut request: Request<'a>, seed: u64) -> Request<'a> {
         request = request
-            .steps(self.steps)
+            .steps(self.steps.unwrap_or(STEPS))
             .guidance_rescale(self.guidance_rescale)
             .eta(self.eta)
             .seed(seed)
@@ -111,6 +129,7 @@ impl SamplingArgs {
         &self,
         model: &ModelArgs,
         loaded: &StableDiffusion,
+        output: &Output,
         seed: u64,
         task: &str,
     ) -> Result<String> {
@@ -118,18 +137,27 @@ impl SamplingArgs {
             Some(kind) => kind,
             None => loaded.scheduler.kind()?,
         };
-        let guidance = self.guidance.map_or("default".into(), |scale| scale.to_string());
-        let mut text = self.prompt.clone();
+        let guidance = self.guidance.unwrap_or(loaded.family.defaults().guidance);
+        let mut text = self.prompt.clone().unwrap_or_default();
         if let Some(negative) = &self.negative_prompt {
             text += &format!("\nNegative prompt: {negative}");
         }
         text += &format!(
             "\nSteps: {}, Sampler: {sampler}, CFG scale: {guidance}, Seed: {seed}, RNG: {:?}, Model: {}, Type: {}",
-            self.steps,
+            self.steps.unwrap_or(STEPS),
             self.rng,
             model.name(),
             model.device.dtype,
         );
+        if let Some(picture) = output.images.first() {
+            text += &format!(", Size: {}x{}", picture.width(), picture.height());
+        }
+        if sampler == SamplerKind::Ddim && self.eta != 0.0 {
+            text += &format!(", Eta: {}", self.eta);
+        }
+        if self.guidance_rescale != 0.0 {
+            text += &format!(", Guidance rescale: {}", self.guidance_rescale);
+        }
         if !task.is_empty() {
             text += &format!(", {task}");
         }

@@ -25,6 +25,10 @@ pub const RUN_TOLERANCE: f64 = 1e-3;
 
 type Shapes = BTreeMap<String, Vec<usize>>;
 
+/// The words of bert-base-uncased, which a fixture with a `bert` folder goes by.
+const WORDS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/assets/bert_base_uncased_vocab.txt");
+
 /// Writes the model directory that a fixture describes (metadata `files` and `weights`) into `directory`.
 pub fn write_directory(fixture: &Fixture, directory: &Path) {
     let files: BTreeMap<String, Value> = serde_json::from_value(fixture.json("files")).unwrap();
@@ -40,6 +44,10 @@ pub fn write_directory(fixture: &Fixture, directory: &Path) {
         let path = directory.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         write_weights(&path, &shapes.into_iter().collect::<Vec<_>>());
+    }
+    if directory.join("bert").is_dir() {
+        fs::create_dir_all(directory.join("tokenizer")).unwrap();
+        fs::copy(WORDS, directory.join("tokenizer/vocab.txt")).unwrap();
     }
 }
 

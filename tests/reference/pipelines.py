@@ -5,8 +5,8 @@ tokenizers' vocabulary is CLIP's) and its runs (metadata `cases`): for a case NA
 final picture [n, H, W, 3] in u8 and `NAME.latents` the latents before decoding. `image` and `mask` are the inputs.
 A case's `scheduler` is its whole scheduler_config.json; where the sampler's name says it all, `sampler` is that name.
 
-python pipelines.py [--check]: with --check each run is repeated with noise of 1e-6 on every U-Net weight
-and must stay within 1/255, so that the fixture asks for parity and not for luck.
+python pipelines.py [--check] [GROUP ...]: with --check each run is repeated with noise of 1e-6 on every U-Net weight
+and must stay within 1/255, so that the fixture asks for parity and not for luck. GROUP is one of the functions at the end.
 """
 import math
 import sys
@@ -162,21 +162,24 @@ def inpaint(samplers=("ddim", "euler", "dpmpp_2m")):
     return cases
 
 
-def main():
-    inputs = dict(image=picture(64, 80), mask=disc(64, 80))
-    resized = Image.fromarray(picture(67, 91)).resize((88, 64), Image.Resampling.LANCZOS)
-    uneven = {"uneven": picture(67, 91), "uneven.resized": np.asarray(resized)}
+INPUTS = dict(image=picture(64, 80), mask=disc(64, 80))
+RESIZED = Image.fromarray(picture(67, 91)).resize((88, 64), Image.Resampling.LANCZOS)
+UNEVEN = {"uneven": picture(67, 91), "uneven.resized": np.asarray(RESIZED)}
 
+
+def stable_diffusion_1():
     base = tiny.sd1()
     parts = base.components
     image = diffusers.StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
     repaint = diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
     write("sd1", base, tiny.SD1_SCHEDULER, [(base, text_to_image())], {})
-    write("sd1_image", base, tiny.SD1_SCHEDULER, [(image, image_to_image()), (repaint, inpaint())], inputs | uneven)
+    write("sd1_image", base, tiny.SD1_SCHEDULER, [(image, image_to_image()), (repaint, inpaint())], INPUTS | UNEVEN)
 
     nine = tiny.sd1(9, diffusers.StableDiffusionInpaintPipeline)
-    write("inpaint9", nine, tiny.SD1_SCHEDULER, [(nine, inpaint())], inputs)
+    write("inpaint9", nine, tiny.SD1_SCHEDULER, [(nine, inpaint())], INPUTS)
 
+
+def stable_diffusion_2():
     base = tiny.sd2()
     image = diffusers.StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
     cases = {s: dict(prompt=[FOX], sampler=s, height=48, width=48) for s in
@@ -184,8 +187,10 @@ def main():
     cases["negative"] = dict(prompt=[FOX], negative_prompt=["blurry"], height=48, width=64)
     # A file that transformers 5 saves: names without `text_model.`
     write("sd2", base, tiny.SD2_SCHEDULER, [(base, cases), (image, image_to_image(("ddim", "euler")))],
-          inputs | uneven, text_prefix="")
+          INPUTS | UNEVEN, text_prefix="")
 
+
+def stable_diffusion_xl():
     base = tiny.sdxl()
     image = diffusers.StableDiffusionXLImg2ImgPipeline(**base.components, add_watermarker=False)
     repaint = diffusers.StableDiffusionXLInpaintPipeline(**base.components, add_watermarker=False)
@@ -202,8 +207,31 @@ def main():
     }
     xl_image = {k: v for k, v in image_to_image(("euler", "ddim")).items() if k != "img2img_full"}
     xl_paint = {k: dict(v, height=64, width=80) for k, v in inpaint(("euler",)).items()}
-    write("sdxl", base, tiny.SDXL_SCHEDULER, [(base, xl), (image, xl_image), (repaint, xl_paint)], inputs | uneven)
+    write("sdxl", base, tiny.SDXL_SCHEDULER, [(base, xl), (image, xl_image), (repaint, xl_paint)], INPUTS | UNEVEN)
 
+
+def inpainting():
+    """What the families above leave out: Stable Diffusion 2 with 4 and 9 channels, XL with 9."""
+    for channels in (4, 9):
+        pipe = tiny.sd2(channels, diffusers.StableDiffusionInpaintPipeline)
+        write(f"inpaint{channels}_sd2", pipe, tiny.SD2_SCHEDULER, [(pipe, inpaint(("ddim",)))], INPUTS)
+    pipe = tiny.sdxl(9, diffusers.StableDiffusionXLInpaintPipeline)
+    write("inpaint9_sdxl", pipe, tiny.SDXL_SCHEDULER, [(pipe, inpaint(("euler",)))], INPUTS)
+
+
+def latent_consistency():
+    """The guidance scale goes in as an embedding, and there is one call a step."""
+    pipe = tiny.lcm()
+    size = dict(height=64, width=64, num_inference_steps=4)
+    cases = {"text": dict(prompt=[FOX], guidance_scale=8.5, **size),
+             "batch": dict(prompt=[FOX, BOAT], guidance_scale=2.0, num_images_per_prompt=2, **size)}
+    write("lcm", pipe, tiny.LCM_SCHEDULER, [(pipe, cases)], {})
+
+
+GROUPS = [stable_diffusion_1, stable_diffusion_2, stable_diffusion_xl, inpainting, latent_consistency]
 
 if __name__ == "__main__":
-    main()
+    named = [a for a in sys.argv[1:] if a != "--check"]
+    for group in GROUPS:
+        if not named or group.__name__ in named:
+            group()

@@ -2,14 +2,17 @@
 
 LATENT_DIFFUSION and TAMING_TRANSFORMERS are check-outs; the configs are read from the former.
 """
+import importlib.util
 import os
 import sys
 import types
 
+import numpy as np
 import torch
 
+import tiny  # before the stubs: diffusers looks for what they stand for
 import originals  # noqa: F401
-from seeded import save_fixture, seeded_input, seeded_weight
+from seeded import save_fixture, seed_module, seeded_input, seeded_weight, uniform
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
@@ -29,6 +32,7 @@ stub("pytorch_lightning", LightningModule=Lightning)
 stub("pytorch_lightning.utilities")
 stub("pytorch_lightning.utilities.distributed", rank_zero_only=lambda f: f)
 stub("clip")
+stub("scann")
 stub("kornia")
 stub("more_itertools")
 stub("more_itertools.recipes", grouper=None)
@@ -295,11 +299,13 @@ def larger():
     model = published("semantic_synthesis512")
     c, _ = condition("semantic_synthesis512", model, side=12)
     tensors["convolutional.latents"] = sample(model, c, None, (3, 12, 12))
+    tensors["convolutional.plms"] = sample(model, c, None, (3, 12, 12), sampler="pndm")
 
     model = published("bsr_sr")
     low = seeded_input("low", (1, 3, 16, 12)).clamp(-1, 1)
     model.split_input_params = dict(SPLIT, tie_braker=True)
     x = sample(model, low, None, (3, 16, 12), eta=1.0)
+    tensors["patches.plms"] = sample(model, low, None, (3, 16, 12), sampler="pndm")
     tensors["patches.latents"], tensors["patches.pictures"] = x, model.decode_first_stage(x)
     tensors["patches.encoded"] = model.encode_first_stage(seeded_input("picture", (1, 3, 16, 12)).clamp(-1, 1))
 
@@ -307,6 +313,7 @@ def larger():
     model.bbox_tokenizer = BUILDER
     model.split_input_params = dict(SPLIT, original_image_size=(48, 64))
     tensors["boxes.latents"] = sample(model, layout_tokens(), None, (3, 12, 16))
+    tensors["boxes.plms"] = sample(model, layout_tokens(), None, (3, 12, 16), sampler="pndm")
     save_fixture("task_larger", tensors)
 
 
@@ -352,6 +359,128 @@ def pixels():
     save_fixture("task_pixels", tensors, config=dict(model=IDENTITY), classifier=CLASSIFIER)
 
 
+def guided():
+    """A class-conditional model of latents, led by a classifier of noisy latents too (the paper's table 10)."""
+    model = published("cin256")
+    config = dict(CLASSIFIER, in_channels=4)
+    classifier = EncoderUNetModel(**config).eval()
+    draw(classifier, "classifier.")
+    c, _ = condition("cin256", model, 2)
+    tensors = {}
+    for sampler in ("ddim", "pndm"):
+        x = sample(model, c, None, (4, 8, 8), sampler=sampler, score_corrector=Guidance(classifier),
+                   corrector_kwargs=dict(classes=[4, 1], scale=30.0))
+        tensors[f"{sampler}.latents"] = x
+    tensors["pictures"] = model.decode_first_stage(tensors["ddim.latents"])
+    save_fixture("task_guided", tensors, classifier=config)
+
+
+class Exact:
+    """ScaNN's brute force: the rows of the largest inner products, largest first."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def search_batched(self, queries, final_num_neighbors):
+        scores = queries @ self.rows.T
+        nearest = np.argsort(-scores, axis=1)[:, :final_num_neighbors]
+        return nearest, np.take_along_axis(scores, nearest, 1)
+
+
+DATABASE = "../fixtures/retrieval/texts.npz"
+
+
+def retrieved():
+    """scripts/knn2img.py: text, CLIP, neighbours in a database, context, run."""
+    script = os.path.join(os.environ["LATENT_DIFFUSION"], "scripts", "knn2img.py")
+    spec = importlib.util.spec_from_file_location("knn2img", script)
+    knn2img = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(knn2img)
+    # OpenAI's text tower is transformers' (clip.py), its tokenizer CLIPTokenizer.
+    config = transformers.CLIPTextConfig(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+                            hidden_act="quick_gelu", projection_dim=WIDTH, eos_token_id=2)
+    tower = transformers.CLIPTextModelWithProjection(config).eval()
+    shapes = seed_module(tower)
+    tokenizer = tiny.tokenizer("!")
+    tokenize = lambda texts: tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    network = torch.nn.Module()
+    network.encode_text = lambda tokens: tower(tokens).text_embeds
+    sys.modules["clip"].load = lambda *_, **__: (network, None)
+    sys.modules["clip"].tokenize = tokenize
+    clip = knn2img.FrozenCLIPTextEmbedder(device="cpu")
+
+    rows = uniform("database", 48 * WIDTH).reshape(48, WIDTH)
+    coords = np.tile(np.array([0, 0, 256, 256]), (48, 1))
+    np.savez_compressed(DATABASE, embedding=rows, img_id=np.arange(48), patch_coords=coords)
+    searcher = object.__new__(knn2img.Searcher)
+    searcher.load_single_file(DATABASE)
+    searcher.searcher = Exact(rows / np.linalg.norm(rows, axis=1)[:, np.newaxis])
+
+    model = published("rdm768x768")
+    c = clip.encode(PROMPTS)
+    found = searcher(c, 4)
+    tensors = {"texts": c[:, 0], "nns": torch.from_numpy(found["nns"])}
+    c = torch.cat([c, torch.from_numpy(found["nn_embeddings"])], dim=1)
+    tensors["context"] = c
+    for sampler in ("ddim", "pndm"):
+        tensors[f"{sampler}.latents"] = sample(model, c, torch.zeros_like(c), (16, 8, 8), sampler=sampler, scale=5.0)
+    tensors["ddim.pictures"] = model.decode_first_stage(tensors["ddim.latents"][:1])
+    config = config.to_dict() | {"architectures": ["CLIPTextModelWithProjection"]}
+    save_fixture("task_retrieved", tensors, config=config, shapes=shapes, prompts=PROMPTS)
+
+
+class Listed(list):
+    """Both samplers ask the first condition for its shape, which `hybrid` keeps in a list."""
+
+    @property
+    def shape(self):
+        return self[0].shape
+
+
+def mechanism(key, cond, **unet):
+    return dict(
+        target="ldm.models.diffusion.ddpm.LatentDiffusion",
+        params=dict(
+            linear_start=0.0015, linear_end=0.0195, timesteps=1000, image_size=8, channels=3, conditioning_key=key,
+            first_stage_key="image", cond_stage_key="class_label",
+            unet_config=dict(target="ldm.modules.diffusionmodules.openaimodel.UNetModel", params=dict(
+                image_size=8, out_channels=3, model_channels=32, num_res_blocks=1, attention_resolutions=[2],
+                channel_mult=[1, 2], num_head_channels=16, **unet)),
+            first_stage_config=dict(target="ldm.models.autoencoder.VQModelInterface", params=dict(
+                embed_dim=3, n_embed=CODES, lossconfig=dict(target="torch.nn.Identity"), ddconfig=dict(
+                    double_z=False, z_channels=3, resolution=32, in_channels=3, out_ch=3, ch=32, ch_mult=[1, 2],
+                    num_res_blocks=1, attn_resolutions=[], dropout=0.0))),
+            cond_stage_config=cond))
+
+
+MECHANISMS = {
+    "hybrid": mechanism("hybrid", dict(target="ldm.modules.encoders.modules.ClassEmbedder",
+                                       params=dict(embed_dim=24, n_classes=6, key="class_label")),
+                        in_channels=5, use_spatial_transformer=True, transformer_depth=1, context_dim=24),
+    "adm": mechanism("adm", dict(target="torch.nn.Identity"), in_channels=3, num_classes=6),
+}
+
+
+def mechanisms():
+    """Channels and context at once, and classes in the time embedding: ways that no published model takes."""
+    tensors = {}
+    for name, config in MECHANISMS.items():
+        model = build(yaml.safe_load(yaml.safe_dump(config)))
+        labels = torch.tensor([4, 1])
+        for sampler in ("ddim", "pndm"):
+            if name == "hybrid":
+                c = {"c_concat": Listed([seeded_input("channels", (2, 2, 8, 8))]),
+                     "c_crossattn": [model.get_learned_conditioning({"class_label": labels})]}
+                torch.manual_seed(5)
+                run = on_cpu(DDIMSampler if sampler == "ddim" else PLMSSampler)(model)
+                x, _ = run.sample(20, 2, (3, 8, 8), conditioning=c, verbose=False)
+            else:
+                x = sample(model, labels, torch.tensor([5, 5]), (3, 8, 8), sampler=sampler, scale=2.0)
+            tensors[f"{name}.{sampler}.latents"] = x
+        tensors[f"{name}.pictures"] = model.decode_first_stage(tensors[f"{name}.ddim.latents"])
+    save_fixture("task_mechanisms", tensors, configs={k: dict(model=v) for k, v in MECHANISMS.items()})
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ["models", "larger", "pixels"]:
+    for name in sys.argv[1:] or ["models", "larger", "pixels", "guided", "retrieved", "mechanisms"]:
         globals()[name]()

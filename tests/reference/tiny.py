@@ -30,6 +30,12 @@ SDXL_SCHEDULER = dict(_class_name="EulerDiscreteScheduler", **BETAS, set_alpha_t
                       sample_max_value=1.0, timestep_spacing="leading", use_karras_sigmas=False)
 
 
+LCM_SCHEDULER = dict(_class_name="LCMScheduler", **BETAS, clip_sample=False, clip_sample_range=1.0,
+                     dynamic_thresholding_ratio=0.995, original_inference_steps=50, prediction_type="epsilon",
+                     rescale_betas_zero_snr=False, sample_max_value=1.0, set_alpha_to_one=True, steps_offset=0,
+                     thresholding=False, timestep_scaling=10.0, timestep_spacing="leading")
+
+
 def bpe_files(folder: Path) -> None:
     """CLIP's vocab.json and merges.txt, from the list of merges that open_clip ships."""
     lines = gzip.open(Path(OPEN_CLIP) / "bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")
@@ -77,22 +83,32 @@ def sd1(in_channels: int = 4, cls=diffusers.StableDiffusionPipeline):
                feature_extractor=None, requires_safety_checker=False)
 
 
-def sd2():
+def sd2(in_channels: int = 4, cls=diffusers.StableDiffusionPipeline):
     """Linear projections, heads given per level, exact GELU, "!" as the pad, v-prediction."""
-    return diffusers.StableDiffusionPipeline(
+    return cls(
         vae=vae((32, 64)), text_encoder=text_encoder("gelu", 4), tokenizer=tokenizer("!"),
-        unet=unet(attention_head_dim=[2, 4], use_linear_projection=True, upcast_attention=True, sample_size=32),
+        unet=unet(in_channels=in_channels, attention_head_dim=[2, 4], use_linear_projection=True, upcast_attention=True,
+                  sample_size=32),
         scheduler=scheduler(SD2_SCHEDULER), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False)
 
 
-def sdxl():
+def lcm():
+    """A Stable Diffusion 1 that was distilled: its U-Net takes an embedding of the guidance scale."""
+    return diffusers.LatentConsistencyModelPipeline(
+        vae=vae(), text_encoder=text_encoder("quick_gelu", 3), tokenizer=tokenizer("<|endoftext|>"),
+        unet=unet(time_cond_proj_dim=32), scheduler=scheduler(LCM_SCHEDULER), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False)
+
+
+def sdxl(in_channels: int = 4, cls=diffusers.StableDiffusionXLPipeline):
     """Two encoders (32 + 64 wide), added embeddings, no attention at the top level, two blocks below it."""
-    return diffusers.StableDiffusionXLPipeline(
+    return cls(
         vae=vae((32, 32, 32, 64), 0.13025, force_upcast=True),
         text_encoder=text_encoder("quick_gelu", 3), text_encoder_2=text_encoder("gelu", 3, 64, 4, 48),
         tokenizer=tokenizer("<|endoftext|>"), tokenizer_2=tokenizer("!"),
-        unet=unet(sample_size=8, cross_attention_dim=96, attention_head_dim=[2, 4], use_linear_projection=True,
+        unet=unet(in_channels=in_channels, sample_size=8, cross_attention_dim=96, attention_head_dim=[2, 4],
+                  use_linear_projection=True,
                   down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                   up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=[1, 2],
                   addition_embed_type="text_time", addition_time_embed_dim=8,

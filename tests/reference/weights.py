@@ -2,6 +2,8 @@
 
 Every value is drawn from its name, so the files need no expected values beside them.
 """
+import json
+import math
 import os
 import sys
 import types
@@ -9,8 +11,9 @@ import zipfile
 from collections import OrderedDict
 
 import torch
+from safetensors import safe_open
 
-from seeded import FIXTURES, seeded_weight
+from seeded import FIXTURES, seeded_input, seeded_weight
 
 
 class RunsACommand:
@@ -50,6 +53,15 @@ def state_dict() -> OrderedDict:
     return tensors
 
 
+def first_stage() -> dict:
+    """The first stage of pipeline_sd1, every tensor a view of one storage, so that the file stays small."""
+    with safe_open(FIXTURES / "pipeline_sd1.safetensors", "pt") as fixture:
+        shapes = json.loads(fixture.metadata()["weights"])["vae/diffusion_pytorch_model.safetensors"]
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    shared = seeded_input("weights_vae", (max(sizes.values()),)) * 0.05
+    return {name: shared[:sizes[name]].view(shape) for name, shape in shapes.items()}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     checkpoint = {
@@ -68,6 +80,7 @@ def main() -> None:
             deflated.writestr(zipfile.ZipInfo(name), stored.read(name), zipfile.ZIP_DEFLATED)
     torch.save({"good.weight": seeded_weight("good.weight", (2, 3)), "bad.weight": RunsACommand()},
                FIXTURES / "weights_code.bin")
+    torch.save(first_stage(), FIXTURES / "weights_vae.bin")
     for path in sorted(FIXTURES.glob("weights_*")):
         print(f"{path.name}: {path.stat().st_size / 1024:.1f} KiB")
 

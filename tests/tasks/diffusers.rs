@@ -1,34 +1,19 @@
 //! Directories of diffusers' latent diffusion pipelines, run as diffusers runs them.
 
-use std::fs;
-
 use burn::tensor::{Device, Tensor};
 use ldm::latent_diffusion::Sampled;
 use ldm::{LatentDiffusion, LoadOptions};
 use ldm_test_support::{Fixture, assert_close};
 use serde_json::Value;
-use tempfile::TempDir;
 
 #[path = "../common/mod.rs"]
 mod common;
 
 use crate::runs::low;
 
-const VOCABULARY: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/assets/bert_base_uncased_vocab.txt");
-
-fn directory(fixture: &Fixture) -> TempDir {
-    let folder = common::directory(fixture);
-    if folder.path().join("bert").is_dir() {
-        fs::create_dir_all(folder.path().join("tokenizer")).unwrap();
-        fs::copy(VOCABULARY, folder.path().join("tokenizer/vocab.txt")).unwrap();
-    }
-    folder
-}
-
 fn compare(name: &str, draw: impl Fn(&LatentDiffusion, &Value) -> Sampled) {
     let fixture = Fixture::open(&format!("ldm_pipeline_{name}"));
-    let folder = directory(&fixture);
+    let folder = common::directory(&fixture);
     let model = LatentDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
     for (i, case) in fixture.json("cases").as_array().unwrap().iter().enumerate() {
         let pictures: Tensor<4> = (draw(&model, case).pictures / 2.0 + 0.5).clamp(0.0, 1.0);

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
-use ldm::latent_diffusion::Sampled;
+use burn::tensor::{DType, Device, Tensor};
+use ldm::latent_diffusion::{Patches, Sampled};
 use ldm::presets::ldm;
-use ldm::{CondStageTarget, Error, LatentDiffusion, LatentDiffusionConfig, LoadOptions, Target};
+use ldm::{
+    CondStageTarget, ConditioningKey, Error, LatentDiffusion, LatentDiffusionConfig, LoadOptions, Target,
+};
 use ldm_conditioning::{BoundingBox, Condition, Layout, LayoutObject, LayoutTokenizer};
 use serde_json::Value;
 
-use crate::models::narrow;
+use crate::latent::narrow;
 
 fn config(name: &str) -> LatentDiffusionConfig {
     narrow(ldm(name).unwrap().config())
@@ -109,6 +111,43 @@ fn targets() {
     let mut wrong = config("cin256");
     wrong.unet_config.params["out_channels"] = 5.into();
     named(new(&wrong), &["4 channels", "predicts 5"]);
+}
+
+/// A `conditioning_key` that the encoder, or the U-Net, is not made for.
+#[test]
+fn mechanisms() {
+    let new = |config: &LatentDiffusionConfig| LatentDiffusion::new(config, &Device::default());
+    let with = |name: &str, key| {
+        let mut config = config(name);
+        config.conditioning_key = Some(key);
+        config
+    };
+    use ConditioningKey::{Adm, Concat, CrossAttn, Hybrid};
+    named(new(&with("cin256", Concat)), &["Concat", "ClassEmbedder", "a context"]);
+    named(new(&with("text2img256", Adm)), &["Adm", "BERTEmbedder"]);
+    named(new(&with("semantic_synthesis256", CrossAttn)), &["CrossAttn", "SpatialRescaler", "channels"]);
+    named(new(&with("inpainting_big", Hybrid)), &["Hybrid", "the first stage"]);
+    // An encoder that leaves everything as it is gives what the key says; the U-Net lacks the place.
+    named(new(&with("bsr_sr", CrossAttn)), &["CrossAttn", "context_dim"]);
+    named(new(&with("bsr_sr", Adm)), &["Adm", "num_classes"]);
+    named(new(&with("rdm768x768", Concat)), &["Concat", "in_channels"]);
+    named(new(&with("rdm768x768", Hybrid)), &["Hybrid", "in_channels"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let [yaml, file] = ["config.yaml", "model.safetensors"].map(|name| folder.path().join(name));
+    model("cin256").save_checkpoint(&file, DType::F32).unwrap();
+    std::fs::write(&yaml, with("cin256", Concat).to_yaml().unwrap()).unwrap();
+    let loaded = LatentDiffusion::load(&file, &LoadOptions::default().config(&yaml));
+    named(loaded, &["config.yaml", "conditioning_key", "ClassEmbedder"]);
+}
+
+/// Patches that were meant for another first stage.
+#[test]
+fn patches() {
+    let mut upscale = model("bsr_sr");
+    upscale.patches = Some(Patches { ks: [8, 8], stride: [4, 4], vqf: 8, ..Patches::default() });
+    let run = upscale.upscale(zeros([1, 3, 16, 12])).unwrap().steps(1).run();
+    named(run, &["patches", "vqf is 8", "factor 4"]);
 }
 
 #[test]

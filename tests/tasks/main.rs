@@ -3,7 +3,13 @@
 
 mod diffusers;
 mod faults;
+mod guided;
 mod larger;
+mod mechanisms;
 mod models;
 mod pixels;
+mod retrieved;
 mod runs;
+
+#[path = "../common/latent.rs"]
+mod latent;

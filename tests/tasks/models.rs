@@ -4,40 +4,17 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ldm::{CondStageTarget, LatentDiffusion, LatentDiffusionConfig, LoadOptions};
+use ldm::{LatentDiffusion, LatentDiffusionConfig, LoadOptions};
 use ldm_nn::Conditioning;
 use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
 
+use crate::latent::narrow;
 use crate::runs;
 
-const WIDTH: usize = 32;
-const CODES: usize = 64;
 /// What the checkpoint of a model with `scale_by_std` holds here.
 const SCALE: f32 = 0.7;
-
-/// The same depth at a width that runs in no time; tests/reference/tasks.py does the same to the reference's files.
-pub fn narrow(mut config: LatentDiffusionConfig) -> LatentDiffusionConfig {
-    let set = |params: &mut Value, key: &str| {
-        if params.get(key).is_some() {
-            params[key] = json!(WIDTH);
-        }
-    };
-    set(&mut config.unet_config.params, "model_channels");
-    set(&mut config.unet_config.params, "context_dim");
-    let first = &mut config.first_stage_config.as_mut().unwrap().params;
-    set(&mut first["ddconfig"], "ch");
-    if first.get("n_embed").is_some() {
-        first["n_embed"] = json!(CODES);
-    }
-    if let Some(CondStageTarget::Encoder(cond)) = &mut config.cond_stage_config {
-        set(&mut cond.params, "embed_dim");
-        set(&mut cond.params, "n_embed");
-    }
-    config
-}
 
 /// A checkpoint with a weight drawn by name for every tensor of the model; with EMA weights and a scale factor where the
 /// model has them.
@@ -92,12 +69,16 @@ pub fn side(name: &str) -> usize {
     if name == "lsun_churches256" { 16 } else { 8 }
 }
 
-fn forward(name: &str, model: &LatentDiffusion) {
+/// Compares a model's `parts`, which are all that the fixture has of it.
+fn forward(name: &str, parts: &[&str], model: &LatentDiffusion) {
     let (device, fixture) = (Device::default(), Fixture::open("task_models"));
-    let has = |key: &str| fixture.names().contains(&format!("{name}.{key}"));
+    let mut found: Vec<_> = fixture.names();
+    found.retain(|key| key.rsplit_once('.').is_some_and(|(model, _)| model == name));
+    found.sort();
+    assert_eq!(found, parts.iter().map(|part| format!("{name}.{part}")).collect::<Vec<_>>());
     let n = side(name);
     let conditioning = runs::conditioning(name, model);
-    if has("cond") {
+    if parts.contains(&"cond") {
         let key = format!("{name}.cond");
         match (&conditioning.context, &conditioning.concat) {
             (Some(context), _) => assert_close(&key, context, &fixture.tensor::<3>(&key, &device), 1e-4),
@@ -112,7 +93,7 @@ fn forward(name: &str, model: &LatentDiffusion) {
     let e = model.unet.forward(x, t, &twice).unwrap();
     let key = format!("{name}.unet");
     assert_close(&key, &e, &fixture.tensor::<4>(&key, &device), 1e-4);
-    if has("decoded") {
+    if parts.contains(&"decoded") {
         let key = format!("{name}.decoded");
         let z = seeded_input("z", [1, model.channels(), 2, 2], &device);
         assert_close(&key, &model.decode(z).unwrap(), &fixture.tensor::<4>(&key, &device), 1e-4);
@@ -120,29 +101,29 @@ fn forward(name: &str, model: &LatentDiffusion) {
 }
 
 macro_rules! models {
-    ($($test:ident: $name:literal, $runs:literal;)*) => {$(
+    ($($test:ident: $name:literal, $parts:expr, $runs:literal;)*) => {$(
         #[test]
         fn $test() {
             let model = published($name);
-            forward($name, &model);
+            forward($name, &$parts, &model);
             assert_eq!(runs::check($name, &model), $runs, "runs of {}", $name);
         }
     )*};
 }
 
 models! {
-    celebahq256: "celebahq256", 4;
-    ffhq256: "ffhq256", 0;
-    lsun_churches256: "lsun_churches256", 2;
-    lsun_beds256: "lsun_beds256", 0;
-    cin256: "cin256", 2;
-    cin256_v2: "cin256-v2", 2;
-    text2img256: "text2img256", 2;
-    txt2img_1p4b: "txt2img-1p4B", 2;
-    layout2img_openimages256: "layout2img-openimages256", 2;
-    semantic_synthesis256: "semantic_synthesis256", 2;
-    semantic_synthesis512: "semantic_synthesis512", 0;
-    bsr_sr: "bsr_sr", 3;
-    inpainting_big: "inpainting_big", 2;
-    rdm768x768: "rdm768x768", 2;
+    celebahq256: "celebahq256", ["unet"], 4;
+    ffhq256: "ffhq256", ["unet"], 0;
+    lsun_churches256: "lsun_churches256", ["decoded", "unet"], 2;
+    lsun_beds256: "lsun_beds256", ["unet"], 0;
+    cin256: "cin256", ["cond", "decoded", "unet"], 2;
+    cin256_v2: "cin256-v2", ["cond", "unet"], 2;
+    text2img256: "text2img256", ["cond", "unet"], 2;
+    txt2img_1p4b: "txt2img-1p4B", ["cond", "unet"], 2;
+    layout2img_openimages256: "layout2img-openimages256", ["cond", "unet"], 2;
+    semantic_synthesis256: "semantic_synthesis256", ["cond", "unet"], 2;
+    semantic_synthesis512: "semantic_synthesis512", ["cond", "unet"], 0;
+    bsr_sr: "bsr_sr", ["unet"], 3;
+    inpainting_big: "inpainting_big", ["cond", "decoded", "unet"], 2;
+    rdm768x768: "rdm768x768", ["decoded", "unet"], 2;
 }

@@ -30,7 +30,7 @@ fn pixels_are_their_own_latents() {
 }
 
 /// The classifier of the fixture, with the original's names.
-fn classifier(fixture: &Fixture) -> EncoderUNet {
+pub fn classifier(fixture: &Fixture) -> EncoderUNet {
     let device = Device::default();
     let config = EncoderUNetConfig::from_compvis(&fixture.json("classifier")).unwrap();
     let keys = config.compvis_keys().unwrap();

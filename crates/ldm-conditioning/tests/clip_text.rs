@@ -214,6 +214,8 @@ fn wrong_configs_name_the_field() {
     assert_eq!(field(r#"{"num_attention_heads": 7}"#), "num_attention_heads");
     assert_eq!(field(r#"{"num_hidden_layers": 1e30}"#), "num_hidden_layers");
     assert_eq!(field(r#"{"num_hidden_layers": 99999999999}"#), "num_hidden_layers");
+    assert_eq!(field(r#"{"num_hidden_layers": 1025}"#), "num_hidden_layers");
+    assert!(ClipTextConfig::from_json(r#"{"num_hidden_layers": 1024}"#).is_ok());
     assert_eq!(field(r#"{"layer_norm_eps": -1}"#), "layer_norm_eps");
     assert_eq!(field(r#"{"eos_token_id": [1, 2]}"#), "eos_token_id");
     assert!(matches!(ClipTextConfig::from_json("[]"), Err(ConfigError::Json(_))));

@@ -281,7 +281,7 @@ impl UNetConfig {
 
     /// Width of the blocks' time embedding.
     pub fn time_width(&self) -> usize {
-        self.time_embed_dim.unwrap_or(4 * self.model_channels)
+        self.time_embed_dim.unwrap_or(self.model_channels.saturating_mul(4))
     }
 }
 

@@ -89,6 +89,9 @@ pub enum UNetError {
         /// The size that was given.
         got: usize,
     },
+    /// A batch without items.
+    #[error("`x`: an empty batch")]
+    EmptyBatch,
     /// A latent of which nothing is left at the coarsest level.
     #[error("`x`: {axis} is {side}, too small for {levels} levels")]
     TooSmall {

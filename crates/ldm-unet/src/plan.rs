@@ -91,6 +91,13 @@ fn unsupported(key: &str, value: impl ToString, hint: &str) -> ConfigError {
     ConfigError::Unsupported { key: key.into(), value: value.to_string(), hint: hint.into() }
 }
 
+/// The largest width and number of anything; it keeps products of sizes far from overflow.
+const LARGEST_SIZE: usize = 1 << 24;
+/// The most levels: beyond them a latent of 32,768 pixels a side has no pixel left.
+pub(crate) const MOST_LEVELS: usize = 16;
+/// The most blocks a level, and transformer blocks an attention.
+const MOST_BLOCKS: usize = 1024;
+
 fn check_sizes(config: &UNetConfig) -> Result<(), ConfigError> {
     let sizes = [
         ("in_channels", config.in_channels),
@@ -104,6 +111,13 @@ fn check_sizes(config: &UNetConfig) -> Result<(), ConfigError> {
     ];
     if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
         return Err(unsupported(key, 0, ": at least 1"));
+    }
+    if let Some((key, size)) = sizes.iter().find(|(_, size)| *size > LARGEST_SIZE) {
+        return Err(unsupported(key, size, &format!(": at most {LARGEST_SIZE}")));
+    }
+    if config.levels() > MOST_LEVELS {
+        let value = format!("{} levels", config.levels());
+        return Err(unsupported("channel_mult", value, &format!(": at most {MOST_LEVELS} levels")));
     }
     if config.channel_mult.first() != Some(&1.0) {
         let value = format!("{:?}", config.channel_mult);
@@ -140,8 +154,9 @@ fn levels(config: &UNetConfig) -> Result<Vec<Level>, ConfigError> {
     let mut levels = Vec::with_capacity(n);
     for i in 0..n {
         let channels = channels(config, i)?;
-        if res_blocks[i] == 0 {
-            return Err(unsupported("num_res_blocks", 0, ": at least 1"));
+        if !(1..=MOST_BLOCKS).contains(&res_blocks[i]) {
+            let hint = format!(": between 1 and {MOST_BLOCKS}");
+            return Err(unsupported("num_res_blocks", res_blocks[i], &hint));
         }
         let attention = match config.attention_resolutions.contains(&(1 << i)) && limits[i] > 0 {
             true => Some(attention(config, i, channels, None)?),
@@ -162,7 +177,7 @@ fn channels(config: &UNetConfig, level: usize) -> Result<usize, ConfigError> {
     let exact = config.channel_mult[level] * config.model_channels as f64;
     let channels = exact.round();
     // Written so that NaN is refused too.
-    let whole = channels >= 1.0 && (exact - channels).abs() <= 1e-6;
+    let whole = (1.0..=LARGEST_SIZE as f64).contains(&channels) && (exact - channels).abs() <= 1e-6;
     if !whole {
         return Err(unsupported("channel_mult", config.channel_mult[level], ": not a number of channels"));
     }
@@ -217,8 +232,9 @@ fn attention(
         (true, Some(depth)) => depth,
         (true, None) => config.transformer_depth.each("transformer_depth", n)?[level],
     };
-    if config.use_spatial_transformer && depth == 0 {
-        return Err(unsupported("transformer_depth", 0, ": at least 1 where a level has attention"));
+    if config.use_spatial_transformer && !(1..=MOST_BLOCKS).contains(&depth) {
+        let hint = format!(": between 1 and {MOST_BLOCKS} where a level has attention");
+        return Err(unsupported("transformer_depth", depth, &hint));
     }
     let only_cross_attention = match &config.disable_self_attentions {
         Some(disabled) => disabled.each("disable_self_attentions", n)?[level],

@@ -303,6 +303,9 @@ impl UNet {
     fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>, given: &Conditioning) -> Result<(), UNetError> {
         let inputs = &self.inputs;
         let [b, _, h, w] = x.dims();
+        if b == 0 {
+            return Err(UNetError::EmptyBatch);
+        }
         self.check_channels(x, given)?;
         for (axis, side) in [("the height", h), ("the width", w)] {
             if self.coarsest_side(side) == 0 {

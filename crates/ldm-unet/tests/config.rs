@@ -208,6 +208,20 @@ fn sizes_that_do_not_fit_are_named() {
         ),
         (refused(|c| c.num_res_blocks = PerLevel::All(0)), "`num_res_blocks` = 0"),
         (refused(|c| c.transformer_depth = PerLevel::All(0)), "`transformer_depth` = 0"),
+        (refused(|c| c.num_res_blocks = PerLevel::All(1_025)), "`num_res_blocks` = 1025"),
+        (
+            refused(|c| c.num_res_blocks = PerLevel::All(usize::MAX)),
+            "`num_res_blocks` = 18446744073709551615",
+        ),
+        (refused(|c| c.transformer_depth = PerLevel::All(1_025)), "`transformer_depth` = 1025"),
+        (
+            refused(|c| c.transformer_depth_middle = Some(usize::MAX)),
+            "`transformer_depth` = 18446744073709551615",
+        ),
+        (refused(|c| c.channel_mult = vec![1.0; 17]), "`channel_mult` = 17 levels"),
+        (refused(|c| c.channel_mult = vec![1.0; 100_000]), "at most 16 levels"),
+        (refused(|c| c.model_channels = usize::MAX), "`model_channels` = 18446744073709551615"),
+        (two_levels(vec![1.0, 1e30]), "`channel_mult`"),
         (refused(|c| c.attention_resolutions = vec![3]), "`attention_resolutions` = 3"),
         (refused(|c| c.channel_mult = vec![]), "`channel_mult`"),
         (two_levels(vec![2.0, 4.0]), "`channel_mult`"),
@@ -233,6 +247,27 @@ fn sizes_that_do_not_fit_are_named() {
         ),
     ] {
         assert!(message.contains(text), "{message:?} does not say {text:?}");
+    }
+}
+
+/// A directory's config can have any number of levels before it is checked.
+#[test]
+fn too_many_levels_of_diffusers_are_named() {
+    let config = |levels: usize| {
+        UNetConfig::from_diffusers(&json!({
+            "_class_name": "UNet2DModel",
+            "block_out_channels": vec![32; levels],
+            "down_block_types": vec!["AttnDownBlock2D"; levels],
+            "up_block_types": vec!["AttnUpBlock2D"; levels],
+        }))
+    };
+    config(16).expect("ok").init(&Device::default()).expect("a U-Net of 16 levels");
+    for levels in [17, 100] {
+        let error = config(levels).expect_err("an error").to_string();
+        assert!(
+            error.contains("block_out_channels") && error.contains(&format!("{levels} levels")),
+            "{error}"
+        );
     }
 }
 

@@ -62,6 +62,7 @@ fn inputs_have_to_fit() {
     let shape = |input, axis, expected, got| UNetError::Shape { input, axis, expected, got };
     assert_eq!(refused([2, 4, 16, 16], 2), shape("x", "the number of channels", 3, 4));
     assert_eq!(refused([2, 3, 16, 8], 2), shape("x", "the width", 16, 8));
+    assert_eq!(refused([0, 3, 16, 16], 1), UNetError::EmptyBatch);
     assert_eq!(refused([2, 3, 16, 16], 3), shape("timesteps", "the batch", 2, 3));
 }
 

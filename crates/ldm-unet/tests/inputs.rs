@@ -58,6 +58,9 @@ fn latent_and_timesteps_have_to_fit() {
     let pass = |x, t| model.forward(zeros(x), zeros(t), &Conditioning::none());
     assert_eq!(pass([2, 5, 8, 8], [2]).expect_err("an error"), shape("x", "the number of channels", 4, 5));
     assert_eq!(pass([2, 4, 8, 8], [3]).expect_err("an error"), shape("timesteps", "the batch", 2, 3));
+    for t in [0, 1] {
+        assert_eq!(pass([0, 4, 8, 8], [t]).expect_err("an error"), UNetError::EmptyBatch);
+    }
     // One timestep serves all, and a single pixel is a picture.
     for x in [[2, 4, 8, 8], [1, 4, 1, 1], [1, 4, 1, 3]] {
         assert_eq!(pass(x, [1]).expect("a sample").dims(), x);

@@ -119,9 +119,9 @@ pub enum Error {
     /// The observer asked to stop.
     #[error("cancelled after step {step} of {of}")]
     Cancelled {
-        /// Steps done.
+        /// Steps done: calls of the denoiser, as an observer counts them.
         step: usize,
-        /// Steps asked for.
+        /// Steps of the whole run.
         of: usize,
     },
     /// The device's backend gave up (out of memory, lost device).

@@ -39,6 +39,9 @@ pub struct ClipTextConfig {
     pub eos_token_id: u32,
 }
 
+/// The most layers of a CLIP transformer; published ones have 48 at most.
+pub(super) const MOST_LAYERS: usize = 1024;
+
 /// Why a text encoder's config can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -169,6 +172,10 @@ impl ClipTextConfig {
             if size == 0 || size > 1 << 24 {
                 return Err(wrong(field, format!("{size} is not between 1 and {}", 1 << 24)));
             }
+        }
+        if self.num_hidden_layers > MOST_LAYERS {
+            let reason = format!("{} is not between 1 and {MOST_LAYERS}", self.num_hidden_layers);
+            return Err(wrong("num_hidden_layers", reason));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let reason =

@@ -8,7 +8,7 @@ use ldm_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::config::ConfigError;
+use super::config::{ConfigError, MOST_LAYERS};
 use super::encoder::ClipLayer;
 
 /// An image encoder's `config.json`: the fields of transformers' `CLIPVisionConfig`, with its defaults.
@@ -140,6 +140,10 @@ impl ClipVisionConfig {
         // The bound keeps products of sizes far from overflow.
         if let Some((field, size)) = sizes.into_iter().find(|(_, size)| *size == 0 || *size > 1 << 20) {
             return wrong(field, format!("{size} is not between 1 and {}", 1 << 20));
+        }
+        if self.num_hidden_layers > MOST_LAYERS {
+            let reason = format!("{} is not between 1 and {MOST_LAYERS}", self.num_hidden_layers);
+            return wrong("num_hidden_layers", reason);
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let heads = self.num_attention_heads;

@@ -132,6 +132,7 @@ impl Heads {
     }
 
     /// `[b, heads, n, d]`.
+    #[cfg(feature = "autodiff")]
     pub fn dims(&self) -> [usize; 4] {
         self.tensor.layout().shape().dims()
     }

@@ -3,8 +3,9 @@
 /// Patterns of tensor names, after the loader's prefix; `*` stands for any run of characters.
 ///
 /// Sources: CompVis latent-diffusion (ddpm.py's `register_schedule`, ema.py, the first stages' losses),
-/// transformers' CLIP (`position_ids`), BERTEmbedder's x-transformers (`to_logits`).
-pub(super) const KNOWN: [&str; 23] = [
+/// Stability's generative-models (`denoiser.sigmas`), transformers' CLIP (`position_ids`), BERTEmbedder's x-transformers
+/// (`to_logits`).
+pub(super) const KNOWN: [&str; 24] = [
     "model_ema.*",
     "loss.*",
     "betas",
@@ -21,6 +22,7 @@ pub(super) const KNOWN: [&str; 23] = [
     "posterior_mean_coef2",
     "lvlb_weights",
     "logvar",
+    "denoiser.sigmas",
     "decay",
     "num_updates",
     "*position_ids",
@@ -29,6 +31,12 @@ pub(super) const KNOWN: [&str; 23] = [
     "*num_batches_tracked",
     "*logit_scale",
 ];
+
+/// Whether real checkpoints are known to hold a tensor of this name that no model which samples needs: schedule
+/// buffers, EMA weights, losses and such.
+pub fn is_known_extra(name: &str) -> bool {
+    KNOWN.iter().any(|pattern| matches(pattern, name))
+}
 
 /// Whether `name` is matched by `pattern`, in which `*` stands for any run of characters.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {

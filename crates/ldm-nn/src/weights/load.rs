@@ -101,8 +101,8 @@ impl<'a> Loader<'a> {
         let (mut ignored, mut unknown) = (vec![], vec![]);
         for info in file.tensors().filter(|info| !used.contains(info.name.as_str())) {
             let Some(name) = info.name.strip_prefix(&self.prefix) else { continue };
-            let mut patterns = extras::KNOWN.into_iter().chain(self.ignore.iter().map(String::as_str));
-            let known = patterns.any(|pattern| extras::matches(pattern, name));
+            let ignored_here = |name| self.ignore.iter().any(|pattern| extras::matches(pattern, name));
+            let known = extras::is_known_extra(name) || ignored_here(name);
             if known { &mut ignored } else { &mut unknown }.push(info.name.clone());
         }
         let loaded = used.into_iter().map(String::from).collect();

@@ -36,6 +36,7 @@ mod torch;
 
 pub use element::ElementType;
 pub use error::{TensorProblem, WeightError};
+pub use extras::is_known_extra;
 pub use file::{TensorInfo, WeightFile};
 pub use key::{Entry, KeyMap};
 pub use layout::Layout;

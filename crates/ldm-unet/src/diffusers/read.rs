@@ -2,6 +2,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{BLOCK_TYPES, BlockAttention, DiffusersClass};
+use crate::plan::MOST_LEVELS;
 use crate::{AddedEmbedding, ConfigError, Middle, NumClasses, PerLevel, UNetConfig, VectorLabel};
 
 /// Keys whose other values this crate has no layers for, with the value that it has.
@@ -107,6 +108,10 @@ fn shared(keys: &mut Keys, channels: usize, block_channels: Value) -> Result<UNe
     let Some(first) = blocks.first().copied().filter(|first| *first > 0) else {
         return Err(unsupported("block_out_channels", &json!(blocks), ": at least one level"));
     };
+    if blocks.len() > MOST_LEVELS {
+        let value = json!(format!("{} levels", blocks.len()));
+        return Err(unsupported("block_out_channels", &value, &format!(": at most {MOST_LEVELS} levels")));
+    }
     let in_channels = keys.take("in_channels", json!(channels))?;
     let mut config = UNetConfig::new(in_channels, first, keys.take("out_channels", json!(channels))?);
     config.channel_mult = blocks.iter().map(|c| *c as f64 / first as f64).collect();

@@ -109,6 +109,9 @@ impl EncoderUNet {
             true => Ok(()),
             false => Err(UNetError::Shape { input, axis, expected, got }),
         };
+        if b == 0 {
+            return Err(UNetError::EmptyBatch);
+        }
         size("x", "the number of channels", self.config.unet.in_channels, channels)?;
         if timesteps.dims()[0] != 1 {
             size("timesteps", "the batch", b, timesteps.dims()[0])?;

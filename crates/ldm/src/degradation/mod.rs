@@ -4,7 +4,10 @@
 //! a practical degradation model for deep blind image super-resolution"). Each operation is a function of its own, whose
 //! parameters are given; [`Degradation::degrade`] draws them. Pictures between operations are RGB, f32, in [0, 1].
 //!
-//! Source: `ldm/modules/image_degradation` of CompVis/latent-diffusion.
+//! Source: `ldm/modules/image_degradation` of CompVis/latent-diffusion. Not here, since neither pipeline calls it:
+//! `add_sharpening`, `srmd_degradation`, `dpsr_degradation`, `classical_degradation`, `bicubic_degradation`,
+//! `gen_kernel`, `random_crop`, and the pipelines around them, `degradation_bsrgan` (which crops pairs) and
+//! `degradation_bsrgan_plus`. Speckle and Poisson noise, which only the last takes, are.
 
 pub mod blur;
 pub mod imresize;

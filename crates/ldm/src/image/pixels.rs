@@ -34,6 +34,14 @@ fn from_tensor_by(pictures: Tensor<4>, to_u8: fn(f32) -> u8) -> Result<Vec<RgbIm
     }
     let data = pictures.cast(DType::F32).try_into_data().map_err(|e| Error::Backend(format!("{e:?}")))?;
     let values = data.as_slice::<f32>().map_err(|e| Error::Backend(format!("{e:?}")))?;
+    let not_numbers = values.iter().filter(|v| v.is_nan()).count();
+    if not_numbers > 0 {
+        tracing::warn!(
+            "{not_numbers} of {} values of the pictures are NaN and become black: the model has overflowed, as may \
+             happen in f16; try bf16 or f32",
+            values.len()
+        );
+    }
     let area = h * w;
     let picture = |i: usize| {
         let planes = &values[i * 3 * area..(i + 1) * 3 * area];
@@ -47,7 +55,7 @@ fn from_tensor_by(pictures: Tensor<4>, to_u8: fn(f32) -> u8) -> Result<Vec<RgbIm
 }
 
 fn to_u8(v: f32) -> u8 {
-    // NaN becomes 0 in the cast.
+    // NaN becomes 0 in the cast; `from_tensor_by` tells.
     ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
 
@@ -97,6 +105,8 @@ fn planes(pixels: &[u8], channels: usize, value: impl Fn(u8) -> f32) -> Vec<f32>
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -114,6 +124,25 @@ mod tests {
         assert_eq!([to_u8(-3.0), to_u8(7.0), to_u8(f32::NAN)], [0, 255, 0]);
         // 127.5 lies between 127 and 128.
         assert_eq!(to_u8(0.0), 128);
+    }
+
+    /// What is warned of while a picture is made of `values`.
+    fn warnings(values: [f32; 12]) -> String {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
+        let pictures = Tensor::<1>::from_floats(values, &Device::default()).reshape([1, 3, 2, 2]);
+        let made = tracing::subscriber::with_default(subscriber, || from_tensor(pictures)).unwrap();
+        assert_eq!(made[0].dimensions(), (2, 2));
+        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn pictures_of_nan_are_black_and_told() {
+        let mut values = [0.5; 12];
+        assert_eq!(warnings(values), "");
+        values[3..6].fill(f32::NAN);
+        let told = warnings(values);
+        assert!(told.contains("3 of 12") && told.contains("NaN") && told.contains("f16"), "{told}");
     }
 
     #[test]

@@ -8,13 +8,17 @@ use ldm_conditioning::bert::BertTokenizer;
 use ldm_conditioning::{CondStage, CondStageConfig, CondStageConfigError, ConditioningError};
 use ldm_nn::weights::WeightFile;
 use ldm_scheduler::SchedulerConfig;
+use ldm_unet::UNetConfig;
 use ldm_vae::FirstStage;
 
 use super::{LatentDiffusion, diffusers, parts};
 use crate::device::check_dtype;
-use crate::model::{Described, FIRST_STAGE, ema_wanted, first_stage, read, read_unet, scale_factor};
+use crate::model::{
+    Described, FIRST_STAGE, UNET, VAE, ema_wanted, first_stage, read, read_unet, scale_factor,
+    warn_of_unclaimed,
+};
 use crate::presets;
-use crate::{CondStageTarget, Error, LatentDiffusionConfig, LoadOptions};
+use crate::{CondStageTarget, ConditioningKey, Error, LatentDiffusionConfig, LoadOptions};
 
 pub(super) const COND_STAGE: &str = "cond_stage_model.";
 
@@ -24,7 +28,8 @@ impl LatentDiffusion {
     ///
     /// # Errors
     /// [`Error::NotAModel`] where the YAML is missing; [`Error::Unsupported`] names a `target` that is not known
-    /// here; [`Error::Weights`] lists the tensors that don't fit.
+    /// here; [`Error::Config`] a `conditioning_key` that encoder or U-Net don't fit; [`Error::Weights`] lists the
+    /// tensors that don't fit.
     pub fn load(source: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
         let source = source.as_ref();
         check_dtype(options.dtype, &options.device)?;
@@ -66,9 +71,10 @@ impl LatentDiffusion {
     /// [`Error::Unsupported`] names a `target` that is not known here; [`Error::Config`] a key that can't be built.
     pub fn new(config: &LatentDiffusionConfig, device: &Device) -> Result<Self, Error> {
         let path = Path::new("config");
-        let unet = parts::unet(config, path)?.init(device).map_err(|e| Error::config(path, e))?;
+        let unet = parts::unet(config, path)?;
+        let cond_stage = cond_stage(config, &unet, path, device)?;
+        let unet = unet.init(device).map_err(|e| Error::config(path, e))?;
         let first_stage = parts::first_stage(config, config.scale_factor, path)?.init(device)?;
-        let cond_stage = cond_stage(config, path, device)?;
         assemble(config, path, Parts { unet, first_stage, cond_stage }, device)
     }
 }
@@ -87,7 +93,7 @@ fn load(
 ) -> Result<LatentDiffusion, Error> {
     // What can't be built is found before anything is read.
     let unet = parts::unet(config, path)?;
-    let cond_stage = cond_stage(config, path, &options.device)?;
+    let cond_stage = cond_stage(config, &unet, path, &options.device)?;
     let file = WeightFile::open(checkpoint)?;
     let first = parts::first_stage(config, scale_factor(config, &file)?, path)?;
     let parts = Parts {
@@ -95,6 +101,7 @@ fn load(
         first_stage: first_stage::read(&file, path, first, false, options)?,
         cond_stage: cond_stage.map(|stage| read_cond_stage(&file, stage, options)).transpose()?,
     };
+    warn_of_unclaimed(&file, &[UNET, VAE, COND_STAGE]);
     assemble(config, path, parts, &options.device)
 }
 
@@ -135,6 +142,39 @@ fn assemble(
     })
 }
 
+/// Whether tau_theta gives what `key` says (E where there is none), and the U-Net has a place for it.
+fn fits(key: ConditioningKey, cond_stage: Option<&CondStage>, unet: &UNetConfig) -> Result<(), String> {
+    use ConditioningKey::{Adm, Concat, CrossAttn, Hybrid};
+    let (encoder, gives) = match cond_stage {
+        None => ("the first stage", "channels"),
+        Some(CondStage::SpatialRescaler(_)) => ("SpatialRescaler", "channels"),
+        // What needs no encoder comes as the caller has it, and two encoders as each has it.
+        Some(CondStage::Identity(_) | CondStage::Hybrid(_)) => ("", ""),
+        Some(stage) => (stage.name(), "a context"),
+    };
+    let wanted = match key {
+        Concat => "channels",
+        CrossAttn | Hybrid => "a context",
+        Adm => "a class or a vector",
+    };
+    if !gives.is_empty() && gives != wanted {
+        return Err(format!(
+            "conditioning_key {key:?} needs {wanted} of its encoder, {encoder} gives {gives}"
+        ));
+    }
+    let lacks = |what: &str| Err(format!("conditioning_key {key:?}, but the U-Net has no {what}"));
+    if matches!(key, CrossAttn | Hybrid) && unet.context_dim.is_none() {
+        return lacks("cross-attention (context_dim)");
+    }
+    if matches!(key, Concat | Hybrid) && unet.in_channels <= unet.out_channels {
+        return lacks("channels beside the latent's (in_channels)");
+    }
+    if key == Adm && unet.num_classes.is_none() {
+        return lacks("class embedding (num_classes)");
+    }
+    Ok(())
+}
+
 fn is_first_stage(config: &LatentDiffusionConfig) -> bool {
     matches!(&config.cond_stage_config, Some(CondStageTarget::Name(name)) if name == FIRST_STAGE)
 }
@@ -142,6 +182,7 @@ fn is_first_stage(config: &LatentDiffusionConfig) -> bool {
 /// tau_theta, not yet loaded; `None` where there is none, or E takes its place.
 fn cond_stage(
     config: &LatentDiffusionConfig,
+    unet: &UNetConfig,
     path: &Path,
     device: &Device,
 ) -> Result<Option<CondStage>, Error> {
@@ -153,29 +194,37 @@ fn cond_stage(
         },
         other => Error::config(path, other),
     };
-    match &config.cond_stage_config {
-        _ if config.conditioning().is_none() || is_first_stage(config) => Ok(None),
-        None => Ok(None),
+    let Some(key) = config.conditioning() else { return Ok(None) };
+    let stage = match &config.cond_stage_config {
+        _ if is_first_stage(config) => None,
+        None => None,
         Some(CondStageTarget::Encoder(target)) => {
             let stage = CondStageConfig::from_target(&target.target, &target.params).map_err(named)?;
-            let encoder = stage.init(device).map_err(named)?;
-            Ok(Some(match (encoder, stage, path.parent()) {
-                // A vocabulary of one's own lies beside the YAML: the reference's format has no place for it.
-                (CondStage::BertEmbedder(bert), CondStageConfig::BertEmbedder(config), Some(folder))
-                    if config.use_tokenizer && path.is_file() && folder.join("vocab.txt").is_file() =>
-                {
-                    let tokenizer = BertTokenizer::from_dir(folder, config.max_seq_len);
-                    let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
-                    CondStage::BertEmbedder(bert.with_tokenizer(tokenizer).map_err(ConditioningError::from)?)
-                }
-                (encoder, ..) => encoder,
-            }))
+            Some(with_vocabulary(stage.init(device).map_err(named)?, &stage, path)?)
         }
-        Some(CondStageTarget::Name(name)) => Err(Error::Unsupported {
-            path: path.into(),
-            what: format!("cond_stage_config `{name}`"),
-            supported: "__is_first_stage__ and __is_unconditional__ are".into(),
-        }),
+        Some(CondStageTarget::Name(name)) => {
+            return Err(Error::Unsupported {
+                path: path.into(),
+                what: format!("cond_stage_config `{name}`"),
+                supported: "__is_first_stage__ and __is_unconditional__ are".into(),
+            });
+        }
+    };
+    fits(key, stage.as_ref(), unet).map_err(|reason| Error::config(path, reason))?;
+    Ok(stage)
+}
+
+/// A vocabulary of one's own lies beside the YAML: the reference's format has no place for it.
+fn with_vocabulary(stage: CondStage, config: &CondStageConfig, yaml: &Path) -> Result<CondStage, Error> {
+    match (stage, config, yaml.parent()) {
+        (CondStage::BertEmbedder(bert), CondStageConfig::BertEmbedder(config), Some(folder))
+            if config.use_tokenizer && yaml.is_file() && folder.join("vocab.txt").is_file() =>
+        {
+            let tokenizer = BertTokenizer::from_dir(folder, config.max_seq_len);
+            let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
+            Ok(CondStage::BertEmbedder(bert.with_tokenizer(tokenizer).map_err(ConditioningError::from)?))
+        }
+        (stage, ..) => Ok(stage),
     }
 }
 

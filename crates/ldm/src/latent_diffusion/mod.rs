@@ -17,7 +17,7 @@ mod score;
 mod tasks;
 
 use burn::tensor::{DType, Device, Tensor};
-use ldm_conditioning::{CondStage, Condition};
+use ldm_conditioning::{CondStage, Condition, ConditioningError};
 use ldm_nn::Conditioning;
 use ldm_scheduler::{Noise, Prediction, SchedulerConfig, randn};
 use ldm_unet::UNet;
@@ -120,7 +120,7 @@ impl LatentDiffusion {
         let decode = |z: Tensor<4>| -> Result<Tensor<4>, Error> {
             Ok(self.first_stage.decode(z.cast(self.first_stage.dtype()))?.cast(DType::F32))
         };
-        match &self.patches {
+        match self.patches()? {
             Some(patches) if patches.patch_distributed_vq => {
                 patches.map(&z, Resize::Up(self.first_stage.factor()), |_, _, z| decode(z))
             }
@@ -128,7 +128,8 @@ impl LatentDiffusion {
         }
     }
 
-    /// The conditioning of conditions as they come: tau_theta's, or E's.
+    /// The conditioning of conditions as they come: tau_theta's, or E's. A model of both mechanisms (`hybrid`) takes
+    /// [`Condition::Both`]: first what is joined to the latent, as it is, then tau_theta's condition.
     ///
     /// # Errors
     /// [`Error::Conditioning`] for a condition that tau_theta does not take; [`Error::Argument`] where the model takes
@@ -140,9 +141,18 @@ impl LatentDiffusion {
                 _ => Err(Error::argument("condition", "the model's condition is a picture, which E encodes")),
             };
         }
-        match &self.cond_stage {
-            Some(stage) => Ok(stage.encode(condition)?),
-            None => Err(Error::argument("condition", "the model is unconditional")),
+        match (&self.cond_stage, condition) {
+            // The reference's `hybrid` encodes the context alone; two encoders each take their own.
+            (Some(stage), Condition::Both(channels, context))
+                if self.conditioning_key == Some(ConditioningKey::Hybrid)
+                    && !matches!(stage, CondStage::Hybrid(_)) =>
+            {
+                let channels = CondStage::identity().encode(channels)?;
+                let both = channels.merge(stage.encode(context)?);
+                Ok(both.map_err(ConditioningError::from)?)
+            }
+            (Some(stage), _) => Ok(stage.encode(condition)?),
+            (None, _) => Err(Error::argument("condition", "the model is unconditional")),
         }
     }
 
@@ -154,13 +164,24 @@ impl LatentDiffusion {
     fn encoded(&self, pictures: Tensor<4>) -> Result<Encoded, Error> {
         let pictures = pictures.to_device(&self.device);
         let encode = |x: Tensor<4>| self.first_stage.encode(x.cast(self.first_stage.dtype()));
-        match (&self.patches, &self.first_stage) {
+        match (self.patches()?, &self.first_stage) {
             (Some(patches), FirstStage::Vq(_)) if patches.patch_distributed_vq => {
                 let down = Resize::Down(self.first_stage.factor());
                 let z = patches.map(&pictures, down, |_, _, x| Ok(encode(x)?.mode()))?;
                 Ok(Encoded::Latent(z))
             }
             _ => Ok(encode(pictures)?),
+        }
+    }
+
+    /// The patches, if the first stage is as they say.
+    fn patches(&self) -> Result<Option<&Patches>, Error> {
+        let factor = self.first_stage.factor();
+        match &self.patches {
+            Some(Patches { vqf, .. }) if *vqf != factor => {
+                Err(Error::argument("patches", format!("vqf is {vqf}, the first stage's factor {factor}")))
+            }
+            patches => Ok(patches.as_ref()),
         }
     }
 
@@ -176,7 +197,7 @@ impl LatentDiffusion {
         patch_conditions: Option<&[Conditioning]>,
     ) -> Result<Tensor<4>, Error> {
         let time = Tensor::<1>::full([1], t, (&x.device(), DType::F32));
-        let Some(patches) = &self.patches else {
+        let Some(patches) = self.patches()? else {
             return Ok(self.unet.forward(x, time, conditioning)?);
         };
         let [_, _, h, w] = x.dims();

@@ -16,7 +16,7 @@ pub struct Patches {
     pub ks: [usize; 2],
     /// How far the next patch is.
     pub stride: [usize; 2],
-    /// The first stage's factor f.
+    /// The first stage's factor f; another is an error.
     pub vqf: usize,
     /// Whether the first stage runs in patches too.
     pub patch_distributed_vq: bool,

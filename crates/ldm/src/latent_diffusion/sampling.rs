@@ -155,10 +155,11 @@ impl<'a> Sampling<'a> {
         self
     }
 
-    /// Keeps the latent `x0` `[b, z, h, w]` where `mask` `[b or 1, 1, h, w]` is 1 and draws where it is 0: before each
+    /// Keeps the latent `x0` `[b or 1, z, h, w]` where `mask` `[b or 1, 1, h, w]` is 1 and draws where it is 0: before each
     /// step the known part is shown through fresh noise. Works with any model.
     pub fn keep(mut self, x0: Tensor<4>, mask: Tensor<4>) -> Self {
         self.size = [x0.dims()[2], x0.dims()[3]];
+        let x0 = if x0.dims()[0] == 1 { x0.repeat_dim(0, self.batch.max(1)) } else { x0 };
         self.known = Some(Known { mask, x0 });
         self
     }

@@ -54,7 +54,8 @@ impl LatentDiffusion {
         Ok(self.conditioned(condition(texts.to_vec())?)?.unconditional(unconditional))
     }
 
-    /// Draws a picture of each layout (section 4.3.1). In patches, each patch is told its own part of the scene.
+    /// Draws a picture of each layout (section 4.3.1). In patches every patch is told the whole layout; see
+    /// [`layouts_in_patches`](Self::layouts_in_patches).
     ///
     /// # Errors
     /// [`Error::Conditioning`] names the object whose class or box is wrong.
@@ -81,9 +82,7 @@ impl LatentDiffusion {
         tokenizer: &LayoutTokenizer,
         size: [usize; 2],
     ) -> Result<Sampling<'_>, Error> {
-        let Some(patches) = &self.patches else {
-            return Err(Error::argument("patches", "the model has none"));
-        };
+        let patches = self.patches()?.ok_or_else(|| Error::argument("patches", "the model has none"))?;
         let grid = patches.grid(size)?;
         let [h, w] = size.map(|side| side as f64);
         let [kh, kw] = grid.ks.map(|side| side as f64);
@@ -119,7 +118,8 @@ impl LatentDiffusion {
     /// # Errors
     /// [`Error::Argument`] where the model's condition is not joined to its latent.
     pub fn upscale(&self, pictures: Tensor<4>) -> Result<Sampling<'_>, Error> {
-        let (given, taken) = (pictures.dims()[1], self.unet.in_channels() - self.channels());
+        let given = pictures.dims()[1];
+        let taken = self.unet.in_channels().saturating_sub(self.channels());
         if given != taken {
             let reason = format!("a picture of {given} channels, beside its latent the model takes {taken}");
             return Err(Error::argument("pictures", reason));

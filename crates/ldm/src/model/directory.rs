@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::files::{part_folder, part_json, part_weights};
 use super::index::{Family, ModelIndex};
-use super::{LoadOptions, StableDiffusion};
+use super::{LoadOptions, StableDiffusion, default_size};
 use crate::Error;
 use crate::pipeline::{TextEncoder, TextStage};
 
@@ -33,11 +33,8 @@ pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<StableDiff
     let text = load_text(directory, family, &index, options)?;
     let vae = load_vae(directory, options)?;
     let unet = load_unet(directory, options)?;
-    // diffusers takes 64 latent pixels where the config says nothing.
-    let latent = unet.config().sample_size.unwrap_or([64; 2]);
-    let [height, width] = latent.map(|side| (side * vae.factor()) as u32);
     let device = options.device.clone();
-    let default_size = [width, height];
+    let default_size = default_size(&unet, &vae);
     Ok(StableDiffusion { unet, vae, text, scheduler, family, default_size, device, dtype: options.dtype })
 }
 
@@ -131,14 +128,22 @@ pub fn load_text_encoder(
 /// # Errors
 /// As [`load_unet`], with [`Error::Conditioning`].
 pub fn load_bert(directory: &Path, options: &LoadOptions) -> Result<BertEmbedder, Error> {
-    let json: Value = part_json(directory, "bert", "config.json")?;
-    let path = directory.join("bert/config.json");
-    let config = BertEmbedderConfig::from_diffusers(&json).map_err(|e| Error::config(&path, e))?;
-    let tokenizer = BertTokenizer::from_dir(part_folder(directory, "tokenizer")?, config.max_seq_len);
+    let embedder = load_bert_encoder(directory, options)?;
+    let length = embedder.config().max_seq_len;
+    let tokenizer = BertTokenizer::from_dir(part_folder(directory, "tokenizer")?, length);
     let tokenizer = Arc::new(tokenizer.map_err(ConditioningError::from)?);
-    let embedder = config.init(&options.device).map_err(|e| Error::config(&path, e))?;
-    let embedder = embedder.with_tokenizer(tokenizer).map_err(ConditioningError::from)?;
-    load_part(directory, "bert", embedder, &BertKeys::Diffusers, options.dtype, options)
+    Ok(embedder.with_tokenizer(tokenizer).map_err(ConditioningError::from)?)
+}
+
+/// Loads `directory/bert` alone, which takes ids, no texts.
+///
+/// # Errors
+/// As [`load_unet`], with [`Error::Config`] for what is no `LDMBertModel`.
+pub fn load_bert_encoder(directory: &Path, options: &LoadOptions) -> Result<BertEmbedder, Error> {
+    let json: Value = part_json(directory, "bert", "config.json")?;
+    let named = |e| Error::config(directory.join("bert/config.json"), e);
+    let embedder = BertEmbedderConfig::from_diffusers(&json).and_then(|config| config.init(&options.device));
+    load_part(directory, "bert", embedder.map_err(named)?, &BertKeys::Diffusers, options.dtype, options)
 }
 
 fn load_text(
@@ -154,7 +159,7 @@ fn load_text(
     };
     match family {
         Family::LatentDiffusion => Ok(TextStage {
-            first: TextEncoder::Bert(load_bert(directory, options)?),
+            first: TextEncoder::Bert(Box::new(load_bert(directory, options)?)),
             second: None,
             zeros_for_no_negative: false,
         }),
@@ -185,7 +190,12 @@ fn load_text(
 pub(crate) fn load_scheduler(directory: &Path) -> Result<SchedulerConfig, Error> {
     let path = part_folder(directory, "scheduler")?.join("scheduler_config.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    SchedulerConfig::from_json(&text).map_err(|e| Error::config(path, e))
+    let config = SchedulerConfig::from_json(&text).map_err(|e| Error::config(&path, e))?;
+    if let Err(error) = config.kind() {
+        // No error yet: a request may name another sampler.
+        tracing::warn!("{}: {error}", path.display());
+    }
+    Ok(config)
 }
 
 fn load_part<M: Module>(
@@ -239,7 +249,7 @@ pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> R
     if let TextEncoder::Bert(bert) = &model.text.first {
         let encoder = folder("bert")?;
         write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
-        save_safetensors(bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
+        save_safetensors(&**bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
         if let Some(tokenizer) = bert.tokenizer() {
             tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
         }

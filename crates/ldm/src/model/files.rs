@@ -14,13 +14,26 @@ const FORMATS: &[&str] = &["safetensors", "safetensors.index.json", "bin", "bin.
 
 /// Opens the weights of `directory/part`.
 ///
-/// `variant` (`fp16`) is taken first; without it the plain file is, then any variant that is there.
+/// `variant` (`fp16`) is taken first. As in diffusers a part that lacks it has its plain file taken, with a warning, if
+/// another part of the directory has the variant; if none has, that is an error. Without a variant the plain file is
+/// taken, then any variant that is there.
 pub(crate) fn part_weights(directory: &Path, part: &str, variant: Option<&str>) -> Result<WeightFile, Error> {
     let folder = part_folder(directory, part)?;
-    let named = variant.into_iter().flat_map(|v| candidates(Some(v)));
-    let plain = candidates(None);
-    let other = ["fp16", "non_ema", "bf16"].into_iter().flat_map(|v| candidates(Some(v)));
-    let path = named.chain(plain).chain(other).map(|name| folder.join(name)).find(|path| path.is_file());
+    if let Some(variant) = variant {
+        if let Some(path) = weights_in(&folder, Some(variant)) {
+            return Ok(WeightFile::open(&path)?);
+        }
+        if !any_part_has(directory, variant) {
+            return Err(Error::MissingPart {
+                directory: directory.into(),
+                part: part.into(),
+                looked_for: format!("{} holds no weights of the variant `{variant}`", folder.display()),
+            });
+        }
+        tracing::warn!(part, variant, "the part has no such variant; its plain weights are taken");
+    }
+    let other = ["fp16", "non_ema", "bf16"].into_iter().map(Some);
+    let path = std::iter::once(None).chain(other).find_map(|variant| weights_in(&folder, variant));
     let path = path.ok_or_else(|| Error::MissingPart {
         directory: directory.into(),
         part: part.into(),
@@ -31,6 +44,17 @@ pub(crate) fn part_weights(directory: &Path, part: &str, variant: Option<&str>) 
         ),
     })?;
     Ok(WeightFile::open(&path)?)
+}
+
+/// The weights of this variant in a part's folder.
+fn weights_in(folder: &Path, variant: Option<&str>) -> Option<PathBuf> {
+    candidates(variant).map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Whether any folder of a model has weights of the variant.
+fn any_part_has(directory: &Path, variant: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir(directory) else { return false };
+    entries.flatten().any(|entry| weights_in(&entry.path(), Some(variant)).is_some())
 }
 
 /// The folder of a part, or the error that the directory lacks it.

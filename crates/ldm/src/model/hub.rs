@@ -16,8 +16,10 @@ const WANTED: &[&str] = &[
     "vae/*.json",
     "text_encoder/*.json",
     "text_encoder_2/*.json",
+    "vqvae/*.json",
+    "bert/*.json",
 ];
-const PARTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2"];
+const PARTS: &[&str] = &["unet", "vae", "text_encoder", "text_encoder_2", "vqvae", "bert"];
 
 /// The folder in which the files of `owner/name` lie, after fetching those that are not in the cache.
 ///

@@ -11,7 +11,9 @@ mod lora;
 mod recognise;
 mod shapes;
 mod single_file;
+mod text_model;
 mod text_tower;
+mod unclaimed;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -26,14 +28,15 @@ use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
 pub(crate) use directory::load_scheduler;
-pub use directory::{load_bert, load_first_stage, load_text_encoder, load_unet, load_vae};
+pub use directory::{load_bert, load_bert_encoder, load_first_stage, load_text_encoder, load_unet, load_vae};
 pub use index::{Defaults, Family, ModelIndex};
 pub use recognise::Known;
 pub(crate) use single_file::{UNET, VAE, ema_wanted, read, read_unet, scale_factor};
 pub use single_file::{
-    load_first_stage_from_checkpoint, load_text_encoder_from_checkpoint, load_unet_from_checkpoint,
-    load_vae_from_checkpoint,
+    load_first_stage_from_checkpoint, load_unet_from_checkpoint, load_vae_from_checkpoint,
 };
+pub use text_model::{TextModel, load_text_encoder_from_checkpoint};
+pub(crate) use unclaimed::warn_of_unclaimed;
 pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
 pub(crate) use yaml::{Described, FIRST_STAGE, UNCONDITIONAL};
 
@@ -123,6 +126,13 @@ impl LoadOptions {
     pub(crate) fn vae_dtype(&self, force_upcast: bool) -> DType {
         if force_upcast && self.dtype == DType::F16 { DType::F32 } else { self.dtype }
     }
+}
+
+/// Width and height in pixels of the latent that the U-Net was trained for; as diffusers, 64 latent pixels where its
+/// config says nothing.
+fn default_size(unet: &UNet, vae: &AutoencoderKl) -> [u32; 2] {
+    let [height, width] = unet.config().sample_size.unwrap_or([64; 2]);
+    [width, height].map(|side| u32::try_from(side.saturating_mul(vae.factor())).unwrap_or(u32::MAX))
 }
 
 impl StableDiffusion {

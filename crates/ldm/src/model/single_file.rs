@@ -4,7 +4,6 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::DType;
-use ldm_conditioning::clip::ClipTextEncoder;
 use ldm_nn::weights::{Entry, KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::{SamplerKind, SchedulerConfig};
 use ldm_unet::keys::CompVisKeys;
@@ -14,9 +13,10 @@ use ldm_vae::{AutoencoderKl, AutoencoderKlConfig, FirstStage, FirstStageConfig, 
 use super::ema::EmaKeys;
 use super::first_stage;
 use super::recognise::Known;
-use super::text_tower::{self, Tower};
+use super::text_tower::{self, Slot, Tower};
+use super::unclaimed::warn_of_unclaimed;
 use super::yaml::{CondStageTarget, Described, LatentDiffusionConfig, Target};
-use super::{Family, LoadOptions, StableDiffusion};
+use super::{Family, LoadOptions, StableDiffusion, default_size};
 use crate::Error;
 use crate::latent_diffusion::parts;
 use crate::pipeline::{TextEncoder, TextStage};
@@ -30,7 +30,7 @@ struct Plan {
     vae: AutoencoderKlConfig,
     scheduler: SchedulerConfig,
     family: Family,
-    towers: Vec<Tower>,
+    texts: Vec<Slot>,
     use_ema: bool,
 }
 
@@ -41,12 +41,12 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
         Some(yaml) => from_yaml(yaml, &file, options)?,
         None => from_keys(&file, options)?,
     };
+    let towers = plan.texts.iter().map(|slot| slot.tower(&file)).collect::<Result<Vec<_>, _>>()?;
     let unet = read_unet(&file, &plan.unet, plan.use_ema, options)?;
     let vae = read_vae(&file, plan.vae, options)?;
-    let mut texts = Vec::new();
-    for tower in &plan.towers {
-        texts.push(tower.load(&file, options)?);
-    }
+    let texts = towers.iter().map(|tower| tower.load(&file, options)).collect::<Result<Vec<_>, _>>()?;
+    let prefixes: Vec<_> = [UNET, VAE].into_iter().chain(towers.iter().map(Tower::prefix)).collect();
+    warn_of_unclaimed(&file, &prefixes);
     let mut texts = texts.into_iter();
     let first = texts
         .next()
@@ -56,15 +56,14 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
         second: texts.next(),
         zeros_for_no_negative: plan.family == Family::StableDiffusionXl,
     };
-    let latent = plan.unet.sample_size.unwrap_or([64; 2]);
-    let [height, width] = latent.map(|side| (side * vae.factor()) as u32);
+    let default_size = default_size(&unet, &vae);
     Ok(StableDiffusion {
         unet,
         vae,
         text,
         scheduler: plan.scheduler,
         family: plan.family,
-        default_size: [width, height],
+        default_size,
         device: options.device.clone(),
         dtype: options.dtype,
     })
@@ -85,7 +84,7 @@ fn from_keys(file: &WeightFile, options: &LoadOptions) -> Result<Plan, Error> {
         vae: known.vae(file).ok_or_else(|| lacks("first stage"))?,
         scheduler: SchedulerConfig::from_json(scheduler)?.with("prediction_type", prediction),
         family: known.family(),
-        towers: text_tower::published(known.family(), file)?,
+        texts: text_tower::published(known.family(), file),
         use_ema: options.use_ema.unwrap_or(false),
     })
 }
@@ -99,7 +98,7 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
         Some(prediction) => prediction.clone(),
         None => params.prediction_type(yaml)?.into(),
     };
-    let (family, towers) = towers(yaml, &params, file)?;
+    let (family, texts) = text_slots(yaml, &params)?;
     // DiffusionEngine's own schedule is Stable Diffusion's; its YAML spells it in a class of its own.
     let (start, end) = match family {
         Family::StableDiffusionXl => (0.00085, 0.012),
@@ -116,23 +115,19 @@ fn from_yaml(yaml: &Path, file: &WeightFile, options: &LoadOptions) -> Result<Pl
         vae: vae_config(yaml, first_stage_target(yaml, &params)?, scale_factor(&params, file)?, family)?,
         scheduler,
         family,
-        towers,
+        texts,
         use_ema: ema_wanted(&params, file, options),
     })
 }
 
 /// The text encoders that a YAML describes, and how their model takes its prompt.
-fn towers(
-    yaml: &Path,
-    params: &LatentDiffusionConfig,
-    file: &WeightFile,
-) -> Result<(Family, Vec<Tower>), Error> {
+pub(super) fn text_slots(yaml: &Path, params: &LatentDiffusionConfig) -> Result<(Family, Vec<Slot>), Error> {
     match (&params.cond_stage_config, &params.conditioner_config) {
         (_, Some(conditioner)) => {
-            Ok((Family::StableDiffusionXl, text_tower::from_conditioner(yaml, conditioner, file)?))
+            Ok((Family::StableDiffusionXl, text_tower::from_conditioner(yaml, conditioner)?))
         }
         (Some(CondStageTarget::Encoder(target)), None) => {
-            Ok((Family::StableDiffusion, vec![text_tower::from_target(yaml, target, file)?]))
+            Ok((Family::StableDiffusion, vec![text_tower::from_target(yaml, target)?]))
         }
         (Some(CondStageTarget::Name(name)), None) => {
             Err(unsupported(yaml, &format!("cond_stage_config `{name}`")))
@@ -263,33 +258,6 @@ pub fn load_first_stage_from_checkpoint(path: &Path, options: &LoadOptions) -> R
     };
     let yaml = options.config.as_deref().unwrap_or(path);
     first_stage::read(&file, yaml, config, ema, options)
-}
-
-/// Loads a text encoder of a single file that need hold nothing else but its like: the first, or SDXL's second.
-///
-/// # Errors
-/// As [`load_unet_from_checkpoint`]; [`Error::MissingPart`] where there is no second one.
-pub fn load_text_encoder_from_checkpoint(
-    path: &Path,
-    second: bool,
-    options: &LoadOptions,
-) -> Result<ClipTextEncoder, Error> {
-    let file = WeightFile::open(path)?;
-    let towers = match &options.config {
-        None => from_keys(&file, options)?.towers,
-        Some(yaml) => match Described::read(yaml)? {
-            Described::FirstStage(_) => {
-                return Err(Error::config(yaml, "it describes a first stage, no text encoder"));
-            }
-            Described::Diffusion(params) => towers(yaml, &params, &file)?.1,
-        },
-    };
-    let tower = towers.get(usize::from(second)).ok_or_else(|| Error::MissingPart {
-        directory: path.into(),
-        part: "text_encoder_2".into(),
-        looked_for: "only SDXL has a second text encoder".into(),
-    })?;
-    tower.encoder(&file, options)
 }
 
 pub(crate) fn read_unet(

@@ -2,12 +2,13 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 
-/// What an [`Observer`] is shown after each step.
+/// What an [`Observer`] is shown after each step: a step is a call of the denoiser, so Heun's method counts about two
+/// for each of the steps asked for, and PLMS one more.
 #[derive(Debug)]
 pub struct Progress<'a> {
     /// Steps done, from 1.
     pub step: usize,
-    /// Steps of the run.
+    /// Steps of the run: calls of the denoiser.
     pub of: usize,
     /// The latents as they are now, `[b, z, h, w]`: decode them for a preview.
     pub latents: &'a Tensor<4>,

@@ -13,7 +13,7 @@ pub enum TextEncoder {
     /// CLIP ViT-L/14 (SD 1 and XL) or OpenCLIP ViT-H/14 (SD 2).
     Clip(Box<ClipText>),
     /// The paper's transformer over WordPiece tokens.
-    Bert(BertEmbedder),
+    Bert(Box<BertEmbedder>),
 }
 
 impl TextEncoder {

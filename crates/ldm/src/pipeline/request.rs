@@ -9,6 +9,8 @@ use crate::{Error, Family, StableDiffusion};
 
 /// The largest side of a picture that can be asked for.
 const LARGEST_SIDE: u32 = 16_384;
+/// The most pictures that can be asked for at once.
+const LARGEST_BATCH: usize = 1_024;
 
 /// Where noise comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -137,13 +139,13 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Guidance scale (7.5, SDXL 5); at 1 or below there is no guidance.
+    /// Guidance scale (7.5, SDXL and the paper's models 5); at 1 or below there is no guidance.
     pub fn guidance(mut self, scale: f64) -> Self {
         self.guidance.scale = scale;
         self
     }
 
-    /// How much of the guided prediction's deviation is set back to the unguided one's (0).
+    /// How much of the guided prediction's deviation is set back to the unguided one's, in [0, 1] (0).
     pub fn guidance_rescale(mut self, rescale: f64) -> Self {
         self.guidance.rescale = rescale;
         self
@@ -185,7 +187,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Pictures a prompt (1).
+    /// Pictures a prompt (1); 1,024 pictures in all at most.
     pub fn count(mut self, count: usize) -> Self {
         self.count = count;
         self
@@ -242,7 +244,9 @@ impl<'a> Request<'a> {
         let size = self.size_conditioning.unwrap_or_else(|| SizeConditioning::of(height, width));
         let size = (model.family == Family::StableDiffusionXl).then_some(size);
         let denoiser = Denoiser::new(&model.unet, prompts, self.guidance, size)?.with_concat(start.concat);
-        let predict = |x, t| denoiser.predict(x, f64::from(t));
+        // In the U-Net's type, as diffusers has it: samplers that add noise draw it in the type of the prediction.
+        let predict =
+            |x, t| -> Result<Tensor<4>, Error> { Ok(denoiser.predict(x, f64::from(t))?.cast(model.dtype())) };
         let latents = denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer, predict)?;
         let images = from_tensor(model.decode(latents.clone())?)?;
         Ok(Output { images, latents })
@@ -293,17 +297,22 @@ impl<'a> Request<'a> {
 
     /// Pictures in all.
     fn checked_batch(&self) -> Result<usize, Error> {
-        let batch = self.prompts.len() * self.count;
-        if batch == 0 {
-            let reason = format!("{} prompts with {} pictures each", self.prompts.len(), self.count);
+        let batch = self.prompts.len().checked_mul(self.count);
+        let Some(batch) = batch.filter(|batch| (1..=LARGEST_BATCH).contains(batch)) else {
+            let (prompts, count) = (self.prompts.len(), self.count);
+            let reason = format!("{prompts} prompts with {count} pictures each; 1 to {LARGEST_BATCH} in all");
             return Err(Error::argument("count", reason));
-        }
+        };
         if self.seeds.len() != 1 && self.seeds.len() != batch {
             let reason = format!("{} for {batch} pictures: give one, or one each", self.seeds.len());
             return Err(Error::argument("seeds", reason));
         }
         if !self.guidance.scale.is_finite() {
             return Err(Error::argument("guidance", format!("{} is no number", self.guidance.scale)));
+        }
+        if !(0.0..=1.0).contains(&self.guidance.rescale) {
+            let reason = format!("{} is not between 0 and 1", self.guidance.rescale);
+            return Err(Error::argument("guidance_rescale", reason));
         }
         Ok(batch)
     }

@@ -398,7 +398,7 @@ impl LdmPreset {
         config.scale_by_std = row.scale_by_std;
         [config.first_stage_key, config.cond_stage_key] = row.keys.map(Into::into);
         config.cond_stage_trainable = row.trainable;
-        config.concat_mode = row.concat > 0;
+        config.concat_mode = row.cond != Cond::Unconditional;
         config.conditioning_key = row.context.map(|_| ConditioningKey::CrossAttn);
         config.image_size = Some(row.size);
         config.channels = row.channels;

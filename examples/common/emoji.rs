@@ -1,0 +1,28 @@
+//! The small model in assets/, which the examples take where no other is given: it draws emoji.
+
+use std::path::{Path, PathBuf};
+
+use ldm::scheduler::SamplerKind;
+
+/// What is drawn where no prompt is given.
+pub const PROMPT: &str = "red heart";
+/// Denoising steps.
+pub const STEPS: usize = 25;
+/// Guidance scale.
+pub const GUIDANCE: f64 = 3.0;
+/// The sampler.
+pub const SAMPLER: SamplerKind = SamplerKind::Ddim;
+
+/// Its directory.
+pub fn model() -> PathBuf {
+    asset("emoji")
+}
+
+/// A file of assets/, seen from the folder where the program was started, or else where it was built.
+pub fn asset(name: &str) -> PathBuf {
+    let here = Path::new("assets").join(name);
+    if here.exists() {
+        return here;
+    }
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name)
+}
