@@ -105,7 +105,6 @@ fn planes(pixels: &[u8], channels: usize, value: impl Fn(u8) -> f32) -> Vec<f32>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -126,31 +125,12 @@ mod tests {
         assert_eq!(to_u8(0.0), 128);
     }
 
-    /// Where warnings go.
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// What is warned of while a picture is made of `values`.
     fn warnings(values: [f32; 12]) -> String {
-        let written = Written::default();
-        let writer = written.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
         let pictures = Tensor::<1>::from_floats(values, &Device::default()).reshape([1, 3, 2, 2]);
-        let made = tracing::subscriber::with_default(subscriber, || from_tensor(pictures)).unwrap();
-        assert_eq!(made[0].dimensions(), (2, 2));
-        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+        let (made, warned) = ldm_test_support::with_warnings(|| from_tensor(pictures));
+        assert_eq!(made.unwrap()[0].dimensions(), (2, 2));
+        warned
     }
 
     #[test]
