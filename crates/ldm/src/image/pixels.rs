@@ -105,7 +105,6 @@ fn planes(pixels: &[u8], channels: usize, value: impl Fn(u8) -> f32) -> Vec<f32>
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]
