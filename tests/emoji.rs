@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::program::{succeeds, text};
+use common::program::succeeds;
 use image::{Rgb, RgbImage};
 use ldm::{Family, LoadOptions, StableDiffusion};
 
@@ -61,10 +61,10 @@ fn it_reconstructs_and_draws_what_is_named() {
 #[test]
 fn the_examples_draw_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
     let size = |name: &str| image::open(at(name)).unwrap().to_rgb8().dimensions();
     let draw = |seed: &str, name: &str| {
-        succeeds("text_to_image", &["--steps", "4", "--seed", seed, "--output", text(&at(name))]);
+        succeeds("text_to_image", &["--steps", "4", "--seed", seed, "--output", &at(name)]);
         image::open(at(name)).unwrap().to_rgb8()
     };
     let first = draw("1", "first.png");
@@ -73,20 +73,21 @@ fn the_examples_draw_with_it() {
     assert_ne!(first, draw("2", "other.png"));
 
     fs::write(at("prompts.txt"), "red heart\n\ncat face\npizza\n").unwrap();
-    let sheet = ["--prompts", text(&at("prompts.txt")), "--sheet", "2", "--steps", "2"];
-    succeeds("text_to_image", &[&sheet[..], &["--output", text(&at("sheet.png"))]].concat());
+    let (prompts, sheet) = (at("prompts.txt"), at("sheet.png"));
+    let more = ["--prompts", &prompts, "--sheet", "2", "--steps", "2", "--output", &sheet];
+    succeeds("text_to_image", &more);
     assert_eq!(size("sheet.png"), (128, 128));
 
-    let more = ["--image", text(&at("first.png")), "--prompt", "blue heart", "--steps", "4"];
-    succeeds("image_to_image", &[&more[..], &["--output", text(&at("changed.png"))]].concat());
+    let [image, changed, mask, painted] = ["first.png", "changed.png", "mask.png", "painted.png"].map(at);
+    let more = ["--image", &image, "--prompt", "blue heart", "--steps", "4"];
+    succeeds("image_to_image", &[&more[..], &["--output", &changed]].concat());
     assert_eq!(size("changed.png"), (64, 64));
 
     // Only the right half is painted anew: on the left the picture is what the first stage makes of it.
-    let mask = RgbImage::from_fn(64, 64, |x, _| Rgb([if x < 32 { 0 } else { 255 }; 3]));
-    mask.save(at("mask.png")).unwrap();
-    let more = [&more[..], &["--mask", text(&at("mask.png")), "--output", text(&at("painted.png"))]].concat();
-    succeeds("inpaint", &more);
-    let painted = image::open(at("painted.png")).unwrap().to_rgb8();
+    let right = RgbImage::from_fn(64, 64, |x, _| Rgb([if x < 32 { 0 } else { 255 }; 3]));
+    right.save(&mask).unwrap();
+    succeeds("inpaint", &[&more[..], &["--mask", &mask, "--output", &painted]].concat());
+    let painted = image::open(&painted).unwrap().to_rgb8();
     let apart = |columns: std::ops::Range<u32>| -> f64 {
         let pixels = columns.flat_map(|x| (0..64).map(move |y| (x, y)));
         let difference = |(x, y)| {

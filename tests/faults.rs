@@ -6,13 +6,12 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Device, Tensor};
 use common::{directory, load};
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use ldm::{Error, LoadOptions, StableDiffusion};
-use ldm_test_support::Fixture;
+use ldm_test_support::{Fixture, with_warnings};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
@@ -85,12 +84,8 @@ fn an_unknown_scheduler_is_named() {
     let config = folder.path().join("scheduler/scheduler_config.json");
     edit(&config, "PNDMScheduler", "SquirrelScheduler");
     // Loading warns: another sampler may be asked for.
-    let written = Arc::new(Mutex::new(Vec::new()));
-    let subscriber = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
-    let model = tracing::subscriber::with_default(subscriber, || {
-        StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap()
-    });
-    let warned = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+    let (model, warned) =
+        with_warnings(|| StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap());
     assert_names(&warned, &["WARN", "scheduler_config.json", "SquirrelScheduler", "ddim"]);
     let request = model.text_to_image("a boat").steps(1).size(16, 16);
     assert_names(&request.run().unwrap_err().to_string(), &["SquirrelScheduler", "ddim"]);

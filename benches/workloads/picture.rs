@@ -1,22 +1,17 @@
 //! From noise to a picture: the pipelines' own loop, with the text encoder's output given or with the text encoder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::{DType, Tensor};
-use ldm::conditioning::CondStage;
-use ldm::pipeline::{
-    Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, TextEncoder, TextStage, denoise,
-};
+use burn::tensor::Tensor;
+use ldm::pipeline::{Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, denoise};
 use ldm::scheduler::{SamplerKind, SamplerOptions, Scheduler, SchedulerConfig, TorchRng};
 use ldm::{LoadOptions, StableDiffusion};
 use ldm_unet::presets::Preset;
 use ldm_unet::{Conditioning, UNet};
-use ldm_vae::{AutoencoderKl, FirstStageConfig};
+use ldm_vae::AutoencoderKl;
 
 use super::networks::{sd1, sd1_vae, unet_of, vae_of};
-use super::training::emoji_config;
-use super::{Cheap, Pass, Place, Size, finish, values};
+use super::{Pass, Place, Size, finish, values};
 
 /// Denoising steps of the emoji's pictures.
 pub const EMOJI_STEPS: usize = 25;
@@ -91,52 +86,14 @@ fn both(of: impl Fn(f32) -> Conditioning) -> PromptConditioning {
     PromptConditioning { positive: of(1.0), negative: Some(of(0.5)) }
 }
 
-/// The model in assets/, where it is.
-pub fn shipped() -> Option<PathBuf> {
-    let folder = root().join("assets/emoji");
-    folder.is_dir().then_some(folder)
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// One emoji of a prompt, guidance 3, text encoder included: the shipped model's, or else a random one's of its shape.
+/// One emoji of a prompt with the model in assets/, guidance 3, text encoder included.
 pub fn emoji_picture(place: &Place) -> Pass {
-    const PROMPT: &str = "red heart";
-    if let Some(shipped) = shipped() {
-        let options = LoadOptions::new(place.device.clone()).dtype(place.dtype);
-        let model = StableDiffusion::load(&shipped, &options).expect("the model in assets/");
-        return Box::new(move || {
-            let request = model.text_to_image(PROMPT).sampler(SamplerKind::Ddim).guidance(3.0);
-            let drawn = request.steps(EMOJI_STEPS).run().expect("a picture");
-            f32::from(drawn.images[0].as_raw()[0])
-        });
-    }
-    let mut config = emoji_config();
-    config.vocab_file = config.vocab_file.map(|file| root().join(file));
-    let FirstStageConfig::Kl(first_stage) = &config.first_stage else {
-        panic!("the emoji's first stage is KL")
-    };
-    let Some(CondStage::BertEmbedder(bert)) = config.tau(&place.device).expect("a text encoder") else {
-        panic!("the emoji's text encoder is BERTEmbedder")
-    };
-    let text = TextStage {
-        first: TextEncoder::Bert(Box::new(bert.map(&mut Cheap(DType::F32)))),
-        second: None,
-        zeros_for_no_negative: false,
-    };
-    let side = config.unet.sample_size.map_or(16, |[side, _]| side);
-    let pictures = Pictures {
-        unet: unet_of(&config.unet, place),
-        vae: first_stage.init(&place.device).expect("a config").map(&mut Cheap(place.dtype)),
-        latents: values([1, 4, side, side], 1.0, &Place::f32(place.device.clone())),
-        guidance: Guidance::new(3.0),
-        steps: EMOJI_STEPS,
-        size: None,
-    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/emoji");
+    let options = LoadOptions::new(place.device.clone()).dtype(place.dtype);
+    let model = StableDiffusion::load(folder, &options).expect("the model in assets/");
     Box::new(move || {
-        let prompts = text.encode_guided(&[PROMPT.to_string()], None, true).expect("a conditioning");
-        pictures.draw(prompts)
+        let request = model.text_to_image("red heart").sampler(SamplerKind::Ddim).guidance(3.0);
+        let drawn = request.steps(EMOJI_STEPS).run().expect("a picture");
+        f32::from(drawn.images[0].as_raw()[0])
     })
 }

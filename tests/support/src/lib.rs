@@ -7,9 +7,11 @@
 
 mod fixture;
 mod seeded;
+mod warnings;
 
 pub use fixture::Fixture;
 pub use seeded::{seeded_input, seeded_weight, write_weights};
+pub use warnings::with_warnings;
 
 use burn::tensor::Tensor;
 

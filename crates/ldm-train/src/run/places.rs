@@ -89,7 +89,7 @@ impl Places {
         micro: impl Fn(&Place<'_>, &W, u64, &Batch) -> Result<(Named, Logs, T), RunError> + Sync,
     ) -> Result<Gathered<T>, RunError> {
         let devices = self.devices.len();
-        if batches.len() % devices != 0 {
+        if !batches.len().is_multiple_of(devices) {
             return Err(RunError::Shares { batches: batches.len(), devices });
         }
         let found = on_devices(&self.devices, |number, device| {

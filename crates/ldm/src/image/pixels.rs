@@ -105,8 +105,6 @@ fn planes(pixels: &[u8], channels: usize, value: impl Fn(u8) -> f32) -> Vec<f32>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
     #[test]
@@ -128,12 +126,10 @@ mod tests {
 
     /// What is warned of while a picture is made of `values`.
     fn warnings(values: [f32; 12]) -> String {
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
         let pictures = Tensor::<1>::from_floats(values, &Device::default()).reshape([1, 3, 2, 2]);
-        let made = tracing::subscriber::with_default(subscriber, || from_tensor(pictures)).unwrap();
-        assert_eq!(made[0].dimensions(), (2, 2));
-        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+        let (made, warned) = ldm_test_support::with_warnings(|| from_tensor(pictures));
+        assert_eq!(made.unwrap()[0].dimensions(), (2, 2));
+        warned
     }
 
     #[test]

@@ -69,8 +69,8 @@ pub fn load_text_encoder_from_checkpoint(
             let named = options.config.as_deref().unwrap_or(path);
             let encoder = config.init(&options.device).map_err(|e| Error::config(named, e))?;
             let prefix = prefix(&file, &BERT, BERT_TOKENS);
-            let encoder = read(&file, prefix, encoder, &BertKeys::CompVis, options.dtype, &[])?;
-            Ok(TextModel::Bert(Box::new(encoder)))
+            let bert = read(&file, prefix, encoder, &BertKeys::CompVis, options.dtype, &[])?;
+            Ok(TextModel::Bert(Box::new(bert)))
         }
     }
 }
