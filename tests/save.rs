@@ -336,7 +336,9 @@ fn the_papers_text_to_image_directory_draws_and_is_saved() {
     let model = StableDiffusion::load(source.path(), &LoadOptions::default()).unwrap();
     assert_eq!((model.family, model.default_size), (Family::LatentDiffusion, [32, 32]));
     model.save_directory(saved.path(), DType::F32).unwrap();
-    for (path, shapes) in weight_files(&fixture) {
+    for (path, mut shapes) in weight_files(&fixture) {
+        // The head that BERT was trained with is no part of tau_theta.
+        shapes.retain(|name, _| !name.starts_with("to_logits."));
         assert_drawn(&saved.path().join(path), &shapes);
     }
     for (what, folder) in [("published", source.path()), ("saved", saved.path())] {
