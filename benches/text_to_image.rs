@@ -1,4 +1,4 @@
-//! Prompt to picture with the model in assets/, on every backend of the build.
+//! Prompt to picture with a random model of the emoji's shape, on every backend of the build.
 
 mod workloads;
 

@@ -1,4 +1,4 @@
-//! Training steps on every backend of the build: loss and gradients of a small U-Net; whole steps of the shipped model's
+//! Training steps on every backend of the build: loss and gradients of a small U-Net; whole steps of the emoji's
 //! U-Net, at the batch of its config.
 
 mod workloads;

@@ -1,7 +1,7 @@
 //! A prompt becomes a picture.
 //!
 //! ```sh
-//! cargo run --release --example text_to_image -- --prompt "woman firefighter, dark skin tone"    # the model in assets/
+//! cargo run --release --example text_to_image -- --prompt "woman firefighter, dark skin tone"    # the emoji's
 //! cargo run --release --example text_to_image -- --model stable-diffusion-v1-5 --prompt "a lighthouse in a storm"
 //! ```
 
@@ -19,7 +19,7 @@ use common::progress::Bar;
 use common::sampling::SamplingArgs;
 use ldm::nn::weights::{Saver, WeightFile};
 
-/// Draws pictures of a prompt with a Stable Diffusion model (1.x, 2.x or XL), or the small one of emoji in assets/.
+/// Draws pictures of a prompt with a Stable Diffusion model (1.x, 2.x or XL), or the small one of emoji that train_diffusion makes.
 #[derive(Parser)]
 #[command(name = "text_to_image")]
 struct Arguments {

@@ -71,7 +71,7 @@ ROWS = [
     gpu("vae_decode_1024_f16", "VAE decode, 1024 px, f16", "vae_decode --side 128", 0.5),
     gpu("train_sd1", "training step, SD 1.5's U-Net, 64x64 latents, batch 8, bf16", "train_sd1 --side 64 --batch 8",
         1.0, dtype="bf16"),
-    gpu("train_emoji", "training step, the shipped model's U-Net, batch 128, bf16", "train_emoji --side 16 --batch 128",
+    gpu("train_emoji", "training step, the emoji's U-Net, batch 128, bf16", "train_emoji --side 16 --batch 128",
         1.0, dtype="bf16"),
     gpu("train_66m", "training step, a U-Net of 66 million, 16x16 latents, batch 128, bf16",
         "train_66m --side 16 --batch 128", 1.0, dtype="bf16"),

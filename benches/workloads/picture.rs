@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
-use ldm::pipeline::{Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, denoise};
+use burn::module::Module;
+use burn::tensor::{DType, Tensor};
+use ldm::conditioning::CondStage;
+use ldm::pipeline::{
+    Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, TextEncoder, TextStage, denoise,
+};
 use ldm::scheduler::{SamplerKind, SamplerOptions, Scheduler, SchedulerConfig, TorchRng};
-use ldm::{LoadOptions, StableDiffusion};
+use ldm_train::config::EncoderSection;
 use ldm_unet::presets::Preset;
 use ldm_unet::{Conditioning, UNet};
-use ldm_vae::AutoencoderKl;
+use ldm_vae::{AutoencoderKl, FirstStageConfig};
 
 use super::networks::{sd1, sd1_vae, unet_of, vae_of};
-use super::{Pass, Place, Size, finish, values};
+use super::training::emoji_config;
+use super::{Cheap, Pass, Place, Size, finish, values};
 
 /// Denoising steps of the emoji's pictures.
 pub const EMOJI_STEPS: usize = 25;
@@ -86,14 +91,35 @@ fn both(of: impl Fn(f32) -> Conditioning) -> PromptConditioning {
     PromptConditioning { positive: of(1.0), negative: Some(of(0.5)) }
 }
 
-/// One emoji of a prompt with the model in assets/, guidance 3, text encoder included.
+/// One emoji of a prompt with a random model of configs/emoji_diffusion.yaml's shape, guidance 3, text encoder included.
 pub fn emoji_picture(place: &Place) -> Pass {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/emoji");
-    let options = LoadOptions::new(place.device.clone()).dtype(place.dtype);
-    let model = StableDiffusion::load(folder, &options).expect("the model in assets/");
+    let mut config = emoji_config();
+    if let Some(EncoderSection::Encoder(encoder)) = &mut config.cond_stage {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        encoder.vocab_file = encoder.vocab_file.take().map(|file| root.join(file));
+    }
+    let FirstStageConfig::Kl(first_stage) = &config.first_stage else {
+        panic!("the emoji's first stage is KL")
+    };
+    let Some(CondStage::BertEmbedder(bert)) = config.tau(&place.device).expect("a text encoder") else {
+        panic!("the emoji's text encoder is BERTEmbedder")
+    };
+    let text = TextStage {
+        first: TextEncoder::Bert(Box::new(bert.map(&mut Cheap(DType::F32)))),
+        second: None,
+        zeros_for_no_negative: false,
+    };
+    let side = config.unet.sample_size.map_or(16, |[side, _]| side);
+    let pictures = Pictures {
+        unet: unet_of(&config.unet, place),
+        vae: first_stage.init(&place.device).expect("a config").map(&mut Cheap(place.dtype)),
+        latents: values([1, 4, side, side], 1.0, &Place::f32(place.device.clone())),
+        guidance: Guidance::new(3.0),
+        steps: EMOJI_STEPS,
+        size: None,
+    };
     Box::new(move || {
-        let request = model.text_to_image("red heart").sampler(SamplerKind::Ddim).guidance(3.0);
-        let drawn = request.steps(EMOJI_STEPS).run().expect("a picture");
-        f32::from(drawn.images[0].as_raw()[0])
+        let prompts = text.encode_guided(&["red heart".to_string()], None, true).expect("a conditioning");
+        pictures.draw(prompts)
     })
 }

@@ -11,7 +11,7 @@ use ldm_unet::{Conditioning, PerLevel, UNetConfig};
 use super::networks::unet_of;
 use super::{Pass, Place, Size, finish, values};
 
-/// configs/emoji_diffusion.yaml, the shipped model's.
+/// configs/emoji_diffusion.yaml, the emoji's.
 pub fn emoji_config() -> DiffusionConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/emoji_diffusion.yaml");
     match RunConfig::read(path).expect("a config of the repository").model {

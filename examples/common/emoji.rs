@@ -1,4 +1,4 @@
-//! The small model in assets/, which the examples take where no other is given: it draws emoji.
+//! The model that the emoji in assets/ train (docs/training.md), which the examples take where no other is given.
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ pub const GUIDANCE: f64 = 3.0;
 /// The sampler.
 pub const SAMPLER: SamplerKind = SamplerKind::Ddim;
 
-/// Its directory.
+/// Where `train_diffusion` leaves it.
 pub fn model() -> PathBuf {
-    asset("emoji")
+    PathBuf::from("runs/emoji_diffusion/diffusers")
 }
 
 /// A file of assets/, seen from the folder where the program was started, or else where it was built.

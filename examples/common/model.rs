@@ -37,7 +37,7 @@ impl DeviceArgs {
 #[derive(Args, Debug)]
 pub struct ModelArgs {
     /// A diffusers directory, a single .safetensors or .ckpt file, or (built with the feature `hub`) `owner/name`
-    /// [default: the small model of emoji in assets/]
+    /// [default: the small model of emoji that train_diffusion leaves in runs/]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// The YAML config of a single file; without it the file is recognised by its keys
@@ -82,6 +82,10 @@ impl ModelArgs {
     pub fn load(&self) -> Result<StableDiffusion> {
         let (device, dtype) = self.device.open()?;
         let path = self.path();
+        if self.model.is_none() && !path.exists() {
+            let path = path.display();
+            return Err(format!("{path} is not there: train it (docs/training.md), or give --model").into());
+        }
         let spinner = spinner(format!("loading {}", path.display()));
         let mut model = StableDiffusion::load(&path, &self.options(device, dtype))?;
         for Lora { path, scale } in &self.lora {

@@ -72,7 +72,7 @@ fn samplers() -> impl TypedValueParser<Value = SamplerKind> {
 }
 
 impl SamplingArgs {
-    /// Fills in what suits the model in assets/, where no other is given.
+    /// Fills in what suits the model of emoji, where no other is given.
     pub fn fill(&mut self, model: &ModelArgs) {
         if model.model.is_none() {
             self.prompt.get_or_insert_with(|| emoji::PROMPT.into());

@@ -11,7 +11,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_nn::LinearConfig;
-use ldm_nn::weights::WeightFile;
 use ldm_train::checkpoint::Checkpoints;
 use ldm_train::config::{ModelConfig, RunConfig};
 use ldm_train::data::Batch;
@@ -173,14 +172,18 @@ fn dead_codes_come_to_life_in_training() {
     assert!(used > 4.0, "{after:?}");
     assert!(perplexity > number(&before, "perplexity") && perplexity <= used, "{after:?}");
 
-    // Counts since then are part of a checkpoint, and of no other codebook's.
+    // Counts since then are part of a checkpoint, and a run that goes on has them.
     let checkpoints = Checkpoints::open(root.path().join("checkpoints"), 1).unwrap();
     checkpoints.save(5, |writer| run.training.save(writer)).unwrap();
     let latest = checkpoints.latest().unwrap().unwrap();
     let counts: Vec<u64> = latest.state("codebook_usage").unwrap();
     assert_eq!(counts.iter().filter(|count| **count > 0).count() as f64, used);
     assert_eq!(counts.iter().sum::<u64>(), 3 * 8 * 8);
-    assert!(WeightFile::open(latest.path().join("model.safetensors")).is_ok());
+    let mut resumed = Run::new(root.path(), "vq", &[]).unwrap();
+    resumed.training.restore(&latest).unwrap();
+    checkpoints.save(6, |writer| resumed.training.save(writer)).unwrap();
+    let again = checkpoints.latest().unwrap().unwrap();
+    assert_eq!((again.step(), again.state::<Vec<u64>>("codebook_usage").unwrap()), (6, counts));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::scratch::Scratch;
 use super::simd::Level;
 
 /// Queries in a task.
-pub(super) const QUERIES: usize = 64;
+const QUERIES: usize = 64;
 
 /// See [`crate::attention`]; `None` where the tensors are not plain f32 flex tensors of fitting shapes.
 pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
@@ -96,7 +96,7 @@ impl Head<'_> {
 
 multiversion! {
     /// `x = exp(scale (x - max x))` and the sum of it.
-    pub fn exponentials(x: &mut [f32], scale: f32) -> f32 {
+    fn exponentials(x: &mut [f32], scale: f32) -> f32 {
         const LANES: usize = 32;
         let mut largest = [f32::NEG_INFINITY; LANES];
         for chunk in x.chunks(LANES) {
@@ -117,28 +117,20 @@ multiversion! {
 }
 
 /// A tensor `[b, heads, n, d]` whose last axis lies in order; the others may be views.
-#[derive(Debug, Clone)]
-pub struct Heads {
+struct Heads {
     tensor: FlexTensor,
 }
 
 impl Heads {
-    /// `None` where `x` is not plain f32 on flex.
-    pub fn new(x: &Tensor<4>) -> Option<Self> {
+    fn new(x: &Tensor<4>) -> Option<Self> {
         let tensor = bridge::flex(x)?;
         let strides = tensor.layout().strides();
         let plain = strides[3] == 1 && strides.iter().all(|s| *s >= 0);
         Some(Self { tensor: if plain { tensor } else { tensor.to_contiguous() } })
     }
 
-    /// `[b, heads, n, d]`.
-    #[cfg(feature = "autodiff")]
-    pub fn dims(&self) -> [usize; 4] {
-        self.tensor.layout().shape().dims()
-    }
-
     /// The values of one head from its first on, and the distance between rows.
-    pub fn head(&self, [b, head]: [usize; 2]) -> (&[f32], usize) {
+    fn head(&self, [b, head]: [usize; 2]) -> (&[f32], usize) {
         let layout = self.tensor.layout();
         let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
         let start = layout.start_offset() + b * stride(0) + head * stride(1);

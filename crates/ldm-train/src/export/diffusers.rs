@@ -6,6 +6,7 @@ use burn::tensor::DType;
 use ldm_conditioning::CondStage;
 use ldm_conditioning::bert::BertKeys;
 use ldm_nn::weights::save_safetensors;
+use ldm_unet::UNetConfig;
 use ldm_vae::LatentScaling;
 use serde_json::{Value, json};
 
@@ -58,7 +59,9 @@ impl DiffusionTraining {
         let unet = self.average().unwrap_or(&self.denoiser().model);
         let part = folder.join("unet");
         create(&part)?;
-        write_json(&part.join("config.json"), &unet.config().to_diffusers()?)?;
+        // A pipeline draws at this size where it is not told another.
+        let config = UNetConfig { sample_size: Some(self.latent_size()), ..unet.config().clone() };
+        write_json(&part.join("config.json"), &config.to_diffusers()?)?;
         let keys = unet.config().diffusers_keys()?;
         save_safetensors(unet, &keys, part.join("diffusion_pytorch_model.safetensors"), dtype)?;
 

@@ -120,7 +120,7 @@ impl LatentDiffusion {
         let decode = |z: Tensor<4>| -> Result<Tensor<4>, Error> {
             Ok(self.first_stage.decode(z.cast(self.first_stage.dtype()))?.cast(DType::F32))
         };
-        match self.patches()? {
+        match self.checked_patches()? {
             Some(patches) if patches.patch_distributed_vq => {
                 patches.map(&z, Resize::Up(self.first_stage.factor()), |_, _, z| decode(z))
             }
@@ -164,7 +164,7 @@ impl LatentDiffusion {
     fn encoded(&self, pictures: Tensor<4>) -> Result<Encoded, Error> {
         let pictures = pictures.to_device(&self.device);
         let encode = |x: Tensor<4>| self.first_stage.encode(x.cast(self.first_stage.dtype()));
-        match (self.patches()?, &self.first_stage) {
+        match (self.checked_patches()?, &self.first_stage) {
             (Some(patches), FirstStage::Vq(_)) if patches.patch_distributed_vq => {
                 let down = Resize::Down(self.first_stage.factor());
                 let z = patches.map(&pictures, down, |_, _, x| Ok(encode(x)?.mode()))?;
@@ -175,7 +175,7 @@ impl LatentDiffusion {
     }
 
     /// The patches, if the first stage is as they say.
-    fn patches(&self) -> Result<Option<&Patches>, Error> {
+    fn checked_patches(&self) -> Result<Option<&Patches>, Error> {
         let factor = self.first_stage.factor();
         match &self.patches {
             Some(Patches { vqf, .. }) if *vqf != factor => {
@@ -197,7 +197,7 @@ impl LatentDiffusion {
         patch_conditions: Option<&[Conditioning]>,
     ) -> Result<Tensor<4>, Error> {
         let time = Tensor::<1>::full([1], t, (&x.device(), DType::F32));
-        let Some(patches) = self.patches()? else {
+        let Some(patches) = self.checked_patches()? else {
             return Ok(self.unet.forward(x, time, conditioning)?);
         };
         let [_, _, h, w] = x.dims();

@@ -82,7 +82,8 @@ impl LatentDiffusion {
         tokenizer: &LayoutTokenizer,
         size: [usize; 2],
     ) -> Result<Sampling<'_>, Error> {
-        let patches = self.patches()?.ok_or_else(|| Error::argument("patches", "the model has none"))?;
+        let patches =
+            self.checked_patches()?.ok_or_else(|| Error::argument("patches", "the model has none"))?;
         let grid = patches.grid(size)?;
         let [h, w] = size.map(|side| side as f64);
         let [kh, kw] = grid.ks.map(|side| side as f64);

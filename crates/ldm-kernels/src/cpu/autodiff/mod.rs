@@ -3,7 +3,6 @@
 //! A kernel of this folder takes the tensors out of the graph, computes its output as without a graph, and records how
 //! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
 
-mod attention;
 mod conv2d;
 mod geglu;
 mod group_norm;
@@ -25,7 +24,6 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{DType, Tensor};
 
-pub use attention::attention;
 pub use conv2d::conv2d;
 pub use geglu::geglu;
 pub use group_norm::group_norm;
@@ -41,14 +39,12 @@ trait Gradient<const N: usize>: Clone + Debug + Send + 'static {
     fn gradients(self, output: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N];
 }
 
-/// The f32 tensor on flex under autodiff that `x` is, or becomes as a constant beside others that are; `None` for
-/// any other.
+/// The f32 tensor on flex under autodiff that `x` is, if it is one.
 fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
     if x.dtype() != DType::F32 {
         return None;
     }
-    let node = |x: Tensor<D>| x.try_into_primitive::<Autodiff<Flex>>().ok();
-    node(x.clone()).or_else(|| if x.device().is_autodiff() { None } else { node(x.clone().autodiff()) })
+    x.clone().try_into_primitive::<Autodiff<Flex>>().ok()
 }
 
 /// The same values outside the graph.
