@@ -163,6 +163,7 @@ impl Units {
     }
 
     /// For columns of so many vectors side by side: the rest of the cube takes different elements of them.
+    #[cfg(feature = "autodiff")]
     pub fn for_columns(client: &Client, vectors: usize) -> Self {
         let most = most(client);
         let across = vectors.next_power_of_two().min(32).min(most);
