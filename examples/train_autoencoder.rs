@@ -1,7 +1,7 @@
 //! Pictures become a first stage: the autoencoder of the paper's section 3.1.
 //!
 //! ```sh
-//! cargo run --release --example train_autoencoder                       # the emoji in assets/, 4,000 steps
+//! cargo run --release --example train_autoencoder                       # the emoji in assets/, 3,400 steps
 //! cargo run --release --example train_autoencoder -- --steps 100        # two minutes: see the loss fall
 //! cargo run --release --example train_autoencoder -- --config my.yaml --data pictures/ --out runs/mine
 //! ```

@@ -2,8 +2,7 @@
 //! conditioned on (captions, classes, maps, boxes, worn or masked pictures, nothing) is the config's business.
 //!
 //! ```sh
-//! cargo run --release --example train_autoencoder                       # first: what the latents are made with
-//! cargo run --release --example train_diffusion                         # the emoji in assets/
+//! cargo run --release --example train_diffusion                         # the emoji and their first stage in assets/
 //! cargo run --release --example train_diffusion -- --steps 100          # two minutes: see the loss fall
 //! cargo run --release --example train_diffusion -- --config my.yaml --data pictures/ --out runs/mine
 //! ```
