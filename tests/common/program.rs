@@ -5,6 +5,11 @@ use std::process::{Command, Output};
 
 /// Runs an example that was built beside this test.
 pub fn example(name: &str, arguments: &[&str]) -> Output {
+    example_with(name, arguments, &[])
+}
+
+/// Likewise, with variables of the environment.
+pub fn example_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     assert!(
@@ -12,7 +17,7 @@ pub fn example(name: &str, arguments: &[&str]) -> Output {
         "build the examples first: {}",
         path.display()
     );
-    Command::new(path).args(arguments).output().unwrap()
+    Command::new(path).args(arguments).envs(environment.iter().copied()).output().unwrap()
 }
 
 /// Runs an example that must do its work; gives what it printed.

@@ -31,7 +31,7 @@ pub struct ClassOutOfRange {
 
 /// A learned vector for each class, as a context of one token.
 ///
-/// Source: paper, appendix E.1; `ClassEmbedder` in the reference's `encoders/modules.py`.
+/// Source: paper, appendix E.2.1; `ClassEmbedder` in the reference's `encoders/modules.py`.
 #[derive(Module, Debug)]
 pub struct ClassEmbedder {
     /// `[n_classes, embed_dim]`.

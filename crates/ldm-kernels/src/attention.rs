@@ -1,4 +1,4 @@
-//! Scaled dot-product attention, the paper's equation 2.
+//! Scaled dot-product attention, as in the paper's section 3.3.
 
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor, module};

@@ -1,4 +1,4 @@
-//! Scaled dot-product attention, the paper's equation 2.
+//! Scaled dot-product attention, as in the paper's section 3.3.
 
 use burn::tensor::{Bool, DType, Tensor};
 
@@ -14,7 +14,7 @@ pub struct AttentionOptions {
 /// `softmax(Q K^T / sqrt(d)) V`.
 ///
 /// Shapes: `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`; gives `[b, heads, n, d]`.
-/// Source: paper, equation 2.
+/// Source: paper, section 3.3.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
     let dtype = q.dtype();
     let cast = |x: Tensor<4>| if options.upcast { x.cast(DType::F32) } else { x };

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// Source: paper, section 3.3; `DiffusionWrapper` in the reference's `ddpm.py`.
 #[derive(Debug, Clone, Default)]
 pub struct Conditioning {
-    /// `tau_theta(y)`, `[b, m, d]`: K and V of the cross-attention (paper, equation 2).
+    /// `tau_theta(y)`, `[b, m, d]`: K and V of the cross-attention (paper, section 3.3).
     pub context: Option<Tensor<3>>,
     /// `[b, c, h, w]`, as high and wide as the latent: joined to its channels (maps, low-resolution and
     /// masked pictures).

@@ -1,4 +1,4 @@
-//! Attention to a context at one level of the U-Net: the paper's section 3.3 and equation 2.
+//! Attention to a context at one level of the U-Net: the paper's section 3.3.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -70,7 +70,7 @@ impl SpatialTransformer {
 
 /// Self-attention, cross-attention and feed-forward, each behind a layer norm and a residual connection.
 ///
-/// Source: paper, section 3.3 and table 16; `BasicTransformerBlock` in the reference's `attention.py`.
+/// Source: paper, section 3.3 (table 16 has the feed-forward before the cross-attention); `BasicTransformerBlock` in the reference's `attention.py`.
 #[derive(Module, Debug)]
 pub struct BasicTransformerBlock {
     /// Before the first attention.
@@ -116,7 +116,7 @@ impl BasicTransformerBlock {
 
 /// `softmax(Q K^T / sqrt(d)) V` with `Q = W_Q x`, `K = W_K source`, `V = W_V source`.
 ///
-/// Source: paper, equation 2; `CrossAttention` in the reference's `attention.py`.
+/// Source: paper, section 3.3; `CrossAttention` in the reference's `attention.py`.
 #[derive(Module, Debug)]
 pub struct CrossAttention {
     /// `W_Q`, without bias.

@@ -17,7 +17,7 @@ const INIT_STD: f64 = 0.02;
 
 /// Tokens to context: embeddings, pre-norm self-attention over all tokens, pads included, and a final norm.
 ///
-/// Source: paper, appendix E.2.1 and table 16; `BERTEmbedder` in the reference's `encoders/modules.py`,
+/// Source: paper, appendix E.2.1 and table 17; `BERTEmbedder` in the reference's `encoders/modules.py`,
 /// `LDMBertModel` in diffusers.
 #[derive(Module, Debug)]
 pub struct BertEmbedder {

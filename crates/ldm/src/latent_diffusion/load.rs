@@ -14,7 +14,7 @@ use ldm_vae::FirstStage;
 use super::{LatentDiffusion, diffusers, parts};
 use crate::device::check_dtype;
 use crate::model::{
-    Described, FIRST_STAGE, UNET, VAE, ema_wanted, first_stage, read, read_unet, scale_factor,
+    Described, FIRST_STAGE, UNET, VAE, ema_wanted, first_stage, located, read, read_unet, scale_factor,
     warn_of_unclaimed,
 };
 use crate::presets;
@@ -24,24 +24,25 @@ pub(super) const COND_STAGE: &str = "cond_stage_model.";
 
 impl LatentDiffusion {
     /// Loads a model: a checkpoint with the reference's names and the YAML in `options` (a `vocab.txt` beside that
-    /// counts instead of bert-base-uncased's vocabulary), or a directory of diffusers' (`LDMTextToImagePipeline`, `LDMSuperResolutionPipeline`, `LDMPipeline`).
+    /// counts instead of bert-base-uncased's vocabulary), or a directory of diffusers' (`LDMTextToImagePipeline`,
+    /// `LDMSuperResolutionPipeline`, `LDMPipeline`), or, with the feature `hub`, such a one called `owner/name`.
     ///
     /// # Errors
-    /// [`Error::NotAModel`] where the YAML is missing; [`Error::Unsupported`] names a `target` that is not known
+    /// [`Error::NotAModel`] where the source or its YAML is missing; [`Error::Unsupported`] names a `target` that is not known
     /// here; [`Error::Config`] a `conditioning_key` that encoder or U-Net don't fit; [`Error::Weights`] lists the
     /// tensors that don't fit.
     pub fn load(source: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
-        let source = source.as_ref();
         check_dtype(options.dtype, &options.device)?;
+        let source = located(source.as_ref(), options)?;
         if source.is_dir() {
-            return diffusers::load(source, options);
+            return diffusers::load(&source, options);
         }
         let Some(yaml) = &options.config else {
             let reason = "a checkpoint needs its YAML config, or a name of the registry".into();
-            return Err(Error::NotAModel { path: source.into(), reason });
+            return Err(Error::NotAModel { path: source, reason });
         };
         match Described::read(yaml)? {
-            Described::Diffusion(config) => load(&config, yaml, source, options),
+            Described::Diffusion(config) => load(&config, yaml, &source, options),
             Described::FirstStage(_) => {
                 Err(Error::config(yaml, "it describes a first stage, not a whole model"))
             }

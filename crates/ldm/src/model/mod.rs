@@ -135,6 +135,25 @@ fn default_size(unet: &UNet, vae: &AutoencoderKl) -> [u32; 2] {
     [width, height].map(|side| u32::try_from(side.saturating_mul(vae.factor())).unwrap_or(u32::MAX))
 }
 
+/// Where the files of `source` lie: there, or, with the feature `hub`, where those of the model called so were
+/// fetched to.
+pub(crate) fn located(source: &Path, options: &LoadOptions) -> Result<PathBuf, Error> {
+    if source.exists() {
+        return Ok(source.into());
+    }
+    #[cfg(feature = "hub")]
+    let reason = match hub::Repository::named(source) {
+        Some(repository) => return repository.download(options.variant.as_deref()),
+        None => "there is no such folder or file; a model on the hub is called `owner/name`",
+    };
+    #[cfg(not(feature = "hub"))]
+    let reason = {
+        let _ = options;
+        "there is no such folder or file; models on the hub need the Cargo feature `hub`"
+    };
+    Err(Error::NotAModel { path: source.into(), reason: reason.into() })
+}
+
 impl StableDiffusion {
     /// Loads a model: a diffusers directory, a single checkpoint file, or, with the feature `hub`, a model
     /// called `owner/name`.
@@ -143,22 +162,9 @@ impl StableDiffusion {
     /// [`Error::NotAModel`] where `source` is none of these; else the error names the file, the part or the
     /// tensors that are wrong.
     pub fn load(source: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
-        let source = source.as_ref();
         check_dtype(options.dtype, &options.device)?;
-        if source.is_dir() {
-            return directory::load(source, options);
-        }
-        if source.is_file() {
-            return single_file::load(source, options);
-        }
-        #[cfg(feature = "hub")]
-        if let Some(name) = source.to_str() {
-            return directory::load(&hub::download(name, options.variant.as_deref())?, options);
-        }
-        Err(Error::NotAModel {
-            path: source.into(),
-            reason: "there is no such folder or file; models on the hub need the Cargo feature `hub`".into(),
-        })
+        let source = located(source.as_ref(), options)?;
+        if source.is_dir() { directory::load(&source, options) } else { single_file::load(&source, options) }
     }
 
     /// Writes a diffusers directory, with weights in `dtype`.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::Target;
 
-/// How well a first stage reconstructs, over ImageNet's validation pictures at 256 pixels.
+/// How well a first stage reconstructs ImageNet's validation pictures (paper, table 8).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reconstruction {
     /// FID between pictures and their reconstructions.
@@ -23,7 +23,7 @@ pub struct FirstStagePreset {
     pub name: &'static str,
     /// Steps that it was trained for.
     pub train_steps: usize,
-    /// What the model zoo reports.
+    /// What the model zoo and the paper's table 8 report.
     pub figures: Reconstruction,
 }
 

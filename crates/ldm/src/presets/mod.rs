@@ -27,7 +27,7 @@ pub struct Figures {
     pub recall: Option<f64>,
     /// DDIM steps.
     pub steps: Option<usize>,
-    /// DDIM's eta.
+    /// DDIM's eta, where it is reported.
     pub eta: Option<f64>,
     /// The guidance that it was sampled with.
     pub guidance: Option<&'static str>,
