@@ -15,7 +15,7 @@ use clap::{Parser, ValueEnum};
 use common::Result;
 use common::model::ModelArgs;
 use common::output::check_folder;
-use common::progress::spinner;
+use common::progress::tensor_bar;
 
 /// Converts between a single checkpoint file with CompVis' names and a diffusers directory.
 #[derive(Parser)]
@@ -63,13 +63,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
 
     let model = source.load()?;
-    let spinner = spinner(format!("writing {}", output.display()));
+    let bar = tensor_bar();
+    let mut show = |file: &Path, done: usize, of: usize| {
+        bar.set_message(file.display().to_string());
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    };
     if output.extension().is_some_and(|e| e == "safetensors") {
-        model.save_checkpoint(output, dtype)?;
+        model.save_checkpoint_observed(output, dtype, &mut show)?;
     } else {
-        model.save_directory(output, dtype)?;
+        model.save_directory_observed(output, dtype, &mut show)?;
     }
-    spinner.finish_and_clear();
+    bar.finish_and_clear();
     println!("{}", output.display());
     Ok(())
 }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { image, degradation, factor, seed, output } = arguments;
     output.check()?;
-    let picture = ldm::image::open(image)?.to_rgb8();
+    let picture = ldm::image::to_rgb8(&ldm::image::open(image)?);
     let kind = Degradation::named(degradation)?;
     let worn = kind.degrade(&picture, *factor, &mut SeededDraws::new(*seed))?;
     output.save(&[worn], &format!("{degradation}, factor: {factor}, Seed: {seed}"))

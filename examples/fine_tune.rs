@@ -1,4 +1,4 @@
-//! Goes on with the training of a Stable Diffusion model on a folder of pictures: its whole U-Net, or LoRA factors.
+//! Goes on with the training of a text-to-image model on a folder of pictures: its whole U-Net, or LoRA factors.
 //!
 //! ```sh
 //! cargo run --release --example fine_tune -- --model stable-diffusion-v1-5 --data my-cats --output cats --lora-rank 8
@@ -23,7 +23,12 @@ use ldm_train::data::{Batch, DataConfig, Loader, LoaderConfig, Transform};
 use ldm_train::run::{Purpose, Random};
 use ldm_train::{FineTuneConfig, FineTuning, MicroBatch, Objective, ObjectiveConfig};
 
-/// Fine-tunes a Stable Diffusion model (1.x, 2.x or XL) on pictures with captions.
+/// Goes on with the training of a text-to-image model (Stable Diffusion 1.x, 2.x or XL, or one of the paper's) on pictures with
+/// captions.
+///
+/// The U-Net is trained, in f32; first stage and text encoders stay as they are. Not trained here: models with a
+/// vector-quantised first stage, inpainting models (their U-Net takes more than the latent), models that take the guidance scale
+/// as an input (distilled ones), SDXL's refiner.
 #[derive(Parser)]
 #[command(name = "fine_tune")]
 struct Arguments {
@@ -38,10 +43,10 @@ struct Arguments {
     /// Train LoRA factors of this rank in the attention layers instead of the whole U-Net
     #[arg(long, value_name = "R")]
     lora_rank: Option<usize>,
-    /// What the factors' product is multiplied with, times R [default: R]
+    /// What the factors' product is multiplied with, times R [default: that of --lora-from, else R]
     #[arg(long, value_name = "ALPHA", requires = "lora_rank")]
     lora_alpha: Option<f64>,
-    /// Factors to go on with, of the same rank
+    /// Factors to go on with, of the same rank and alpha
     #[arg(long, value_name = "FILE", requires = "lora_rank")]
     lora_from: Option<PathBuf>,
     /// Steps of the optimiser
@@ -113,10 +118,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let objective = Objective::of(&scheduler, &weights)?;
     let steps = objective.schedule().len();
 
-    let lora = arguments.lora_rank.map(|r| {
-        let config = LoraConfig::new(r);
-        arguments.lora_alpha.map_or(config, |alpha| config.with_alpha(alpha))
-    });
+    let lora = arguments.lora_rank.map(|r| lora_config(arguments, &model, r)).transpose()?;
     let learning_rate = arguments.learning_rate.unwrap_or(if lora.is_some() { 1e-4 } else { 1e-5 });
     let config = FineTuneConfig { learning_rate, lora, seed: arguments.seed, ..Default::default() };
     let mut training = FineTuning::new(model.unet.clone(), objective, config)?;
@@ -168,6 +170,21 @@ fn check(model: &StableDiffusion) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Rank and alpha of the factors: those of the file to go on with, where there is one.
+fn lora_config(arguments: &Arguments, model: &StableDiffusion, r: usize) -> Result<LoraConfig> {
+    let asked = arguments.lora_alpha.map_or(LoraConfig::new(r), |alpha| LoraConfig::new(r).with_alpha(alpha));
+    let Some(path) = &arguments.lora_from else { return Ok(asked) };
+    let (found, path) = (model.unet.lora_config(path)?, path.display());
+    if found.r != r {
+        return Err(format!("--lora-rank {r}: the factors in {path} have rank {}", found.r).into());
+    }
+    if arguments.lora_alpha.is_some() && !found.agrees_with(&asked) {
+        let (alpha, trained) = (asked.lora_alpha, found.lora_alpha);
+        return Err(format!("--lora-alpha {alpha}: the factors in {path} were trained with {trained}").into());
+    }
+    Ok(found)
 }
 
 /// Latents, noise, timesteps and captions of a batch. All numbers depend on the seed and the batch's number alone.

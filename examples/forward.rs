@@ -16,13 +16,14 @@ use common::Result;
 use common::model::DeviceArgs;
 use common::output::check_folder;
 use ldm::nn::weights::{Saver, WeightFile};
-use ldm::unet::Conditioning;
+use ldm::unet::{Conditioning, LabelEmbedding};
 use ldm::vae::{Encoded, FirstStage};
 use ldm::{LoadOptions, TextModel};
 
 /// Runs one part of a model on the tensors of a safetensors file. Keys and shapes are those of diffusers:
 ///
-///   unet          sample, timestep [, encoder_hidden_states, class_labels, text_embeds, time_ids] -> sample
+///   unet          sample, timestep [, encoder_hidden_states, class_labels, timestep_cond, text_embeds, time_ids]
+///                 -> sample; class_labels are classes, or where the U-Net embeds those a number or a vector an item
 ///   vae-encode    sample -> mean, logvar; of a VQ model latents (before quantisation), indices (i64, flat)
 ///   vae-decode    latents -> sample (no scaling factor in between; a VQ model quantises them first)
 ///   text-encoder  input_ids -> last_hidden_state, penultimate, pooler_output (or text_embeds);
@@ -107,18 +108,25 @@ fn run(arguments: &Arguments) -> Result<()> {
 type Outputs = Vec<(&'static str, TensorData)>;
 
 fn unet(source: &Source<'_>, inputs: &Inputs, options: &LoadOptions) -> Result<Outputs> {
-    let optional = ["encoder_hidden_states", "class_labels", "text_embeds", "time_ids"];
+    let optional = ["encoder_hidden_states", "class_labels", "timestep_cond", "text_embeds", "time_ids"];
     inputs.check(&["sample", "timestep"], &optional)?;
     let unet = match (source.directory, source.checkpoint) {
         (Some(directory), _) => ldm::load_unet(directory, options)?,
         (_, Some(checkpoint)) => ldm::load_unet_from_checkpoint(checkpoint, options)?,
         _ => return Err(NO_SOURCE.into()),
     };
+    // Under one key diffusers takes what its U-Nets look up in a table, and what they embed as it is.
+    let (class_labels, y) = match unet.label_embedding() {
+        None | Some(LabelEmbedding::Classes(_)) => (inputs.ints_if_there("class_labels")?, None),
+        Some(_) => (None, inputs.vectors_if_there("class_labels")?),
+    };
     let conditioning = Conditioning {
         context: inputs.float_if_there("encoder_hidden_states")?,
-        class_labels: inputs.ints_if_there("class_labels")?,
+        class_labels,
+        y,
         text_embeds: inputs.float_if_there("text_embeds")?,
         time_ids: inputs.float_if_there("time_ids")?,
+        timestep_cond: inputs.float_if_there("timestep_cond")?,
         ..Conditioning::none()
     };
     let sample = unet.forward(inputs.float("sample")?, inputs.float("timestep")?, &conditioning)?;
@@ -250,6 +258,15 @@ impl Inputs {
 
     fn float_if_there<const D: usize>(&self, key: &str) -> Result<Option<Tensor<D>>> {
         if self.file.contains(key) { self.float(key).map(Some) } else { Ok(None) }
+    }
+
+    /// A vector an item, `[b, d]`, or a number an item, `[b]` -> `[b, 1]`.
+    fn vectors_if_there(&self, key: &str) -> Result<Option<Tensor<2>>> {
+        match self.file.info(key) {
+            None => Ok(None),
+            Some(info) if info.shape.len() == 1 => Ok(Some(self.float::<1>(key)?.unsqueeze_dim(1))),
+            Some(_) => self.float(key).map(Some),
+        }
     }
 
     fn ints_if_there(&self, key: &str) -> Result<Option<Vec<i64>>> {

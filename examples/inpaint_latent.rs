@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let sampling = &arguments.sampling;
     sampling.output.check()?;
-    let picture = ldm::image::open(&arguments.image)?.to_rgb8();
+    let picture = ldm::image::to_rgb8(&ldm::image::open(&arguments.image)?);
     let mask = ldm::image::Mask::new(&ldm::image::open(&arguments.mask)?);
     let model = arguments.model.load("inpainting_big")?;
     let picture = ldm::image::to_tensor(&picture, model.device());

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let sampling = &arguments.sampling;
     sampling.output.check()?;
-    let picture = ldm::image::open(&arguments.image)?.to_rgb8();
+    let picture = ldm::image::to_rgb8(&ldm::image::open(&arguments.image)?);
     let model = arguments.model.load("bsr_sr")?;
     let run = model.upscale(ldm::image::to_tensor(&picture, model.device()))?;
     let drawn = sampling.apply(&model, run)?.run_observed(&mut Bar::new())?;

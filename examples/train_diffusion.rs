@@ -5,6 +5,9 @@
 //! cargo run --release --example train_diffusion                         # the emoji and their first stage in assets/
 //! cargo run --release --example train_diffusion -- --steps 100          # two minutes: see the loss fall
 //! cargo run --release --example train_diffusion -- --config my.yaml --data pictures/ --out runs/mine
+//! # Super-resolution: small pictures are worn as the config says (bsr_sr's YAML does), or as this does.
+//! cargo run --release --example train_diffusion -- --config bsr_sr.yaml --data pictures/ --first-stage vq-f4.ckpt \
+//!     --degradation bsrgan_light
 //! ```
 
 mod common;
@@ -16,10 +19,12 @@ use burn::tensor::DType;
 use clap::Parser;
 use common::Result;
 use common::training::{TrainingArgs, ended, show};
-use ldm_train::config::ModelConfig;
+use ldm::degradation::Worn;
+use ldm_train::conditions::ConditionConfig;
+use ldm_train::config::{ModelConfig, RunConfig};
 use ldm_train::export::load_first_stage;
 use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Outcome, Stop, run};
-use ldm_vae::FirstStageConfig;
+use ldm_vae::{FirstStage, FirstStageConfig};
 
 /// Trains a latent diffusion model on a frozen first stage.
 #[derive(Parser)]
@@ -31,6 +36,10 @@ struct Arguments {
     /// The first stage's weights, instead of the config's `first_stage_config.params.ckpt_path`
     #[arg(long, value_name = "FILE")]
     first_stage: Option<PathBuf>,
+    /// How super-resolution's small pictures are worn, instead of the config's way: bsrgan, bsrgan_light, cv_bilinear,
+    /// cv_bicubic, cv_area
+    #[arg(long, value_name = "NAME")]
+    degradation: Option<String>,
     #[command(flatten)]
     training: TrainingArgs,
 }
@@ -41,7 +50,13 @@ fn main() -> ExitCode {
 }
 
 fn train(arguments: &Arguments) -> Result<()> {
-    let config = arguments.training.config(&arguments.config)?;
+    let mut config = arguments.training.config(&arguments.config)?;
+    if let Some(name) = &arguments.degradation {
+        // In the config, so that a run can't go on with another one.
+        config.data.condition = Some(degraded(name, &config)?);
+    }
+    // Conditions of our own; all others the trainer makes itself.
+    let worn = config.data.condition.as_ref().map(Worn::of_config).transpose()?.flatten();
     let folder = arguments.training.out.clone().unwrap_or_else(|| "runs/emoji_diffusion".into());
     let ModelConfig::Diffusion(model) = &config.model else {
         return Err(format!("{}: no diffusion model", arguments.config.display()).into());
@@ -61,10 +76,20 @@ fn train(arguments: &Arguments) -> Result<()> {
         }
     };
     std::fs::create_dir_all(&folder)?;
-    let latents = Latents::open(&folder.join("latents.safetensors"), &loader, &first_stage, &device)?;
+    let kept = folder.join("latents.safetensors");
+    if matches!(first_stage, FirstStage::Kl(_)) && loader.views().is_some() && !kept.exists() {
+        println!("encoding {} pictures' latents", loader.source().items());
+    }
+    let latents = Latents::open(&kept, &loader, &first_stage, &device)?;
     let tau = model.tau(&device)?;
     let cache = latents.cache();
-    let training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
+    let training = match worn {
+        Some(worn) => {
+            let conditions = Box::new(worn);
+            DiffusionTraining::conditioned(model, &config, first_stage, latents, tau, conditions, &device)?
+        }
+        None => DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?,
+    };
     let mut training = training.with_devices(devices)?;
     // Not after days of training.
     for (format, check) in [("CompVis", training.check_compvis()), ("diffusers", training.check_diffusers())]
@@ -99,4 +124,19 @@ fn train(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A small picture that is worn by `name` in the place of the config's own.
+fn degraded(name: &str, config: &RunConfig) -> Result<ConditionConfig> {
+    let ModelConfig::Diffusion(model) = &config.model else {
+        return Err("--degradation: no diffusion model".into());
+    };
+    let factor = match (&config.data.condition, model.cond_stage_key.as_deref()) {
+        (Some(ConditionConfig::LowResolution { factor } | ConditionConfig::Degraded { factor, .. }), _) => {
+            *factor
+        }
+        (None, Some("LR_image")) => model.first_stage.factor(),
+        _ => return Err("--degradation: the model is not conditioned on a small picture".into()),
+    };
+    Ok(ConditionConfig::Degraded { degradation: name.into(), factor })
 }

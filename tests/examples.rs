@@ -65,6 +65,7 @@ fn help_names_every_argument() {
         "--latents",
         "--save-latents",
         "--lora",
+        "--prediction-type",
         "--output",
     ] {
         assert!(help.contains(argument), "{argument} is not in {help}");
@@ -137,6 +138,40 @@ fn text_to_image_draws_diffusers_picture_and_says_how() {
         &fixture.tensor("negative.latents", &device),
         common::RUN_TOLERANCE,
     );
+}
+
+/// The mean difference of a written PNG from diffusers' picture.
+fn mean_difference(fixture: &Fixture, key: &str, path: &Path) -> f64 {
+    let ours = image::open(path).unwrap().to_rgb8();
+    let (_, theirs) = fixture.bytes(key);
+    assert_eq!(ours.as_raw().len(), theirs.len());
+    let sum: f64 = ours.as_raw().iter().zip(&theirs).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+    sum / theirs.len() as f64
+}
+
+/// Generator, device and float type are as asked for.
+#[test]
+fn generator_device_and_type_can_be_chosen() {
+    let fixture = Fixture::open("pipeline_sd1");
+    let model = directory(&fixture);
+    let output = model.path().join("out.png");
+    let cases = cases(&fixture);
+    let prompt = cases["ddim"]["prompt"][0].as_str().unwrap();
+    let shared = ["--model", text(model.path()), "--prompt", prompt, "--sampler", "ddim", "--steps", "6"];
+    let more = ["--seed", "33", "--width", "64", "--height", "64", "--output", text(&output)];
+    let draw = |chosen: &[&'static str]| {
+        succeeds("text_to_image", &[&shared[..], &more, chosen].concat());
+        (difference(&fixture, "ddim.image", 0, &output), mean_difference(&fixture, "ddim.image", &output))
+    };
+    assert!(draw(&["--device", "flex"]).0 <= 1);
+    assert!(parameters(&output).contains("RNG: Torch"));
+    // Other noise, another picture.
+    assert!(draw(&["--rng", "native"]).1 > 5.0);
+    assert!(parameters(&output).contains("RNG: Native"));
+    // Latents within 1e-2 are pictures within a few of 255; PyTorch's own f16 differs by 0.2 in the mean.
+    let (_, mean) = draw(&["--device", "flex", "--dtype", "f16"]);
+    assert!(mean < 1.0, "{mean}");
+    assert!(parameters(&output).contains("Type: f16"));
 }
 
 /// A picture says what was used, whether or not it was asked for.
@@ -254,6 +289,25 @@ fn text_to_image_starts_from_given_latents() {
         ],
     );
     assert!(difference(&fixture, "given_latents.image", 0, &output) <= 1);
+}
+
+/// The keys of a Stable Diffusion 2 don't tell that it predicts the noise.
+#[test]
+fn what_a_single_file_predicts_can_be_said() {
+    let fixture = Fixture::open("checkpoint_sd2");
+    let folder = tempfile::tempdir().unwrap();
+    let [file, output] = ["model.safetensors", "out.png"].map(|name| folder.path().join(name));
+    write_weights(&file, &fixture.shapes("checkpoint"));
+    let cases = cases(&fixture);
+    let prompt = cases["image"]["prompt"][0].as_str().unwrap();
+    let shared = ["--model", text(&file), "--prompt", prompt, "--steps", "6", "--seed", "7", "--width", "64"];
+    let shared = [&shared[..], &["--height", "64", "--output", text(&output)]].concat();
+    succeeds("text_to_image", &shared);
+    assert!(difference(&fixture, "image.image", 0, &output) <= 1);
+    let said = |prediction: &'static str| [&shared[..], &["--prediction-type", prediction]].concat();
+    succeeds("text_to_image", &said("epsilon"));
+    assert!(difference(&fixture, "image_epsilon.image", 0, &output) <= 1);
+    refuses("text_to_image", &said("squirrel"), 1, &["prediction_type", "squirrel", "v_prediction"]);
 }
 
 #[test]
@@ -455,6 +509,10 @@ fn forward_gives_what_diffusers_gives() {
     forward_calls("forward_sd1");
     forward_calls("forward_sdxl");
     forward_calls("forward_unconditional");
+    forward_calls("forward_lcm");
+    for kind in ["timestep", "identity", "projection", "simple_projection"] {
+        forward_calls(&format!("forward_label_{kind}"));
+    }
 }
 
 /// A first stage alone, as PyTorch Lightning 1.4 pickled it: classes as keys, optimiser and all.

@@ -12,10 +12,10 @@ use ldm::{LatentDiffusion, LoadOptions};
 use ldm_conditioning::Condition;
 use ldm_scheduler::{NoiseSchedule, Prediction};
 use ldm_test_support::{assert_close, relative_difference, seeded_input};
-use ldm_train::config::ModelConfig;
+use ldm_train::config::{ModelConfig, RunConfig};
 use ldm_train::export::save_first_stage;
 use ldm_train::run::{At, Batches, DiffusionTraining, Latents, LoadedBatches, Stage};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A tiny model after three steps, its average and its scale no longer what they began with.
 fn trained(root: &Path, parameterization: &str) -> DiffusionTraining {
@@ -79,6 +79,75 @@ fn both_formats_hold_the_model_that_was_trained() {
             assert!(read.alphas_bar().len() == 50 && off < 1e-6, "{}", name("schedule"));
         }
     }
+}
+
+/// Super-resolution with a VQ first stage of f = 2: `change` on top.
+fn upscaler(root: &Path, change: &[(&str, Value)]) -> RunConfig {
+    let unet = json!({
+        "in_channels": 6, "out_channels": 3, "model_channels": 4, "num_res_blocks": 1, "attention_resolutions": [2],
+        "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 4,
+    });
+    let first_stage = json!({
+        "embed_dim": 3, "n_embed": 16,
+        "ddconfig": {
+            "double_z": false, "z_channels": 3, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 4,
+            "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0, "norm_num_groups": 4,
+        },
+    });
+    let of = |target: &str, params: &Value| json!({"target": target, "params": params});
+    let params = |key: &str| format!("/model/params/{key}");
+    let changes: Vec<(String, Value)> = vec![
+        (params("unet_config"), of("UNetModel", &unet)),
+        (params("first_stage_config"), of("ldm.models.autoencoder.VQModelInterface", &first_stage)),
+        (params("cond_stage_config"), json!({"target": "torch.nn.Identity"})),
+        (params("conditioning_key"), json!("concat")),
+        (params("cond_stage_key"), json!("LR_image")),
+        (params("scale_by_std"), json!(false)),
+    ];
+    let ours = changes.iter().map(|(path, value)| (path.as_str(), value.clone()));
+    tiny::config(root, "diffusion", &ours.chain(change.iter().cloned()).collect::<Vec<_>>())
+}
+
+/// Its training before the first step.
+fn fresh(config: &RunConfig) -> DiffusionTraining {
+    let ModelConfig::Diffusion(model) = &config.model else { panic!() };
+    let device = Device::default();
+    let (first_stage, tau) = (model.first_stage.init(&device).unwrap(), model.tau(&device).unwrap());
+    DiffusionTraining::new(model, config, first_stage, Latents::Encoded, tau, &device).unwrap()
+}
+
+/// What super-resolution learned is upscaled with alike by both formats; diffusers has a pipeline for it.
+#[test]
+fn super_resolution_becomes_a_pipeline() {
+    let device = Device::default();
+    let root = tempfile::tempdir().unwrap();
+    let config = upscaler(root.path(), &[]);
+    let mut training = fresh(&config);
+    let mut batches = LoadedBatches::new(config.data.open().unwrap(), None);
+    for step in 0..3 {
+        let batch = batches.next_batch().unwrap();
+        training.step(&At { step, micro: step, rate: 1e-2 }, &[batch]).unwrap();
+    }
+    let (compvis, diffusers) = (root.path().join("compvis"), root.path().join("diffusers"));
+    training.save_compvis(&compvis, DType::F32).unwrap();
+    training.save_diffusers(&diffusers, DType::F32).unwrap();
+    let index = std::fs::read_to_string(diffusers.join("model_index.json")).unwrap();
+    for part in ["LDMSuperResolutionPipeline", "VQModel", "UNet2DModel", "DDIMScheduler"] {
+        assert!(index.contains(part), "{part}: {index}");
+    }
+    let options = LoadOptions::default().config(compvis.join("model.yaml"));
+    let ours = LatentDiffusion::load(compvis.join("model.safetensors"), &options).unwrap();
+    let theirs = LatentDiffusion::load(&diffusers, &LoadOptions::default()).unwrap();
+    let low = seeded_input::<4>("low", [2, 3, 8, 8], &device).clamp(-1.0, 1.0);
+    let [ours, theirs] = [ours, theirs]
+        .map(|model| model.upscale(low.clone()).unwrap().steps(10).seed(3).eta(1.0).run().unwrap().pictures);
+    assert_eq!(ours.dims(), [2, 3, 16, 16]);
+    assert_close("pictures", &theirs, &ours, 1e-4);
+
+    // Its latents are the first stage's own.
+    let scaled = fresh(&upscaler(root.path(), &[("/model/params/scale_factor", json!(0.5))]));
+    let error = scaled.check_diffusers().unwrap_err().to_string();
+    assert!(error.contains("scaled latents"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::program::{refuses, succeeds, text};
 use common::{directory, load};
+use ldm::nn::lora::METADATA;
 use ldm::nn::weights::WeightFile;
 use ldm::scheduler::{SamplerKind, Scheduler};
 use ldm::unet::Conditioning;
@@ -61,6 +62,18 @@ fn lora_factors_lower_the_loss_and_go_on_top_of_the_model() {
     println!("{more:?}");
     assert!(more[0] < 0.8 * found[0]);
 
+    // The file's alpha counts where none is given; another one, or another rank, is refused.
+    let kept = folder.path().join("kept");
+    let on = ["--model", text(model.path()), "--data", text(&data), "--output", text(&kept), "--steps", "1"];
+    let from = ["--lora-from", text(&path), "--lora-rank"];
+    succeeds("fine_tune", &[&on[..], &from, &["4"]].concat());
+    let file = WeightFile::open(kept.join("pytorch_lora_weights.safetensors")).unwrap();
+    let note: serde_json::Value = serde_json::from_str(&file.metadata()[METADATA]).unwrap();
+    assert_eq!((note["unet.r"].as_u64(), note["unet.lora_alpha"].as_f64()), (Some(4), Some(8.0)));
+    let other = [&on[..], &from, &["4", "--lora-alpha", "3"]].concat();
+    refuses("fine_tune", &other, 1, &["--lora-alpha 3", text(&path), "trained with 8"]);
+    refuses("fine_tune", &[&on[..], &from, &["2"]].concat(), 1, &["--lora-rank 2", text(&path), "rank 4"]);
+
     let draw = |more: &[&str], name: &str| {
         let output = folder.path().join(name);
         let prompt =
@@ -107,6 +120,48 @@ fn a_whole_model_is_trained_and_written_as_a_model() {
     a.assert_eq(&b, true);
 }
 
+/// One of the paper's models, one that predicts velocities, and SDXL, which is told sizes too.
+#[test]
+fn other_families_are_trained_too() {
+    for name in ["ldm_pipeline_text", "pipeline_sd2", "pipeline_sdxl"] {
+        let (model, folder) = (directory(&Fixture::open(name)), tempfile::tempdir().unwrap());
+        let data = folder.path().join("data");
+        pictures(&data);
+        let load = |path: &Path| StableDiffusion::load(path, &LoadOptions::default()).unwrap();
+        let draw = |model: &StableDiffusion| {
+            model.text_to_image("a picture").steps(2).seed(1).run().unwrap().images.remove(0)
+        };
+        let before = load(model.path());
+        let kinds: [(&str, &[&str]); 2] =
+            [("3e-3", &[]), ("2e-2", &["--lora-rank", "2", "--caption-dropout", "0.5"])];
+        for (rate, more) in kinds {
+            let output = folder.path().join(rate);
+            let from = ["--model", text(model.path()), "--data", text(&data), "--output", text(&output)];
+            let steps = ["--steps", "3", "--log-every", "1", "--batch-size", "2", "--learning-rate", rate];
+            let found = losses(&succeeds("fine_tune", &[&from[..], &steps, more].concat()));
+            println!("{name}, {more:?}: {found:?}");
+            assert!(found.len() == 3 && found.iter().all(|loss| loss.is_finite()), "{name}: {found:?}");
+            let after = match more.is_empty() {
+                true => load(&output),
+                false => {
+                    // They begin at zero.
+                    let file = WeightFile::open(output.join("pytorch_lora_weights.safetensors")).unwrap();
+                    let second = file.tensors().filter(|tensor| tensor.name.ends_with(".lora_B.weight"));
+                    for tensor in second {
+                        let (_, values) = file.read_f32(&tensor.name).unwrap();
+                        assert!(values.iter().any(|value| *value != 0.0), "{name}: {}", tensor.name);
+                    }
+                    before.clone().load_lora(&output, 1.0).unwrap()
+                }
+            };
+            let weight = |model: &StableDiffusion| model.unet.conv_in.weight.val();
+            let moved = relative_difference(&weight(&after), &weight(&before));
+            assert_eq!(moved > 1e-3, more.is_empty(), "{name}: the first layer moved by {moved}");
+            assert!(draw(&after) != draw(&before), "{name}, {more:?}: the same picture");
+        }
+    }
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let (model, folder) = (directory(&Fixture::open("pipeline_sd1")), tempfile::tempdir().unwrap());
@@ -147,6 +202,7 @@ fn a_loss_that_is_no_number_changes_nothing() {
     let error = training.step(&[batch(z.clone()), batch(broken)]).unwrap_err();
     assert!(matches!(error, FineTuneError::NotFinite { step: 0, what: "loss", .. }), "{error}");
     assert!(matches!(training.step(&[]), Err(FineTuneError::Empty)));
+    assert!(matches!(training.resume_lora("factors.safetensors"), Err(FineTuneError::Whole { .. })));
     let weight = |unet: &ldm::unet::UNet| unet.conv_in.weight.val().into_data();
     weight(&training.unet()).assert_eq(&weight(&model.unet), true);
     let told = training.step(&[batch(z)]).unwrap();

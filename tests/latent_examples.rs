@@ -14,7 +14,7 @@ use latent::narrow;
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm::presets::ldm;
 use ldm::unet::EncoderUNetConfig;
-use ldm::{LatentDiffusion, LatentDiffusionConfig};
+use ldm::{CondStageTarget, LatentDiffusion, LatentDiffusionConfig, Target};
 use ldm_test_support::{Fixture, write_weights};
 use program::{refuses, succeeds, text};
 use tempfile::TempDir;
@@ -128,6 +128,33 @@ fn unconditional() {
         1,
         &["--size 30 32", "multiple of 4"],
     );
+}
+
+/// The pixels themselves are drawn (the paper's f = 1): with a first stage that does nothing, and as a `DDPM`, which has none.
+#[test]
+fn pixels() {
+    let params = serde_json::json!({"image_size": 16, "in_channels": 3, "out_channels": 3, "model_channels": 32,
+        "num_res_blocks": 1, "attention_resolutions": [2], "channel_mult": [1, 2], "num_head_channels": 32});
+    let unet = Target::new("ldm.modules.diffusionmodules.openaimodel.UNetModel", params);
+    let identity = Target::new("ldm.models.autoencoder.IdentityFirstStage", serde_json::Value::Null);
+    let none = CondStageTarget::Name("__is_unconditional__".into());
+    let mut config = LatentDiffusionConfig::new(unet, Some(identity), none);
+    config.image_size = Some(16);
+    let model = Tiny::of(&config);
+    let drawn = model.draws("unconditional", (16, 16), &[]);
+    model.draws("unconditional", (24, 8), &["--size", "8", "24"]);
+
+    (config.first_stage_config, config.cond_stage_config) = (None, None);
+    let model = Tiny::of(&config);
+    let yaml = std::fs::read_to_string(&model.yaml).unwrap();
+    let ddpm = yaml.replace("ddpm.LatentDiffusion", "ddpm.DDPM");
+    assert!(
+        ddpm != yaml && !ddpm.contains("first_stage_config") && !ddpm.contains("cond_stage_config"),
+        "{ddpm}"
+    );
+    std::fs::write(&model.yaml, ddpm).unwrap();
+    // The same weights, drawn by name.
+    assert_eq!(drawn, model.draws("unconditional", (16, 16), &[]));
 }
 
 /// The left half of a picture stays, whatever the model and the seed.
@@ -259,7 +286,13 @@ fn retrieval() {
     let alone = model.draws("retrieval", (128, 128), &shared);
     let database = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/retrieval/texts.npz");
     let neighbours = [&shared[..], &["--database", database, "--knn", "4"]].concat();
-    assert_ne!(alone, model.draw("retrieval", 1, &neighbours));
+    let exact = model.draw("retrieval", 1, &neighbours);
+    assert_ne!(alone, exact);
+    // In so small a database the graph misses nothing.
+    let approximate = [&neighbours[..], &["--approximate", "64"]].concat();
+    assert_eq!(exact, model.draw("retrieval", 1, &approximate));
+    let nowhere = [&shared[..], &["--approximate", "64"]].concat();
+    refuses("retrieval", &model.arguments(&nowhere), 2, &["--database"]);
 }
 
 #[test]

@@ -150,13 +150,18 @@ fn loss(unet: &UNet, device: &Device) -> Tensor<1> {
     (forward(unet, device) - seeded_input("lora.target", [2, 4, 8, 8], device)).square().mean()
 }
 
+/// What a file of [`CONFIG`] says of itself.
+fn note() -> Value {
+    serde_json::from_str(&CONFIG.metadata("unet", &[])).unwrap()
+}
+
 /// A tiny U-Net under autodiff with factors of the fixture's names.
 fn adapted(fixture: &Fixture, folder: &Path, device: &Device) -> UNet {
     let model = directory(&Fixture::open("pipeline_sd1"));
     let unet = ldm::load_unet(model.path(), &LoadOptions::new(device.clone())).unwrap();
     let path = folder.join("drawn.safetensors");
-    write(&path, &fixture.json("gradient"), &serde_json::json!({}), &Value::Null);
-    unet.with_lora(&CONFIG, 7).unwrap().resume_lora(&path).unwrap()
+    write(&path, &fixture.json("gradient"), &serde_json::json!({}), &note());
+    unet.with_lora(&CONFIG, 7).unwrap().resume_lora(&CONFIG, &path).unwrap()
 }
 
 #[test]
@@ -213,6 +218,38 @@ fn factors_are_saved_as_diffusers_names_them_and_give_the_same_model() {
     let whole = folder.path().join("whole.safetensors");
     ldm::nn::weights::save_safetensors(&unet, &keys, &whole, DType::F32).unwrap();
     assert!(WeightFile::open(&whole).unwrap().tensors().all(|t| !t.name.contains("lora")));
+}
+
+#[test]
+fn training_goes_on_with_the_files_own_rank_and_alpha() {
+    let (fixture, folder) = (Fixture::open("lora"), tempfile::tempdir().unwrap());
+    let device = Device::default();
+    let trained = adapted(&fixture, folder.path(), &device);
+    let path = folder.path().join("pytorch_lora_weights.safetensors");
+    trained.save_lora(&CONFIG, &path, DType::F32).unwrap();
+    let plain = load(&Fixture::open("pipeline_sd1")).unet;
+    assert_eq!(plain.lora_config(&path).unwrap(), CONFIG);
+    let resume =
+        |config: LoraConfig| plain.clone().with_lora(&config, 7).unwrap().resume_lora(&config, &path);
+    assert_close("resumed", &forward(&resume(CONFIG).unwrap(), &device), &forward(&trained, &device), 1e-5);
+    for other in [CONFIG.with_alpha(3.0), LoraConfig::new(4)] {
+        let error = resume(other).unwrap_err();
+        let fits = matches!(&error, LoraError::Differs { found, expected, .. }
+            if *found == CONFIG && *expected == other);
+        assert!(fits && error.to_string().contains("rank 3 and alpha 6"), "{error}");
+    }
+
+    // What the U-Net does not take would be lost; layers of several strengths are none that one config says.
+    let mut shapes = fixture.json("gradient");
+    let text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight";
+    shapes[text] = serde_json::json!([3, 32]);
+    write(&path, &shapes, &serde_json::json!({}), &note());
+    let error = resume(CONFIG).unwrap_err();
+    assert!(matches!(&error, LoraError::Unused { keys, .. } if keys == &[text]), "{error}");
+    let mut uneven = note();
+    uneven["unet.alpha_pattern"] = serde_json::json!({ "to_q": 1.0 });
+    write(&path, &fixture.json("gradient"), &serde_json::json!({}), &uneven);
+    assert!(matches!(resume(CONFIG).unwrap_err(), LoraError::Uneven { .. }));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Device, Tensor};
 use common::{arguments, cases, differences, directory, load, picture, run};
+use image::{DynamicImage, ImageBuffer, Rgb, Rgba};
 use ldm::conditioning::{Conditioner, Conditioning};
 use ldm::pipeline::{
     Denoiser, Guidance, Output, Progress, PromptConditioning, Silent, SizeConditioning, denoise,
@@ -72,7 +73,9 @@ fn latent_consistency_models() {
 
 #[test]
 fn stable_diffusion_2() {
-    all_cases("pipeline_sd2", &[]);
+    for name in ["pipeline_sd2", "pipeline_sd2_epsilon"] {
+        all_cases(name, &[]);
+    }
 }
 
 #[test]
@@ -125,6 +128,65 @@ fn the_pieces_recombine() {
 
     let output = Output { images, latents };
     assert_eq!(differences(&fixture, "two_prompts", &output), None);
+}
+
+/// Guidance is one call of the U-Net a step, over both halves at once; at scale 1 there is the one half alone.
+#[test]
+fn guidance_is_one_batched_call_a_step() {
+    let model = load(&Fixture::open("pipeline_sd1"));
+    let prompts = ["a boat", "a fox"].map(String::from);
+    for (scale, batch) in [(7.5, 4), (1.0, 2)] {
+        let guidance = Guidance::new(scale);
+        let prompts = model.text.encode_guided(&prompts, None, guidance.is_active()).unwrap();
+        let denoiser = Denoiser::new(&model.unet, prompts, guidance, None).unwrap();
+        let scheduler = Scheduler::from_config("ddim".parse().unwrap(), &model.scheduler).unwrap();
+        let sampler = scheduler.sampler(SamplerOptions::steps(3)).unwrap();
+        let mut noise = TorchRng::new(1);
+        let latents = randn(&mut noise, [2, 4, 8, 8], model.device(), DType::F32).unwrap();
+        let mut calls = Vec::new();
+        let predict = |x: Tensor<4>, t: f32| {
+            denoiser.predict_with(x, f64::from(t), |x, t, conditioning| {
+                calls.push([x.dims()[0], t.dims()[0], conditioning.batch().unwrap().unwrap()]);
+                Ok(model.unet.forward(x, t, conditioning)?)
+            })
+        };
+        let latents = denoise(sampler, latents, &mut noise, None, &mut Silent, predict).unwrap();
+        assert_eq!(latents.dims(), [2, 4, 8, 8]);
+        assert_eq!(calls, [[batch; 3]; 3], "scale {scale}");
+    }
+}
+
+/// Of 16 bits the upper eight count, of transparent pixels the colour: so Pillow hands pictures to diffusers.
+#[test]
+fn deep_and_transparent_pictures_draw_what_their_colours_draw() {
+    let fixture = Fixture::open("pipeline_sd1_image");
+    let model = load(&fixture);
+    let [image, mask] = ["image", "mask"].map(|key| picture(&fixture, key));
+    let draw = |image: &DynamicImage, mask: &DynamicImage| {
+        let redrawn = model.image_to_image("a boat", image).steps(3).seed(2).run().unwrap();
+        let painted = model.inpaint("a boat", image, mask).size(80, 64).steps(3).seed(2).run().unwrap();
+        [redrawn, painted].map(|output| output.images)
+    };
+    let expected = draw(&image, &mask);
+    assert!(draw(&deep(&image), &deep(&mask)) == expected, "16 bits");
+    assert!(draw(&clear(&image), &clear(&mask)) == expected, "transparent");
+}
+
+/// The same colours in 16 bits; rounded instead of cut, they would be others.
+fn deep(picture: &DynamicImage) -> DynamicImage {
+    let rgb = picture.to_rgb8();
+    let pixel = |x, y| Rgb(rgb.get_pixel(x, y).0.map(|v| (u16::from(v) << 8) | 0xff));
+    DynamicImage::ImageRgb16(ImageBuffer::from_fn(rgb.width(), rgb.height(), pixel))
+}
+
+/// The same colours, more and less transparent.
+fn clear(picture: &DynamicImage) -> DynamicImage {
+    let rgb = picture.to_rgb8();
+    let pixel = |x, y| {
+        let [r, g, b] = rgb.get_pixel(x, y).0;
+        Rgba([r, g, b, (13 * x + y) as u8])
+    };
+    DynamicImage::ImageRgba8(ImageBuffer::from_fn(rgb.width(), rgb.height(), pixel))
 }
 
 #[test]

@@ -310,6 +310,37 @@ fn a_yaml_of_the_reference() {
     assert_eq!(config.conditioning(), Some(ConditioningKey::CrossAttn));
 }
 
+/// The ways of writing values that the reference's files have, as PyYAML reads them.
+#[test]
+fn a_yaml_in_the_references_notations() {
+    let plain = document("a.b.UNetModel", "ldm.models.autoencoder.VQModelInterface", "__is_unconditional__");
+    let written = plain
+        .replace("concat_mode: true", "concat_mode: True # a comment")
+        .replace("double_z: false", "double_z: False")
+        .replace("1.0e-06", "1.e-06")
+        .replace("loss_type: l1", "loss_type: \"l1\"")
+        .replace(
+            "warm_up_steps: [10000]",
+            "warm_up_steps: [ 1.e+4 ], f_start: [1.e-6], f_max: [ 1.], f_min: [1.]",
+        )
+        .replace("a.b.UNetModel", "'a.b.UNetModel'");
+    assert_ne!(written, plain);
+    let read = |yaml: &str| {
+        let value: Value = serde_yaml_ng::from_str(yaml).unwrap();
+        let ModelConfig::Diffusion(model) = RunConfig::from_value(&value).unwrap().model else {
+            panic!("a diffusion model")
+        };
+        let config = LatentDiffusionConfig::from_yaml(yaml, Path::new("a.yaml")).unwrap();
+        (config, model)
+    };
+    // A file may end without a line break.
+    let ((config, model), (expected, plain)) = (read(written.trim_end()), read(&plain));
+    assert_eq!((config, &model.unet, &model.first_stage), (expected, &plain.unet, &plain.first_stage));
+    assert_eq!(model.base_learning_rate, 1e-6);
+    let scheduler = model.scheduler.unwrap();
+    assert_eq!((scheduler.warm_up_steps, scheduler.f_start, scheduler.f_max), (10_000, 1e-6, 1.0));
+}
+
 #[test]
 fn what_a_yaml_can_not_say() {
     let read = |yaml: &str| LatentDiffusionConfig::from_yaml(yaml, Path::new("my.yaml")).unwrap_err();

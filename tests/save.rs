@@ -9,10 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use common::{RUN_TOLERANCE, cases, differences, directory, load, run, weight_files};
+use common::{
+    RUN_TOLERANCE, cases, differences, directory, load, picture, run, weight_files, write_directory,
+};
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm::{Family, LoadOptions, StableDiffusion};
-use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight, write_weights};
+use ldm_test_support::{Fixture, assert_close, seeded_input, seeded_weight, write_torch, write_weights};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -55,6 +57,24 @@ impl Checkpoint {
     fn options(&self) -> LoadOptions {
         LoadOptions::default().config(self.yaml())
     }
+
+    /// In which cases `file`, described by its YAML and recognised by its keys, draws what diffusers doesn't.
+    fn differences(&self, file: &Path) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (key, case) in cases(&self.fixture) {
+            for mut options in [self.options(), LoadOptions::default()] {
+                options.use_ema = Some(key == "image_ema");
+                // What neither YAML nor keys say.
+                options.prediction_type = (key == "image_epsilon").then(|| "epsilon".into());
+                let model = StableDiffusion::load(file, &options).unwrap();
+                let output = run(&model, &self.fixture, &case).unwrap();
+                let (yaml, file) = (options.config.is_some(), file.display());
+                let difference = differences(&self.fixture, &key, &output);
+                wrong.extend(difference.map(|d| format!("{file}, YAML {yaml}: {d}")));
+            }
+        }
+        wrong
+    }
 }
 
 /// Every tensor of a file, by name.
@@ -82,18 +102,26 @@ fn a_single_file_draws_what_diffusers_draws_from_it() {
     let mut wrong = Vec::new();
     for name in CHECKPOINTS {
         let checkpoint = Checkpoint::write(name);
-        for (key, case) in cases(&checkpoint.fixture) {
-            // Described by its YAML, and recognised by its keys.
-            for options in [checkpoint.options(), LoadOptions::default()] {
-                let options = options.use_ema(key == "image_ema");
-                let model = StableDiffusion::load(checkpoint.file(), &options).unwrap();
-                let output = run(&model, &checkpoint.fixture, &case).unwrap();
-                let yaml = options.config.is_some();
-                let difference = differences(&checkpoint.fixture, &key, &output);
-                wrong.extend(difference.map(|d| format!("{name}, YAML {yaml}: {d}")));
-            }
-        }
+        wrong.extend(checkpoint.differences(&checkpoint.file()).into_iter().map(|d| format!("{name}: {d}")));
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The same from a `.ckpt` as PyTorch Lightning 1.4 pickles it: classes as keys, optimiser and all. The pickle is a real
+/// one, its storages are drawn here.
+#[test]
+fn a_lightning_checkpoint_draws_what_diffusers_draws_from_it() {
+    let checkpoint = Checkpoint::write("checkpoint_sd1");
+    let file = checkpoint.folder.path().join("model.ckpt");
+    let pickle = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/checkpoint_sd1.pkl");
+    let shapes = checkpoint.fixture.shapes("checkpoint");
+    let bytes = |(name, shape): &(String, Vec<usize>)| {
+        seeded_weight(name, shape).into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>()
+    };
+    write_torch(&file, &fs::read(pickle).unwrap(), shapes.iter().map(bytes));
+    let opened = WeightFile::open(&file).unwrap();
+    assert_eq!(opened.tensors().count(), shapes.len());
+    let wrong = checkpoint.differences(&file);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -158,6 +186,49 @@ fn a_single_file_survives_the_way_through_a_directory() {
     }
 }
 
+/// A U-Net for inpainting, which takes nine channels, comes out of a single file that its keys alone describe. (What it
+/// draws is held against diffusers in tests/pipelines.rs.)
+#[test]
+fn nine_channels_survive_the_way_through_a_single_file() {
+    let inputs = Fixture::open("pipeline_inpaint9");
+    let [image, mask] = ["image", "mask"].map(|key| picture(&inputs, key));
+    for name in CHECKPOINTS {
+        let folder = tempfile::tempdir().unwrap();
+        let [directory, file] = ["model", "model.safetensors"].map(|name| folder.path().join(name));
+        write_nine_channels(&Fixture::open(name), &directory);
+        let model = StableDiffusion::load(&directory, &LoadOptions::default()).unwrap();
+        assert_eq!(model.unet.in_channels(), 9);
+        model.save_checkpoint(&file, DType::F32).unwrap();
+        let back = StableDiffusion::load(&file, &LoadOptions::default()).unwrap();
+        assert_eq!(back.unet.in_channels(), 9);
+        let [ours, theirs] = [&back, &model].map(|model| {
+            let request = model.inpaint("a boat", &image, &mask).size(80, 64).steps(4).seed(5);
+            request.guidance(7.5).run().unwrap()
+        });
+        assert_close(name, &ours.latents, &theirs.latents, 1e-5);
+        let pixels = ours.images[0].as_raw().iter().zip(theirs.images[0].as_raw());
+        assert!(pixels.map(|(a, b)| a.abs_diff(*b)).max().unwrap() <= 1, "{name}");
+    }
+}
+
+/// The directory of a fixture with a U-Net of nine channels, which predicts the noise as every published one does.
+fn write_nine_channels(fixture: &Fixture, directory: &Path) {
+    write_directory(fixture, directory);
+    let rewrite = |path: &str, key: &str, value: Value| {
+        let path = directory.join(path);
+        let mut json: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        json[key] = value;
+        fs::write(path, json.to_string()).unwrap();
+    };
+    rewrite("unet/config.json", "in_channels", json!(9));
+    rewrite("scheduler/scheduler_config.json", "prediction_type", json!("epsilon"));
+    let unet = "unet/diffusion_pytorch_model.safetensors";
+    let mut shapes = weight_files(fixture)[unet].clone();
+    let first = shapes.get_mut("conv_in.weight").unwrap();
+    first[1] = 9;
+    write_weights(&directory.join(unet), &shapes.into_iter().collect::<Vec<_>>());
+}
+
 /// Saved and read back, a model of every family gives the same picture.
 #[test]
 fn a_saved_directory_draws_the_same() {
@@ -173,6 +244,22 @@ fn a_saved_directory_draws_the_same() {
         let model = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
         let output = run(&model, &fixture, &cases(&fixture)[key]).unwrap();
         assert_eq!(differences(&fixture, key, &output), None, "{name}");
+    }
+}
+
+/// Whoever saves is told of every tensor of every file.
+#[test]
+fn saving_shows_how_far_it_is() {
+    let model = load(&Fixture::open("pipeline_sd1"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen: BTreeMap<PathBuf, Vec<(usize, usize)>> = BTreeMap::new();
+    let mut see = |file: &Path, done: usize, of: usize| seen.entry(file.into()).or_default().push((done, of));
+    model.save_directory_observed(folder.path().join("model"), DType::F32, &mut see).unwrap();
+    model.save_checkpoint_observed(folder.path().join("model.safetensors"), DType::F32, &mut see).unwrap();
+    assert_eq!(seen.len(), 4, "{:?}", seen.keys());
+    for (file, told) in seen {
+        let of = tensors(&file).len();
+        assert_eq!(told, (1..=of).map(|done| (done, of)).collect::<Vec<_>>(), "{}", file.display());
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use ldm::image::{Mask, open, to_tensor};
+use ldm::image::{Mask, open, to_rgb8, to_tensor};
 use ldm::latent_diffusion::{Patches, Sampled, Sampling};
 use ldm::nn::upsample_nearest;
 use ldm::scheduler::{SamplerKind, TorchRng};
@@ -127,7 +127,7 @@ impl LatentSamplingArgs {
             run = run.latent_size(height, width);
         }
         if let (Some(picture), Some(mask)) = (&self.keep, &self.keep_mask) {
-            let (picture, mask) = (open(picture)?.to_rgb8(), Mask::new(&open(mask)?));
+            let (picture, mask) = (to_rgb8(&open(picture)?), Mask::new(&open(mask)?));
             if picture.dimensions() != mask.dimensions() {
                 let ((w, h), (mask_w, mask_h)) = (picture.dimensions(), mask.dimensions());
                 return Err(format!("--keep-mask: {mask_w}x{mask_h} instead of {w}x{h}").into());

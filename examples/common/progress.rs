@@ -12,6 +12,15 @@ pub fn spinner(message: impl Into<Cow<'static, str>>) -> ProgressBar {
     spinner
 }
 
+/// A bar on stderr over the tensors of a file, then of the next.
+pub fn tensor_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} tensors of {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// A bar on stderr that moves a notch a step.
 pub struct Bar(ProgressBar);
 

@@ -19,7 +19,8 @@ pub struct TrainingArgs {
     /// Steps of the whole run, instead of the config's
     #[arg(long)]
     pub steps: Option<u64>,
-    /// Where the pictures are, instead of the config's place: a folder, or a tar
+    /// Where the pictures are, instead of the config's place: a folder, or a tar. All of them are taken: a `split` in the
+    /// config is of its own data
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Where to compute: flex, ndarray, cuda, wgpu, vulkan, metal, rocm, as far as the build has them; a GPU by its number: cuda:1
@@ -36,6 +37,8 @@ impl TrainingArgs {
         }
         if let Some(data) = &self.data {
             config.data.source.path = data.clone();
+            // Of the config's data: other pictures have other splits, or none.
+            config.data.source.split = None;
         }
         Ok(config)
     }

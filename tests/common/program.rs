@@ -10,6 +10,11 @@ pub fn example(name: &str, arguments: &[&str]) -> Output {
 
 /// Likewise, with variables of the environment.
 pub fn example_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    command(name).args(arguments).envs(environment.iter().copied()).output().unwrap()
+}
+
+/// The example itself, to be run as the caller likes.
+pub fn command(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     assert!(
@@ -17,7 +22,7 @@ pub fn example_with(name: &str, arguments: &[&str], environment: &[(&str, &str)]
         "build the examples first: {}",
         path.display()
     );
-    Command::new(path).args(arguments).envs(environment.iter().copied()).output().unwrap()
+    Command::new(path)
 }
 
 /// Runs an example that must do its work; gives what it printed.

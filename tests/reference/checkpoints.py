@@ -7,10 +7,15 @@ recognised by its keys as a full one is.
 
 Metadata: `checkpoint` (name -> shape), `extras` (the names a sampler doesn't need), `yaml` (the config as text),
 `files` and `weights` (the directory that diffusers makes of it), `cases` as in pipelines.py.
-Also lightning_vae.ckpt: a first stage as PyTorch Lightning 1.4 pickles it, classes as dictionary keys included.
+Also lightning_vae.ckpt: a first stage as PyTorch Lightning 1.4 pickles it, classes as dictionary keys included; and
+checkpoint_sd1.pkl: the pickle alone of all of checkpoint_sd1, saved so. Its storages are drawn, the n-th for the n-th
+name of the state dict, which is sorted.
 """
+import io
+import json
 import sys
 import types
+import zipfile
 
 import torch
 
@@ -19,6 +24,7 @@ import diffusers
 import yaml
 from diffusers.loaders import single_file_utils as convert
 from pipelines import FOX, run
+from safetensors import safe_open
 from seeded import FIXTURES, save_fixture, seeded_input, seeded_weight
 
 
@@ -92,12 +98,14 @@ def pipeline(checkpoint: dict, pipe, extract_ema: bool = False) -> dict:
     return weights
 
 
-def write(name, checkpoint, extras, config, pipe, published, sampler, ema_too=False):
+def write(name, checkpoint, extras, config, pipe, published, sampler, more=()):
+    """`more`: "image_ema" for the EMA weights too, "image_epsilon" for a model that predicts the noise."""
     drawn, tensors, cases = draw(checkpoint), {}, {}
-    for key in ["image", "image_ema"] if ema_too else ["image"]:
+    for key in ["image", *more]:
         weights = pipeline(drawn, pipe, key == "image_ema")
+        scheduler = published | (dict(prediction_type="epsilon") if key == "image_epsilon" else {})
         case = dict(pipeline=type(pipe).__name__, prompt=[FOX], num_inference_steps=6, guidance_scale=7.5, seed=7,
-                    height=64, width=64, sampler=sampler, scheduler=published)
+                    height=64, width=64, sampler=sampler, scheduler=scheduler)
         picture, latents = run(pipe, case, {})
         print(name, key, picture.shape, picture.std((1, 2)).mean(), float(latents.abs().max()))
         tensors |= {f"{key}.image": torch.from_numpy(picture), f"{key}.latents": latents}
@@ -145,7 +153,7 @@ def sd1(only_pipe: bool = False):
     if only_pipe:
         return pipe
     write("sd1", checkpoint, list(extras), model_config(config, lit("ldm.modules.encoders.modules.FrozenCLIPEmbedder")),
-          pipe, tiny.SD1_SCHEDULER, "pndm", ema_too=True)
+          pipe, tiny.SD1_SCHEDULER, "pndm", more=["image_ema"])
 
 
 def open_clip_text(width: int, heads: int, layers: int, prefix: str) -> dict:
@@ -171,7 +179,7 @@ def sd2(only_pipe: bool = False):
     if only_pipe:
         return pipe
     write("sd2", checkpoint, [*extras, *last], model_config(config, text_config, parameterization="v", use_ema=False),
-          pipe, tiny.SD2_SCHEDULER, "ddim")
+          pipe, tiny.SD2_SCHEDULER, "ddim", more=["image_epsilon"])
 
 
 def sdxl(only_pipe: bool = False):
@@ -217,24 +225,29 @@ def sdxl(only_pipe: bool = False):
     write("sdxl", checkpoint, list(extras), config, pipe, tiny.SDXL_SCHEDULER, "euler")
 
 
+def with_lightning(state: dict) -> dict:
+    """A state dict with what Lightning 1.4 keeps beside it."""
+    stub("pytorch_lightning"), stub("pytorch_lightning.callbacks")
+    callback = type("ModelCheckpoint", (), dict(__module__="pytorch_lightning.callbacks.model_checkpoint"))
+    stub("pytorch_lightning.callbacks.model_checkpoint", ModelCheckpoint=callback)
+    return {
+        "epoch": 3, "global_step": 1234, "pytorch-lightning_version": "1.4.2", "state_dict": state,
+        "callbacks": {callback: dict(monitor="val/rec_loss", best_model_score=torch.tensor(0.5), best_model_path="x.ckpt")},
+        "optimizer_states": [dict(state={0: dict(step=5, exp_avg=torch.zeros(4), exp_avg_sq=torch.zeros(4))},
+                                  param_groups=[dict(lr=4.5e-6, betas=(0.5, 0.9), params=[0])])],
+        "lr_schedulers": [], "hparams_name": "kwargs"}
+
+
 def lightning():
-    """A first stage in half precision (the file is stored whole), with what Lightning 1.4 keeps beside it."""
+    """A first stage in half precision (the file is stored whole)."""
     ddconfig = DDCONFIG | dict(ch_mult=[1], resolution=16)
     names = first_stage("", ddconfig)
     state = {k: v.half() for k, v in draw(names).items()}
     vae = diffusers.AutoencoderKL(block_out_channels=(32,), layers_per_block=1, latent_channels=4,
                                   down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",))
     load(vae, convert.convert_ldm_vae_checkpoint({f"first_stage_model.{k}": v.float() for k, v in state.items()}, vae.config))
-    stub("pytorch_lightning"), stub("pytorch_lightning.callbacks")
-    callback = type("ModelCheckpoint", (), dict(__module__="pytorch_lightning.callbacks.model_checkpoint"))
-    stub("pytorch_lightning.callbacks.model_checkpoint", ModelCheckpoint=callback)
     extras = {"loss.logvar": torch.zeros(()), "loss.discriminator.main.0.weight": torch.zeros(2, 3, 4, 4)}
-    torch.save({
-        "epoch": 3, "global_step": 1234, "pytorch-lightning_version": "1.4.2", "state_dict": state | extras,
-        "callbacks": {callback: dict(monitor="val/rec_loss", best_model_score=torch.tensor(0.5), best_model_path="x.ckpt")},
-        "optimizer_states": [dict(state={0: dict(step=5, exp_avg=torch.zeros(4), exp_avg_sq=torch.zeros(4))},
-                                  param_groups=[dict(lr=4.5e-6, betas=(0.5, 0.9), params=[0])])],
-        "lr_schedulers": [], "hparams_name": "kwargs"}, FIXTURES / "lightning_vae.ckpt")
+    torch.save(with_lightning(state | extras), FIXTURES / "lightning_vae.ckpt")
     picture, z = seeded_input("lightning.sample", (1, 3, 16, 24)), seeded_input("lightning.latents", (1, 4, 16, 12))
     mean, logvar = vae._encode(picture).chunk(2, 1)
     config = dict(model=dict(base_learning_rate=4.5e-6) | lit(
@@ -246,5 +259,20 @@ def lightning():
                  checkpoint=names, extras=list(extras))
 
 
+def whole_lightning():
+    """The pickle of a whole checkpoint; the elements are too many to keep, and both sides draw them."""
+    with safe_open(FIXTURES / "checkpoint_sd1.safetensors", "pt") as fixture:
+        names = json.loads(fixture.metadata()["checkpoint"])
+    saved = io.BytesIO()
+    torch.save(with_lightning({name: torch.zeros(names[name]) for name in sorted(names)}), saved)
+    with zipfile.ZipFile(saved) as archive:
+        pickle = archive.read("archive/data.pkl")
+    (FIXTURES / "checkpoint_sd1.pkl").write_bytes(pickle)
+    print(f"checkpoint_sd1.pkl: {len(pickle) / 1024:.1f} KiB")
+
+
 if __name__ == "__main__":
-    sd1(), sd2(), sdxl(), lightning()
+    only = sys.argv[1:]
+    for part in (sd1, sd2, sdxl, lightning, whole_lightning):
+        if not only or part.__name__ in only:
+            part()

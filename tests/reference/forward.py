@@ -46,8 +46,9 @@ def text(encoder):
 
 
 def unet(model):
-    def call(sample, timestep, encoder_hidden_states, **rest):
-        return dict(sample=model(sample, timestep, encoder_hidden_states, added_cond_kwargs=rest or None).sample)
+    def call(sample, timestep, encoder_hidden_states, class_labels=None, timestep_cond=None, **rest):
+        return dict(sample=model(sample, timestep, encoder_hidden_states, class_labels=class_labels,
+                                 timestep_cond=timestep_cond, added_cond_kwargs=rest or None).sample)
     return call
 
 
@@ -98,7 +99,36 @@ def unconditional():
                  files={"unet/config.json": config | {"_class_name": "UNet2DModel"}})
 
 
+def conditional(fixture, config, *calls_of_it):
+    """A UNet2DConditionModel of two levels; each call as its name, further float and integer inputs."""
+    model = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16, cross_attention_dim=24,
+        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), **config).eval()
+    weights = {"unet/diffusion_pytorch_model.safetensors": seed_module(model)}
+    described = {k: v for k, v in model.config.items() if k != "_use_default_values"}
+    calls = Calls()
+    for name, floats, ints in calls_of_it:
+        calls.add(name, "unet", "unet", dict(sample=(2, 4, 8, 12), encoder_hidden_states=(2, 5, 24), **floats),
+                  dict(timestep=[981, 3], **ints), unet(model))
+    save_fixture(fixture, calls.tensors, weights=weights, calls=calls.list,
+                 files={"unet/config.json": described | {"_class_name": "UNet2DConditionModel"}})
+
+
+def conditioned():
+    """The guidance embedding of latent consistency models, given and left out; labels that are no classes."""
+    conditional("forward_lcm", dict(time_cond_proj_dim=16),
+                ("guided", dict(timestep_cond=(2, 16)), {}), ("unguided", {}, {}))
+    vector = ("vector", dict(class_labels=(2, 20)), {})
+    for kind, width, call in [("timestep", None, ("number", {}, dict(class_labels=[7, 481]))),
+                              ("identity", None, ("vector", dict(class_labels=(2, 128)), {})),
+                              ("projection", 20, vector), ("simple_projection", 20, vector)]:
+        conditional(f"forward_label_{kind}",
+                    dict(class_embed_type=kind, projection_class_embeddings_input_dim=width), call)
+
+
 if __name__ == "__main__":
     sd1()
     sdxl()
     unconditional()
+    conditioned()

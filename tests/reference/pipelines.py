@@ -188,6 +188,10 @@ def stable_diffusion_2():
     # A file that transformers 5 saves: names without `text_model.`
     write("sd2", base, tiny.SD2_SCHEDULER, [(base, cases), (image, image_to_image(("ddim", "euler")))],
           INPUTS | UNEVEN, text_prefix="")
+    # As stable-diffusion-2-base comes: for 512 pixels, it predicts the noise.
+    cases = {"default": dict(prompt=[FOX], height=48, width=48),
+             "negative": dict(prompt=[FOX], negative_prompt=["blurry"], sampler="ddim", height=48, width=64)}
+    write("sd2_epsilon", base, tiny.SD2_BASE_SCHEDULER, [(base, cases)], {})
 
 
 def stable_diffusion_xl():

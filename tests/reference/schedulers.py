@@ -24,6 +24,7 @@ CLASSES = {
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
     "dpmpp_2m_karras": "DPMSolverMultistepScheduler",
+    "dpmpp_2m_sde_karras": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler",
     "lcm": "LCMScheduler",
 }
@@ -32,6 +33,7 @@ FIXED = {
     "dpmpp_2m": {"algorithm_type": "dpmsolver++", "solver_order": 2},
     "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
     "dpmpp_2m_karras": {"algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": True},
+    "dpmpp_2m_sde_karras": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "use_karras_sigmas": True},
 }
 PREDICTIONS = {
     "pndm": ["epsilon", "v_prediction"],
@@ -56,7 +58,7 @@ SDXL = {
     "skip_prk_steps": True, "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None,
     "use_karras_sigmas": False,
 }
-LEVELS = ["euler", "heun", "lms", "dpmpp", "unipc"]  # these know Karras and exponential sigmas
+LEVELS = ["euler", "heun", "lms", "dpmpp", "dpmpp_2m_sde", "unipc"]  # these know Karras and exponential sigmas
 V = {"prediction_type": "v_prediction"}
 
 
@@ -88,7 +90,7 @@ def run(case):
     start, extra = x, {}
     if "eta" in case:
         extra["eta"] = case["eta"]
-    if kind in ("ddpm", "ddim", "euler_a", "dpmpp", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_karras", "lcm"):
+    if kind in ("ddpm", "ddim", "euler_a", "lcm") or kind.startswith("dpmpp"):
         extra["generator"] = noise
     for t in timesteps:
         seen = scheduler.scale_model_input(x, t)

@@ -226,6 +226,10 @@ RUNS = [
     ("celebahq256", dict(sampler="pndm", quantize_x0=True, seed=13)),
     ("celebahq256", dict(eta=0.5, mask=True)),
     ("celebahq256", dict(sampler="pndm", mask=True)),
+    ("ffhq256", dict(eta=1.0)),
+    ("ffhq256", dict(sampler="pndm")),
+    ("lsun_beds256", dict(eta=1.0)),
+    ("lsun_beds256", dict(sampler="pndm")),
     ("lsun_churches256", dict(eta=1.0)),
     ("lsun_churches256", dict(sampler="pndm")),
     ("cin256", dict(eta=1.0, noise_dropout=0.2)),
@@ -267,7 +271,7 @@ def models():
         forward[f"{name}.unet"] = model.apply_model(x, t, twice)
         if c is not None and name not in ("bsr_sr", "rdm768x768"):
             forward[f"{name}.cond"] = c
-        if name in ("lsun_churches256", "cin256", "rdm768x768", "inpainting_big"):
+        if name in ("lsun_churches256", "cin256", "rdm768x768", "inpainting_big", "txt2img-1p4B"):
             z = seeded_input("z", (1, channels, 2, 2))
             forward[f"{name}.decoded"] = model.decode_first_stage(z)
         for run_of, options in RUNS:

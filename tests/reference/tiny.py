@@ -25,6 +25,7 @@ SD1_SCHEDULER = dict(_class_name="PNDMScheduler", **BETAS, set_alpha_to_one=Fals
                      steps_offset=1, clip_sample=False)
 SD2_SCHEDULER = dict(_class_name="DDIMScheduler", **BETAS, set_alpha_to_one=False, skip_prk_steps=True,
                      steps_offset=1, clip_sample=False, prediction_type="v_prediction")
+SD2_BASE_SCHEDULER = SD1_SCHEDULER | dict(prediction_type="epsilon")
 SDXL_SCHEDULER = dict(_class_name="EulerDiscreteScheduler", **BETAS, set_alpha_to_one=False, skip_prk_steps=True,
                       steps_offset=1, clip_sample=False, prediction_type="epsilon", interpolation_type="linear",
                       sample_max_value=1.0, timestep_spacing="leading", use_karras_sigmas=False)

@@ -150,6 +150,19 @@ fn patches() {
     named(run, &["patches", "vqf is 8", "factor 4"]);
 }
 
+/// Patches that were told where they lie in a latent of another size.
+#[test]
+fn places_of_patches() {
+    let mut model = model("layout2img-openimages256");
+    model.patches = Some(Patches { ks: [8, 8], stride: [4, 4], ..Patches::default() });
+    let layout = [Layout::new(vec![LayoutObject::new(1, BoundingBox::FULL)])];
+    let run = model.layouts_in_patches(&layout, &LayoutTokenizer::new(601), [12, 16]).unwrap().steps(1);
+    named(run.clone().latent_size(16, 12).run(), &["latent_size", "[16, 12]", "[12, 16]"]);
+    let kept = run.clone().keep(zeros([1, 3, 8, 8]), zeros([1, 1, 8, 8]));
+    named(kept.run(), &["latent_size", "[8, 8]", "[12, 16]"]);
+    run.latent_size(12, 16).run().unwrap();
+}
+
 #[test]
 fn files() {
     let options = LoadOptions::default();

@@ -113,13 +113,13 @@ macro_rules! models {
 
 models! {
     celebahq256: "celebahq256", ["unet"], 4;
-    ffhq256: "ffhq256", ["unet"], 0;
+    ffhq256: "ffhq256", ["unet"], 2;
     lsun_churches256: "lsun_churches256", ["decoded", "unet"], 2;
-    lsun_beds256: "lsun_beds256", ["unet"], 0;
+    lsun_beds256: "lsun_beds256", ["unet"], 2;
     cin256: "cin256", ["cond", "decoded", "unet"], 2;
     cin256_v2: "cin256-v2", ["cond", "unet"], 2;
     text2img256: "text2img256", ["cond", "unet"], 2;
-    txt2img_1p4b: "txt2img-1p4B", ["cond", "unet"], 2;
+    txt2img_1p4b: "txt2img-1p4B", ["cond", "decoded", "unet"], 2;
     layout2img_openimages256: "layout2img-openimages256", ["cond", "unet"], 2;
     semantic_synthesis256: "semantic_synthesis256", ["cond", "unet"], 2;
     semantic_synthesis512: "semantic_synthesis512", ["cond", "unet"], 0;

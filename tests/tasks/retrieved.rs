@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use ldm::LoadOptions;
 use ldm::conditioning::clip::{ClipTextEmbedder, ClipTokenizer};
-use ldm::retrieval::{Database, Metric};
+use ldm::retrieval::{Database, Hnsw, HnswConfig, Metric};
 use ldm::scheduler::SamplerKind;
 use ldm_test_support::{Fixture, assert_close, write_weights};
 
@@ -35,6 +35,14 @@ fn from_texts_and_their_neighbours_to_pictures() {
     let found = database.nearest(texts.clone(), 4, Metric::Cosine).unwrap();
     let indices: Vec<i64> = found.iter().flatten().map(|neighbour| neighbour.index as i64).collect();
     assert_eq!(indices, fixture.ints("nns"));
+    // The graph over the same file, looking at all of it, misses none.
+    let graph = Hnsw::build(&database, HnswConfig::default()).unwrap();
+    let approximate = graph.nearest(texts.clone(), 4, database.len()).unwrap();
+    assert_eq!(approximate.len(), found.len());
+    for (approximate, exact) in approximate.iter().flatten().zip(found.iter().flatten()) {
+        assert_eq!(approximate.index, exact.index);
+        assert!((approximate.score - exact.score).abs() < 1e-5, "{approximate:?} {exact:?}");
+    }
     let neighbours = database.context(&found, &device).unwrap();
     let context = Tensor::cat(vec![texts.unsqueeze_dim::<3>(1), neighbours], 1);
     assert_close("context", &context, &fixture.tensor::<3>("context", &device), 1e-4);

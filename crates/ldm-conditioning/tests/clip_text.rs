@@ -10,6 +10,7 @@ use ldm_conditioning::clip::{
 use ldm_conditioning::{Conditioner, ConditioningError};
 use ldm_nn::weights::{Loader, WeightFile, save_safetensors};
 use ldm_test_support::{Fixture, assert_close, write_weights};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 const F32: f64 = 1e-4;
@@ -158,6 +159,54 @@ fn saving_and_loading_changes_nothing() {
     let fresh = case.config.init(&case.device).unwrap();
     let (again, _) = Loader::new(&ClipKeys::Transformers).load(fresh, &saved).unwrap();
     case.compare(&again, F32);
+}
+
+/// Any sizes, with and without a projection.
+fn any_config() -> impl Strategy<Value = ClipTextConfig> {
+    let sizes = (1usize..=20, 1usize..=3, 1usize..=4, 1usize..=9, 1usize..=3, 1usize..=6);
+    (sizes, prop::option::of(1usize..=5)).prop_map(|(sizes, projection)| {
+        let (vocab_size, num_attention_heads, width, intermediate_size, num_hidden_layers, positions) = sizes;
+        let class = if projection.is_some() { "CLIPTextModelWithProjection" } else { "CLIPTextModel" };
+        ClipTextConfig {
+            architectures: vec![class.into()],
+            vocab_size,
+            hidden_size: num_attention_heads * width,
+            intermediate_size,
+            projection_dim: projection.unwrap_or(1),
+            num_hidden_layers,
+            num_attention_heads,
+            max_position_embeddings: positions,
+            ..ClipTextConfig::default()
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// load(save(m)) = m in both namings, every bit of every parameter.
+    #[test]
+    fn an_encoder_of_any_size_comes_back(config in any_config()) {
+        let dir = TempDir::new().unwrap();
+        let save = |encoder: &ClipTextEncoder, keys: ClipKeys| {
+            let path = dir.path().join("model.safetensors");
+            save_safetensors(encoder, &keys, &path, DType::F32).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        let load = |bytes: &[u8], keys: ClipKeys| {
+            let path = dir.path().join("model.safetensors");
+            std::fs::write(&path, bytes).unwrap();
+            let fresh = config.init(&Device::default()).unwrap();
+            Loader::new(&keys).load(fresh, &WeightFile::open(path).unwrap()).unwrap().0
+        };
+        // Parameters are drawn when they are first used: those that a file gave are settled.
+        let drawn = save(&config.init(&Device::default()).unwrap(), ClipKeys::Transformers);
+        let encoder = load(&drawn, ClipKeys::Transformers);
+        for keys in [ClipKeys::Transformers, ClipKeys::OpenClip] {
+            let again = load(&save(&encoder, keys), keys);
+            prop_assert!(save(&again, ClipKeys::Transformers) == drawn, "{:?}", keys);
+        }
+    }
 }
 
 #[test]

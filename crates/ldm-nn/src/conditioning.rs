@@ -23,7 +23,8 @@ pub struct Conditioning {
     pub text_embeds: Option<Tensor<2>>,
     /// SDXL's sizes, `[b, 6]`: original height and width, crop top and left, target height and width.
     pub time_ids: Option<Tensor<2>>,
-    /// A guidance embedding for each item, `[b, time_cond_proj_dim]` (latent consistency models).
+    /// A guidance embedding for each item, `[b, time_cond_proj_dim]` (latent consistency models); it may be
+    /// left out.
     pub timestep_cond: Option<Tensor<2>>,
 }
 

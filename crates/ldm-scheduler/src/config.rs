@@ -83,6 +83,15 @@ impl SchedulerConfig {
             .fold(self, |config, (key, value)| config.with(key, value))
     }
 
+    /// The same config in words that diffusers has: where it says CompVis' own timesteps, those that start at
+    /// `steps_offset` (`leading`), which are the same where the steps divide the schedule.
+    pub fn for_diffusers(self) -> Self {
+        if self.get("timestep_spacing").is_some_and(|spacing| spacing == "compvis") {
+            return self.with("timestep_spacing", "leading");
+        }
+        self
+    }
+
     /// The same config with `key` set.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.values.insert(key.into(), value.into());

@@ -30,6 +30,8 @@ pub enum SamplerKind {
     Dpmpp2mSde,
     /// DPM-Solver++ (2M) on Karras' noise levels.
     Dpmpp2mKarras,
+    /// SDE-DPM-Solver++ (2M) on Karras' noise levels.
+    Dpmpp2mSdeKarras,
     /// UniPC, a predictor and corrector (Zhao et al. 2023).
     UniPc,
     /// Latent consistency models (Luo et al. 2023).
@@ -39,7 +41,7 @@ pub enum SamplerKind {
 use SamplerKind::*;
 
 /// Sampler, its short name, diffusers' class. The first row of a class is the class itself.
-const NAMES: [(SamplerKind, &str, &str); 13] = [
+const NAMES: [(SamplerKind, &str, &str); 14] = [
     (Ddpm, "ddpm", "DDPMScheduler"),
     (Ddim, "ddim", "DDIMScheduler"),
     (Pndm, "pndm", "PNDMScheduler"),
@@ -51,6 +53,7 @@ const NAMES: [(SamplerKind, &str, &str); 13] = [
     (Dpmpp2m, "dpmpp_2m", "DPMSolverMultistepScheduler"),
     (Dpmpp2mSde, "dpmpp_2m_sde", "DPMSolverMultistepScheduler"),
     (Dpmpp2mKarras, "dpmpp_2m_karras", "DPMSolverMultistepScheduler"),
+    (Dpmpp2mSdeKarras, "dpmpp_2m_sde_karras", "DPMSolverMultistepScheduler"),
     (UniPc, "unipc", "UniPCMultistepScheduler"),
     (Lcm, "lcm", "LCMScheduler"),
 ];
@@ -78,6 +81,11 @@ impl SamplerKind {
             Dpmpp2mSde => vec![("algorithm_type", json!("sde-dpmsolver++")), ("solver_order", json!(2))],
             Dpmpp2mKarras => vec![
                 ("algorithm_type", json!("dpmsolver++")),
+                ("solver_order", json!(2)),
+                ("use_karras_sigmas", json!(true)),
+            ],
+            Dpmpp2mSdeKarras => vec![
+                ("algorithm_type", json!("sde-dpmsolver++")),
                 ("solver_order", json!(2)),
                 ("use_karras_sigmas", json!(true)),
             ],

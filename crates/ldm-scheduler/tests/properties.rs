@@ -93,7 +93,7 @@ proptest! {
             .with("skip_prk_steps", skip_prk)
             .with("set_alpha_to_one", to_the_end)
             .with("final_sigmas_type", if to_the_end { "zero" } else { "sigma_min" });
-        if !levels.is_empty() && kind != Dpmpp2mKarras {
+        if !levels.is_empty() && !matches!(kind, Dpmpp2mKarras | Dpmpp2mSdeKarras) {
             config = config.with(levels, true);
         }
         let pndm = kind == Pndm;
@@ -132,7 +132,7 @@ proptest! {
             Ddpm | EulerAncestral | Heun | Lms | Lcm => x0.clone(),
             _ if to_the_end => x0.clone(),
             // What noise is left is not the first noise.
-            Dpmpp2mSde => return Ok(()),
+            Dpmpp2mSde | Dpmpp2mSdeKarras => return Ok(()),
             Ddim if eta > 0.0 => return Ok(()),
             Euler => x0.clone() + noise * sigma,
             _ => x0.clone() * a.sqrt() + noise * (1.0 - a).sqrt(),

@@ -1,5 +1,7 @@
 //! Going on with the training of a U-Net that exists, whole or by LoRA.
 
+use std::path::{Path, PathBuf};
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -36,6 +38,12 @@ pub enum FineTuneError {
     /// The rank is 0, or the model has no attention.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// Factors for a run that trains the whole model.
+    #[error("{path}: factors of a LoRA, but the whole model is trained")]
+    Whole {
+        /// The file.
+        path: PathBuf,
+    },
     /// Latents, noise or timesteps don't fit together.
     #[error(transparent)]
     Objective(#[from] ObjectiveError),
@@ -148,9 +156,13 @@ impl FineTuning {
     /// Takes the factors of a file of [`UNet::save_lora`]'s to go on with.
     ///
     /// # Errors
-    /// Tensors that are missing or of another shape; a run without LoRA.
-    pub fn resume_lora(&mut self, path: impl AsRef<std::path::Path>) -> Result<(), FineTuneError> {
-        self.unet = self.unet.clone().resume_lora(path)?;
+    /// [`FineTuneError::Whole`] in a run without LoRA; as [`UNet::resume_lora`].
+    pub fn resume_lora(&mut self, path: impl AsRef<Path>) -> Result<(), FineTuneError> {
+        let path = path.as_ref();
+        let Some(config) = &self.config.lora else {
+            return Err(FineTuneError::Whole { path: path.into() });
+        };
+        self.unet = self.unet.clone().resume_lora(config, path)?;
         Ok(())
     }
 

@@ -9,15 +9,17 @@ use std::sync::{Mutex, PoisonError};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use ldm_nn::weights::{Saver, WeightError, WeightFile};
-use ldm_test_support::{Fixture, seeded_input, write_weights};
+use ldm_test_support::{Fixture, seeded_input, with_warnings, write_weights};
 use ldm_train::conditions::ConditionConfig;
 use ldm_train::config::{
     ConditioningKey, DataSection, DiffusionConfig, EncoderSection, ModelConfig, RunConfig, TrainConfig,
 };
-use ldm_train::data::{DataConfig, LoaderConfig, MapConfig, MapKind};
+use ldm_train::data::{Crop, DataConfig, LoaderConfig, MapConfig, MapKind, Transform};
 use ldm_train::optim::{AdamWConfig, Decay, RateConfig, RateCycle, names};
 use ldm_train::run::{At, AutoencoderTraining, Batches, DiffusionTraining, Latents, LoadedBatches, Stage};
-use ldm_train::{KlLossConfig, ObjectiveConfig, RunError, VqLossConfig};
+use ldm_train::{
+    FirstStageLossConfig, FirstStageObjective, KlLossConfig, ObjectiveConfig, RunError, VqLossConfig,
+};
 use ldm_vae::FirstStageConfig;
 use serde_json::{Value, json};
 
@@ -212,6 +214,40 @@ fn the_references_training_files_load() {
     assert!(error.contains("__is_first_stage__"), "{error}");
 }
 
+/// What the reference's data for super-resolution does to a picture is taken, or refused, and never passed over.
+#[test]
+fn the_references_worn_pictures_are_no_bicubic_ones() {
+    let text = reference(
+        "    cond_stage_key: LR_image",
+        "in_channels: 6, out_channels: 3, num_head_channels: 32",
+        "    cond_stage_config: {target: torch.nn.Identity}
+data:
+  target: main.DataModuleFromConfig
+  params:
+    batch_size: 64
+    train:
+      target: ldm.data.openimages.SuperresOpenImagesAdvancedTrain
+      params: {size: 128, degradation: bsrgan_light, downscale_f: 4, min_crop_f: 0.5, max_crop_f: 0.75,
+               random_crop: true}",
+    );
+    let (config, model) = diffusion(&text);
+    let worn = ConditionConfig::Degraded { degradation: "bsrgan_light".into(), factor: 4 };
+    assert_eq!(config.data.condition, Some(worn));
+    assert_eq!(config.data.loader.batch_size, 64);
+    let transform = &config.data.loader.transform;
+    assert_eq!((transform.size, transform.crop, transform.crop_f), (128, Crop::Random, Some([0.5, 0.75])));
+    let error = ConditionConfig::of_model(&model, config.data.condition.as_ref()).unwrap_err();
+    assert!(matches!(error, RunError::Degradation { .. }), "{error}");
+    assert!(error.to_string().contains("bsrgan_light"), "{error}");
+
+    let (config, model) = diffusion(&text.replace("bsrgan_light", "pil_bicubic"));
+    let bicubic = ConditionConfig::of_model(&model, config.data.condition.as_ref()).unwrap();
+    assert_eq!(bicubic, ConditionConfig::LowResolution { factor: 4 });
+    // Who is conditioned on something else never sees the small pictures.
+    let (config, _) = diffusion(&text.replace("LR_image", "segmentation"));
+    assert_eq!(config.data.condition, None);
+}
+
 /// The classes with lists: each cycle has its numbers, one line down is the reference's own.
 #[test]
 fn learning_rates_of_several_cycles_load() {
@@ -238,6 +274,61 @@ fn learning_rates_of_several_cycles_load() {
     let document: Value = serde_yaml_ng::from_str(&text("LambdaLinearScheduler", &wrong)).unwrap();
     let error = RunConfig::from_value(&document).unwrap_err();
     assert!(error.contains("f_max") && error.contains("1 cycles of 2"), "{error}");
+}
+
+/// The reference's `VQModel` has a scheduler too; what else it has beside ours is not used, and said to be.
+#[test]
+fn a_first_stage_takes_the_learning_rates_of_its_file() {
+    let root = tempfile::tempdir().unwrap();
+    let scheduler = json!({
+        "target": "ldm.lr_scheduler.LambdaLinearScheduler",
+        "params": {
+            "warm_up_steps": [10], "cycle_lengths": [110], "f_start": [0.0], "f_max": [2.0], "f_min": [1.0],
+        },
+    });
+    let change = [
+        ("/train/scheduler", Value::Null),
+        ("/model/params/scheduler_config", scheduler),
+        ("/model/params/lr_g_factor", json!(2.0)),
+        ("/model/params/use_ema", json!(true)),
+    ];
+    let config = tiny::config(root.path(), "vq", &change);
+    let factors = [5, 60, 110].map(|step| config.rate().factor(step, 1000));
+    for (factor, expected) in factors.into_iter().zip([1.0, 2.0 - 60.0 / 110.0, 1.0]) {
+        assert!((factor - expected).abs() < 1e-12, "{factors:?}");
+    }
+    assert_eq!(config.unused, ["model.params.lr_g_factor", "model.params.use_ema"]);
+    // What stands in `train` counts first.
+    let ours = tiny::config(root.path(), "vq", &change[1..]);
+    assert_eq!(ours.rate().decay, Decay::Cosine);
+}
+
+/// What a run goes without is said when it begins.
+#[test]
+fn what_is_missing_or_not_used_is_warned_of() {
+    let loss = |perceptual_weight: f64| {
+        let config = FirstStageLossConfig::Kl(KlLossConfig { perceptual_weight, ..KlLossConfig::default() });
+        let (objective, warned) = with_warnings(|| FirstStageObjective::new(&config, None));
+        assert!(objective.is_ok());
+        warned
+    };
+    let warned = loss(1.0);
+    assert!(warned.contains("no LPIPS weights") && warned.contains("`perceptual_weight`"), "{warned}");
+    assert_eq!(loss(0.0), "");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.yaml");
+    let text = reference(
+        "    loss_type: l1\n    concat_mode: false",
+        "in_channels: 3, out_channels: 3, num_head_channels: 32",
+        "    cond_stage_config: __is_unconditional__",
+    );
+    std::fs::write(&path, text).unwrap();
+    let (config, warned) = with_warnings(|| RunConfig::read(&path).unwrap());
+    assert_eq!(config.unused, ["model.params.log_every_t", "model.params.monitor"]);
+    for part in ["run.yaml: not used:", "model.params.log_every_t", "model.params.monitor"] {
+        assert!(warned.contains(part), "{part}: {warned}");
+    }
 }
 
 /// The same run in TOML.
@@ -325,6 +416,8 @@ fn every_key_is_documented() {
     let more = [
         json!(ConditionConfig::Classes { null_class: Some(1) }),
         json!(ConditionConfig::LowResolution { factor: 4 }),
+        json!(ConditionConfig::Degraded { degradation: "bsrgan".into(), factor: 4 }),
+        json!(Transform { crop_f: Some([0.5, 1.0]), ..Transform::default() }),
         json!(ConditionConfig::Masked),
         json!(ConditionConfig::Picture),
         json!(ConditionConfig::Captions),
@@ -349,6 +442,12 @@ fn every_key_is_documented() {
         }
     }
     documents.iter().chain(&more).for_each(|document| collect(document, &mut keys));
+    // And whatever stands in the shipped configs.
+    for file in ["emoji_autoencoder.yaml", "emoji_diffusion.yaml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(file);
+        let text = std::fs::read_to_string(path).unwrap();
+        collect(&serde_yaml_ng::from_str::<Value>(&text).unwrap(), &mut keys);
+    }
     // Those of `model` that are read beside the networks' own.
     let model = [
         "base_learning_rate",
@@ -369,6 +468,10 @@ fn every_key_is_documented() {
         "first_stage_key",
         "image_size",
         "channels",
+        "remap",
+        "sane_index_shape",
+        "beta",
+        "legacy",
     ];
     keys.extend(model.map(String::from));
     assert!(keys.len() > 100, "{}", keys.len());

@@ -349,6 +349,30 @@ fn a_changed_config_is_refused_by_its_key() {
 }
 
 #[test]
+fn other_data_is_refused_where_the_checkpoint_knows_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let train = |steps: u64| {
+        let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(steps))]);
+        train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
+    };
+    train(3).unwrap();
+    let [picture, caption] = ["10.png", "10.txt"].map(|name| root.path().join("pictures").join(name));
+    RgbImage::from_pixel(16, 16, Rgb([1, 2, 3])).save(picture).unwrap();
+    std::fs::write(caption, "picture 10").unwrap();
+    let error = train(4).unwrap_err();
+    let RunError::Changed { key, before, now, .. } = &error else { panic!("{error}") };
+    assert!(key == "the data" && before.starts_with("10 pictures") && now.starts_with("11 "), "{error}");
+
+    // One from before there was this entry goes on.
+    let checkpoints = Checkpoints::open(root.path().join("first_stage/checkpoints"), 2).unwrap();
+    let path = checkpoints.latest().unwrap().unwrap().path().join("state.json");
+    let mut state: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    state.as_object_mut().unwrap().remove("data").unwrap();
+    std::fs::write(&path, state.to_string()).unwrap();
+    assert_eq!(train(4).unwrap(), Outcome::Finished);
+}
+
+#[test]
 fn a_checkpoint_without_a_moment_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(3))]);

@@ -47,12 +47,30 @@ impl UNet {
         Ok(Saver::new().dtype(dtype).metadata(METADATA, note).add(self, &keys, "").write(path)?)
     }
 
-    /// Gives a model with [`with_lora`](Self::with_lora) the factors of a file of [`save_lora`](Self::save_lora)'s names
-    /// and the same rank, to go on training them.
+    /// The rank and alpha of a file's factors, which is what [`resume_lora`](Self::resume_lora) goes on with.
     ///
     /// # Errors
-    /// Where tensors are missing or of another shape.
-    pub fn resume_lora(self, path: impl AsRef<Path>) -> Result<Self, LoraError> {
+    /// As [`LoraFile::update`]; [`LoraError::Unused`] names the tensors that the U-Net has no place for, and
+    /// [`LoraError::Uneven`] says that its layers differ.
+    pub fn lora_config(&self, path: impl AsRef<Path>) -> Result<LoraConfig, LoraError> {
+        let file = LoraFile::open(path)?;
+        let update = self.lora_update(&file)?;
+        file.check_all_used(&[&update])?;
+        update.config().ok_or_else(|| LoraError::Uneven { path: file.path().into() })
+    }
+
+    /// Gives a model with [`with_lora`](Self::with_lora) of `config` the factors of a file of
+    /// [`save_lora`](Self::save_lora)'s names, to go on training them.
+    ///
+    /// # Errors
+    /// As [`lora_config`](Self::lora_config); [`LoraError::Differs`] where the file's rank or alpha is not `config`'s. Where
+    /// tensors are missing or of another shape.
+    pub fn resume_lora(self, config: &LoraConfig, path: impl AsRef<Path>) -> Result<Self, LoraError> {
+        let path = path.as_ref();
+        let found = self.lora_config(path)?;
+        if !found.agrees_with(config) {
+            return Err(LoraError::Differs { path: path.into(), found, expected: *config });
+        }
         let file = WeightFile::open(path)?;
         let keys = self.lora_keys()?;
         let keys = LoraKeys::new(&keys, PART);

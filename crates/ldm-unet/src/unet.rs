@@ -325,9 +325,12 @@ impl UNet {
                 return Err(UNetError::Shape { input, axis, expected: 1, got: 0 });
             }
         }
-        let cond = (given.timestep_cond.is_some(), inputs.timestep_cond.is_some());
-        expect("timestep_cond", cond.0, cond.1, "a guidance embedding (`time_cond_proj_dim`)")?;
-        if let (Some(cond), Some(d)) = (&given.timestep_cond, inputs.timestep_cond) {
+        // As in diffusers it may be left out: then nothing is added to the timestep's sinusoids.
+        if let Some(cond) = &given.timestep_cond {
+            let Some(d) = inputs.timestep_cond else {
+                let because = "guidance embedding (`time_cond_proj_dim`)";
+                return Err(UNetError::Unexpected { input: "timestep_cond", because });
+            };
             matrix("timestep_cond", cond, b, d)?;
         }
         self.check_labels(b, given)?;

@@ -156,12 +156,14 @@ fn text_and_sizes_have_to_fit() {
 }
 
 #[test]
-fn a_guidance_embedding_has_to_fit() {
+fn a_guidance_embedding_may_be_left_out_and_has_to_fit() {
     let mut config = small();
     config.time_cond_proj_dim = Some(3);
     let model = init(&config);
-    let missing = refused(&model, &Conditioning::none());
-    assert!(matches!(missing, UNetError::Missing { input: "timestep_cond", .. }), "{missing}");
-    let cond = Conditioning::none().with_timestep_cond(zeros([2, 4]));
-    assert_eq!(refused(&model, &cond), shape("timestep_cond", "the width", 3, 4));
+    assert!(model.forward(zeros([2, 4, 8, 8]), zeros([2]), &Conditioning::none()).is_ok());
+    let cond = |dims| Conditioning::none().with_timestep_cond(zeros(dims));
+    assert_eq!(refused(&model, &cond([2, 4])), shape("timestep_cond", "the width", 3, 4));
+    assert_eq!(refused(&model, &cond([1, 3])), shape("timestep_cond", "the batch", 2, 1));
+    let unexpected = refused(&init(&small()), &cond([2, 3]));
+    assert!(matches!(unexpected, UNetError::Unexpected { input: "timestep_cond", .. }), "{unexpected}");
 }

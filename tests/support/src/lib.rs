@@ -7,10 +7,12 @@
 
 mod fixture;
 mod seeded;
+mod torch;
 mod warnings;
 
 pub use fixture::Fixture;
 pub use seeded::{seeded_input, seeded_weight, write_weights};
+pub use torch::{pickled_state_dict, write_torch};
 pub use warnings::with_warnings;
 
 use burn::tensor::Tensor;

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::LoraConfig;
 use crate::weights::WeightError;
 
 /// Why a LoRA can't be attached, read or used.
@@ -33,6 +34,25 @@ pub enum LoraError {
         path: PathBuf,
         /// The tensors' names.
         keys: Vec<String>,
+    },
+    /// The factors of the file's layers are of several ranks or strengths, and one config can't say that.
+    #[error("{path}: the factors are not of one rank and alpha for all layers")]
+    Uneven {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file's factors have another rank or alpha than those that are to go on from it.
+    #[error(
+        "{path}: the factors have rank {} and alpha {}, the model's rank {} and alpha {}",
+        found.r, found.lora_alpha, expected.r, expected.lora_alpha
+    )]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// The file's.
+        found: LoraConfig,
+        /// The model's.
+        expected: LoraConfig,
     },
     /// The file's note on its config says something that can't be followed here.
     #[error("{path}: lora_adapter_metadata: {what}")]

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::names::Names;
-use super::{LoraError, LoraFile, LoraPart, is_adapter};
+use super::{LoraConfig, LoraError, LoraFile, LoraPart, is_adapter};
 use crate::weights::{ParameterPath as Path, TensorProblem, WeightError};
 
 /// What a LoRA file adds to the weights of one model, found but not yet read.
@@ -18,6 +18,7 @@ pub struct LoraUpdate {
 #[derive(Debug)]
 struct Product {
     names: Names,
+    r: usize,
     scale: f64,
 }
 
@@ -85,6 +86,15 @@ impl LoraUpdate {
     pub fn is_empty(&self) -> bool {
         self.products.is_empty()
     }
+
+    /// The rank and alpha of all products; `None` where they differ, or where there is no product.
+    pub fn config(&self) -> Option<LoraConfig> {
+        let config =
+            |product: &Product| LoraConfig { r: product.r, lora_alpha: product.scale * product.r as f64 };
+        let mut all = self.products.values().map(config);
+        let first = all.next()?;
+        all.all(|other| other.agrees_with(&first)).then_some(first)
+    }
 }
 
 struct Planner<'a> {
@@ -127,7 +137,7 @@ impl Planner<'_> {
         }
         if self.problems.len() == before {
             let scale = self.file.scale(self.part.name, &layer, &names, r)?;
-            self.update.products.insert(path, Product { names, scale });
+            self.update.products.insert(path, Product { names, r, scale });
         }
         Ok(())
     }

@@ -43,6 +43,11 @@ impl LoraConfig {
         self
     }
 
+    /// Whether another config makes the same product of the same factors, but for rounding.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.r == other.r && (self.lora_alpha - other.lora_alpha).abs() <= 1e-6 * other.lora_alpha.abs()
+    }
+
     /// The file's note from which diffusers makes its `LoraConfig`, under the key [`METADATA`]; `part` is `unet`,
     /// `targets` the layers' names there.
     pub fn metadata(&self, part: &str, targets: &[&str]) -> String {

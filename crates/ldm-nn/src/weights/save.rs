@@ -107,11 +107,25 @@ impl<'a> Saver<'a> {
     ///
     /// As [`save_safetensors`].
     pub fn write(self, path: impl AsRef<FilePath>) -> Result<(), WeightError> {
+        self.write_observed(path, &mut |_, _| ())
+    }
+
+    /// As [`write`](Self::write); after each parameter of a module, `observer` is told how many are written, of how
+    /// many.
+    ///
+    /// # Errors
+    ///
+    /// As [`save_safetensors`].
+    pub fn write_observed(
+        self,
+        path: impl AsRef<FilePath>,
+        observer: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), WeightError> {
         let path = path.as_ref();
         let plan = self.plan(path)?;
         let io = |source| WeightError::Io { path: path.into(), source };
         let temporary = Temporary::beside(path).map_err(io)?;
-        self.write_to(&temporary, &plan, path)?;
+        self.write_to(&temporary, &plan, path, observer)?;
         temporary.rename(path).map_err(io)
     }
 
@@ -123,9 +137,11 @@ impl<'a> Saver<'a> {
             .ok_or_else(|| refuse(format!("{:?} is no float type of safetensors", self.dtype)))?;
 
         let mut slots: BTreeMap<String, Slot> = BTreeMap::new();
+        let mut parameters = 0;
         for part in &self.modules {
             let mut found: Vec<(Entry, Vec<usize>)> = Vec::new();
             part.walk(&mut |entry, param| found.push((entry, param.shape())));
+            parameters += found.len();
             for (entry, shape) in found {
                 let Entry { key, layout } = entry;
                 let file_shape = layout
@@ -170,21 +186,30 @@ impl<'a> Saver<'a> {
         }
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
         header.resize(header.len().next_multiple_of(8), b' ');
-        Ok(Plan { header, places })
+        Ok(Plan { header, places, parameters })
     }
 
-    fn write_to(&self, temporary: &Temporary, plan: &Plan, path: &FilePath) -> Result<(), WeightError> {
+    fn write_to(
+        &self,
+        temporary: &Temporary,
+        plan: &Plan,
+        path: &FilePath,
+        observer: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), WeightError> {
         let io = |source| WeightError::Io { path: path.into(), source };
         let mut file = &temporary.file;
         file.write_all(&(plan.header.len() as u64).to_le_bytes()).map_err(io)?;
         file.write_all(&plan.header).map_err(io)?;
         let start = 8 + plan.header.len() as u64;
 
+        let mut written = 0;
         for part in &self.modules {
             let mut result = Ok(());
             part.walk(&mut |entry, param| {
                 if result.is_ok() {
                     result = self.write_param(file, start + plan.places[&entry.key], &entry, param, path);
+                    written += 1;
+                    observer(written, plan.parameters);
                 }
             });
             result?;
@@ -247,10 +272,11 @@ impl Part<'_> {
     }
 }
 
-/// The bytes before the tensors, and where each tensor starts after them.
+/// The bytes before the tensors, where each tensor starts after them, and how many parameters fill them.
 struct Plan {
     header: Vec<u8>,
     places: BTreeMap<String, u64>,
+    parameters: usize,
 }
 
 /// A tensor of the file to be, and how much of it has a parameter.

@@ -1,6 +1,6 @@
 //! Bytes of a file that hold the elements of one or several tensors.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +80,7 @@ impl Storage {
         }
     }
 
-    /// Reads the byte ranges, which have been checked, one after another into `buffer`, which they fill.
+    /// Reads the byte ranges, which have been checked and rise, one after another into `buffer`, which they fill.
     pub fn read(&self, name: &str, ranges: &[Range<u64>], buffer: &mut [u8]) -> Result<(), WeightError> {
         match &self.packing {
             Packing::Plain(start) => self.read_plain(name, *start, ranges, buffer),
@@ -95,17 +95,7 @@ impl Storage {
                 }
                 self.read_plain(name, *start, ranges, buffer)
             }
-            Packing::Compressed(archive, index) => {
-                let all = self.decompress(name, archive, *index)?;
-                let mut rest = buffer;
-                for range in ranges {
-                    let part = &all[range.start as usize..range.end as usize];
-                    let (now, after) = rest.split_at_mut(part.len());
-                    now.copy_from_slice(part);
-                    rest = after;
-                }
-                Ok(())
-            }
+            Packing::Compressed(archive, index) => self.inflate(name, archive, *index, ranges, buffer),
         }
     }
 
@@ -148,22 +138,35 @@ impl Storage {
         Err(self.source.damaged(format!("{name}: its bytes have the CRC-32 {sums}, as the file says")))
     }
 
-    /// All bytes of a compressed entry; the archive's reader minds its sum.
-    fn decompress(
+    /// The same of a compressed entry, of which only a piece is in memory at a time. It is read to its end, where the
+    /// archive's reader minds its sum.
+    fn inflate(
         &self,
         name: &str,
         archive: &ZipArchive<SourceReader>,
         index: usize,
-    ) -> Result<Vec<u8>, WeightError> {
-        let damaged = |e: &dyn std::fmt::Display| self.source.damaged(format!("{name}: {e}"));
+        ranges: &[Range<u64>],
+        buffer: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let damaged = |what: String| self.source.damaged(format!("{name}: {what}"));
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(OTHER_LENGTH.into()),
+            _ => damaged(e.to_string()),
+        };
         let mut archive = archive.clone();
-        let entry = archive.by_index(index).map_err(|e| damaged(&e))?;
-        // Grows with what really comes out: a length that was only announced asks for no memory.
-        let mut all = Vec::new();
-        entry.take(self.length + 1).read_to_end(&mut all).map_err(|e| damaged(&e))?;
-        if all.len() as u64 != self.length {
-            return Err(damaged(&"its compressed bytes are not as many as the file says"));
+        let mut entry = archive.by_index(index).map_err(|e| damaged(e.to_string()))?;
+        let (mut at, mut rest) = (0, buffer);
+        for range in ranges {
+            let between = range.start.saturating_sub(at);
+            io::copy(&mut entry.by_ref().take(between), &mut io::sink()).map_err(failed)?;
+            let (part, after) = rest.split_at_mut((range.end - range.start) as usize);
+            entry.read_exact(part).map_err(failed)?;
+            (at, rest) = (range.end, after);
         }
-        Ok(all)
+        let left = self.length.saturating_sub(at);
+        let found = io::copy(&mut entry.take(left + 1), &mut io::sink()).map_err(failed)?;
+        if found == left { Ok(()) } else { Err(damaged(OTHER_LENGTH.into())) }
     }
 }
+
+const OTHER_LENGTH: &str = "its compressed bytes are not as many as the file says";

@@ -39,7 +39,8 @@ pub(crate) fn new<const D: usize>(
         SamplerKind::DpmSolver
         | SamplerKind::Dpmpp2m
         | SamplerKind::Dpmpp2mSde
-        | SamplerKind::Dpmpp2mKarras => boxed(dpm_solver::DpmSolver::new(scheduler, steps)?),
+        | SamplerKind::Dpmpp2mKarras
+        | SamplerKind::Dpmpp2mSdeKarras => boxed(dpm_solver::DpmSolver::new(scheduler, steps)?),
         SamplerKind::UniPc => boxed(unipc::UniPc::new(scheduler, steps)?),
         SamplerKind::Lcm => boxed(lcm::Lcm::new(scheduler, steps)?),
     })

@@ -32,6 +32,14 @@ pub enum ConditionConfig {
         /// By how much each side is divided.
         factor: usize,
     },
+    /// The picture made smaller as a degradation of the reference's data does it, such as `bsrgan_light`. This crate has
+    /// none: `ldm::degradation::Worn` makes them, as the training's own conditions.
+    Degraded {
+        /// The degradation's name.
+        degradation: String,
+        /// By how much each side is divided.
+        factor: usize,
+    },
     /// The first stage's latent of the picture with a hole, and the hole: inpainting. Holes are drawn anew each time.
     Masked,
     /// The objects of each sample (`data.source.objects_key`) as tokens, in a new order each time, with the crop.
@@ -98,7 +106,7 @@ impl ConditionConfig {
     ///
     /// # Errors
     ///
-    /// [`RunError::NoConditions`] where nothing says it.
+    /// [`RunError::NoConditions`] where nothing says it, [`RunError::Degradation`] for what this crate does not make.
     pub fn of_model(model: &DiffusionConfig, given: Option<&Self>) -> Result<Self, RunError> {
         let Some(section) = &model.cond_stage else { return Ok(given.cloned().unwrap_or(Self::None)) };
         let unknown = |what: &str| RunError::NoConditions { what: what.into() };
@@ -112,12 +120,25 @@ impl ConditionConfig {
                 })?,
             },
         };
+        if let Some(degradation) = config.degradation() {
+            return Err(RunError::Degradation { degradation: degradation.into() });
+        }
         Ok(match (section, config) {
             // The hole is encoded with what it is cut from, and not itself.
             (EncoderSection::FirstStage, config @ (Self::Masked | Self::FirstStage { .. })) => config,
             (EncoderSection::FirstStage, config) => Self::FirstStage { of: Box::new(config) },
             (_, config) => config,
         })
+    }
+
+    /// The degradation that it needs, at any depth.
+    fn degradation(&self) -> Option<&str> {
+        match self {
+            Self::Degraded { degradation, .. } => Some(degradation),
+            Self::FirstStage { of } => of.degradation(),
+            Self::Both { first, second } => first.degradation().or_else(|| second.degradation()),
+            _ => None,
+        }
     }
 
     /// The keys of the reference's data sets.

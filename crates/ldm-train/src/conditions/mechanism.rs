@@ -49,6 +49,7 @@ fn gives(stage: &CondStage, conditions: Option<&ConditionConfig>) -> Option<Cond
             ConditionConfig::Picture
             | ConditionConfig::Map { .. }
             | ConditionConfig::LowResolution { .. }
+            | ConditionConfig::Degraded { .. }
             | ConditionConfig::Masked
             | ConditionConfig::FirstStage { .. } => Some(ConditioningKey::Concat),
             ConditionConfig::None

@@ -2,22 +2,23 @@
 //!
 //! [`ConditionConfig`] is the section `data.condition` (or follows from the model's `cond_stage_key`): captions,
 //! classes, maps, low-resolution and masked pictures, layouts. Anything else is a [`Conditions`] of your own, which
-//! [`DiffusionTraining::conditioned`](crate::run::DiffusionTraining::conditioned) takes; a function will do:
+//! [`DiffusionTraining::conditioned`](crate::run::DiffusionTraining::conditioned) takes (`ldm::degradation::Worn` is one, for
+//! super-resolution as the paper's model was trained); a function will do:
 //!
 //! ```
 //! use ldm_conditioning::Condition;
 //! use ldm_train::RunError;
 //! use ldm_train::conditions::{Asked, Conditions};
 //! use ldm_train::data::Batch;
+//! use ldm_train::run::Purpose;
 //!
-//! /// A worn and smaller copy of each picture, drawn anew each time it is seen.
-//! fn worn(batch: &Batch, asked: &Asked<'_>) -> Result<Condition, RunError> {
-//!     let seed = asked.seed();
-//!     # let _ = seed;
-//!     // `ldm::degradation::Degradation::BsrganLight` of each picture, with draws from this seed.
-//!     Ok(Condition::Image(batch.to_tensor(asked.device)))
+//! /// Each picture under noise, which is drawn anew each time it is seen.
+//! fn noisy(batch: &Batch, asked: &Asked<'_>) -> Result<Condition, RunError> {
+//!     let picture = batch.to_tensor(asked.device);
+//!     let noise = asked.random.normal(asked.micro, Purpose::Condition, picture.dims(), asked.device)?;
+//!     Ok(Condition::Image(picture + noise * 0.3))
 //! }
-//! let conditions: Box<dyn Conditions> = Box::new(worn);
+//! let conditions: Box<dyn Conditions> = Box::new(noisy);
 //! ```
 
 mod config;

@@ -20,6 +20,9 @@ impl Conditions for ConditionConfig {
             Self::Picture => Condition::Image(pictures(batch, asked)?),
             Self::Map { classes } => Condition::Image(map(batch, *classes, asked)?),
             Self::LowResolution { factor } => Condition::Image(smaller(batch, *factor, asked)?),
+            Self::Degraded { degradation, .. } => {
+                return Err(RunError::Degradation { degradation: degradation.clone() });
+            }
             Self::Masked => Condition::Latent(masked(batch, asked)?),
             Self::Layouts { .. } => {
                 let tokenizer = self.tokenizer().ok_or_else(|| first(batch, "no tokenizer of layouts"))?;

@@ -4,6 +4,7 @@
 use ldm_conditioning::CondStageConfig;
 use ldm_unet::UNetConfig;
 use ldm_vae::{FirstStageConfig, LatentScaling};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -11,6 +12,8 @@ use super::{
     AutoencoderConfig, ConditioningKey, DataSection, DiffusionConfig, EncoderConfig, EncoderSection,
     ModelConfig, RunConfig, Target, TrainConfig,
 };
+use crate::conditions::ConditionConfig;
+use crate::data::{Crop, Transform};
 use crate::optim::{Decay, RateConfig, RateCycle};
 use crate::{FirstStageLossConfig, ObjectiveConfig};
 
@@ -19,12 +22,13 @@ const FIRST_STAGES: [&str; 2] = ["AutoencoderKL", "VQModel"];
 const DIFFUSION: [&str; 3] = ["LatentDiffusion", "Layout2ImgDiffusion", "DDPM"];
 
 /// Keys of `model.params` that something here reads, and those that say nothing that is not said elsewhere.
-const FIRST_STAGE_KEYS: [&str; 9] = [
+const FIRST_STAGE_KEYS: [&str; 10] = [
     "embed_dim",
     "n_embed",
     "ddconfig",
     "lossconfig",
     "ckpt_path",
+    "scheduler_config",
     "remap",
     "sane_index_shape",
     "beta",
@@ -65,8 +69,13 @@ pub(super) fn read(document: &Value) -> Result<RunConfig, String> {
     train.validate()?;
 
     let data = document.get("data").cloned().unwrap_or_else(|| json!({}));
-    let mut data = data_section(&data, &mut unused)?;
+    let (mut data, small) = data_section(&data, &mut unused)?;
     data.loader.seed = train.seed;
+    if let (ModelConfig::Diffusion(model), Some(small)) = (&model, small)
+        && model.cond_stage_key.as_deref() == Some("LR_image")
+    {
+        data.condition = Some(small);
+    }
     Ok(RunConfig { model, data, train, unused, document: section.clone() })
 }
 
@@ -129,10 +138,6 @@ fn model(section: &Value, unused: &mut Vec<String>) -> Result<ModelConfig, Strin
     let key = optional::<ConditioningKey>(params, "conditioning_key")?;
     let old = if concat_mode { ConditioningKey::Concat } else { ConditioningKey::CrossAttn };
     let conditioning_key = cond_stage.as_ref().map(|_| key.unwrap_or(old));
-    let scheduler = match params.get("scheduler_config") {
-        Some(scheduler) if !scheduler.is_null() => Some(rate_of(&parse("scheduler_config", scheduler)?)?),
-        _ => None,
-    };
     Ok(ModelConfig::Diffusion(Box::new(DiffusionConfig {
         base_learning_rate,
         objective,
@@ -146,7 +151,7 @@ fn model(section: &Value, unused: &mut Vec<String>) -> Result<ModelConfig, Strin
         cond_stage_key: optional(params, "cond_stage_key")?,
         conditioning_key,
         use_ema: optional(params, "use_ema")?.unwrap_or(true),
-        scheduler,
+        scheduler: course(params)?,
         ckpt_path: optional(params, "ckpt_path")?,
     })))
 }
@@ -175,6 +180,7 @@ fn autoencoder(
         lpips_ckpt,
         lpips_linear_ckpt,
         ckpt_path: optional(params, "ckpt_path")?,
+        scheduler: course(params)?,
     })
 }
 
@@ -222,6 +228,11 @@ fn encoder(section: &Value) -> Result<EncoderSection, String> {
 
 /// Keys of an [`ObjectiveConfig`] that it doesn't write where they are not given.
 const OPTIONAL: [&str; 2] = ["given_betas", "snr_gamma"];
+
+/// The course of the learning rate (`scheduler_config`), where there is one.
+fn course(params: &Map<String, Value>) -> Result<Option<RateConfig>, String> {
+    optional::<Target>(params, "scheduler_config")?.map(|target| rate_of(&target)).transpose()
+}
 
 /// The reference's learning-rate classes.
 fn rate_of(target: &Target) -> Result<RateConfig, String> {
@@ -318,21 +329,78 @@ fn collect_leaves(path: &str, value: &Value, leaves: &mut Vec<(String, Value)>) 
     }
 }
 
-fn data_section(section: &Value, unused: &mut Vec<String>) -> Result<DataSection, String> {
+/// The data, and what a `LR_image` of it is.
+fn data_section(
+    section: &Value,
+    unused: &mut Vec<String>,
+) -> Result<(DataSection, Option<ConditionConfig>), String> {
     let Some(keys) = section.as_object() else { return Err("`data`: expected keys and values".into()) };
     if !keys.contains_key("target") {
-        return parse("data", section);
+        return Ok((parse("data", section)?, None));
     }
     let target: Target = parse("data", section)?;
-    let mut data = DataSection::default();
+    let (mut data, mut small) = (DataSection::default(), None);
     for (key, value) in target.params.as_object().into_iter().flatten() {
         match key.as_str() {
             "batch_size" => data.loader.batch_size = parse("data.params.batch_size", value)?,
+            "train" if value.pointer("/params/degradation").is_some_and(Value::is_string) => {
+                let made: SmallPictures = parse("data.params.train.params", &value["params"])?;
+                data.loader.transform = made.transform();
+                small = Some(made.condition());
+            }
             _ => unused.push(format!("data.params.{key}")),
         }
     }
     unused.push(format!("data.target = {}", target.target));
-    Ok(data)
+    Ok((data, small))
+}
+
+/// The arguments of the reference's data of pictures and small pictures.
+///
+/// Source: `ImageNetSR` in `ldm/data/imagenet.py`.
+#[derive(Deserialize)]
+struct SmallPictures {
+    size: usize,
+    degradation: String,
+    #[serde(default = "four")]
+    downscale_f: usize,
+    #[serde(default = "half")]
+    min_crop_f: f64,
+    #[serde(default = "whole")]
+    max_crop_f: f64,
+    #[serde(default = "yes")]
+    random_crop: bool,
+}
+
+fn four() -> usize {
+    4
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl SmallPictures {
+    fn transform(&self) -> Transform {
+        let crop = if self.random_crop { Crop::Random } else { Crop::Center };
+        Transform { crop, crop_f: Some([self.min_crop_f, self.max_crop_f]), ..Transform::new(self.size) }
+    }
+
+    fn condition(self) -> ConditionConfig {
+        let (degradation, factor) = (self.degradation, self.downscale_f);
+        match degradation.as_str() {
+            "pil_bicubic" => ConditionConfig::LowResolution { factor },
+            _ => ConditionConfig::Degraded { degradation, factor },
+        }
+    }
 }
 
 fn name_unused(place: &str, params: &Map<String, Value>, used: &[&[&str]], unused: &mut Vec<String>) {

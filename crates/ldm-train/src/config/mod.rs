@@ -27,7 +27,8 @@ pub struct RunConfig {
     /// A first stage or a diffusion model.
     pub model: ModelConfig,
     /// Where pictures and captions come from. A CompVis file names Python classes here, which mean nothing to this
-    /// program: then only `batch_size` is taken and the caller says where the data is.
+    /// program: then only `batch_size` is taken, and what its data for super-resolution makes of a picture
+    /// (`degradation`, `downscale_f`, `size`, the crops); the caller says where the data is.
     pub data: DataSection,
     /// Optimisation, checkpoints, logs.
     pub train: TrainConfig,

@@ -70,6 +70,8 @@ pub struct AutoencoderConfig {
     /// `params.ckpt_path`: weights to start from; a file with CompVis' names or of a diffusers `vae` folder. The
     /// discriminator begins anew.
     pub ckpt_path: Option<PathBuf>,
+    /// `params.scheduler_config`, which the reference's `VQModel` has.
+    pub scheduler: Option<RateConfig>,
 }
 
 impl AutoencoderConfig {

@@ -88,7 +88,7 @@ pub enum DataError {
         /// What is wrong with it.
         what: String,
     },
-    /// Only broken pictures for longer than a batch.
+    /// Only broken pictures for as long as the loader looks ahead (64 and more).
     #[error("batch {batch}: none of {count} pictures in a row can be read, the first is {first}")]
     NothingReadable {
         /// The batch's number.

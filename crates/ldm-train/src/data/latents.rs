@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_vae::{DiagonalGaussian, VaeError};
 
-use super::{DataError, Loader, Order, latent_file};
+use super::{DataError, Loader, Order, Source, latent_file};
 
 /// What the first stage makes of every view of a data set: mean and log-variance, to be sampled anew each step.
 ///
@@ -39,15 +39,10 @@ impl CacheKey {
     ///
     /// Where the weights can't be read from their device, or the data can't be walked.
     pub fn new<M: Module>(first_stage: &M, loader: &Loader) -> Result<Self, DataError> {
-        let mut data = Fnv::default();
-        for item in loader.source().epoch(Order::Listed) {
-            let item = item?;
-            data.add(&item.index.to_le_bytes());
-            data.add(item.key.as_bytes());
-        }
         let transform = serde_json::to_string(&loader.config().transform)
             .map_err(|e| DataError::config("transform", &loader.config().transform, e.to_string()))?;
-        Ok(Self { first_stage: weights_fingerprint(first_stage)?, transform, data: data.hex() })
+        let (first_stage, data) = (weights_fingerprint(first_stage)?, items_fingerprint(&**loader.source())?);
+        Ok(Self { first_stage, transform, data })
     }
 }
 
@@ -163,6 +158,17 @@ impl LatentCache {
 fn values(tensor: Tensor<4>) -> Result<Vec<f32>, DataError> {
     let data = tensor.cast(DType::F32).try_into_data().map_err(|e| DataError::Encode(format!("{e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| DataError::Encode(format!("{e:?}")))
+}
+
+/// The fingerprint of a data set: of its items' numbers and names.
+pub(crate) fn items_fingerprint(source: &dyn Source) -> Result<String, DataError> {
+    let mut data = Fnv::default();
+    for item in source.epoch(Order::Listed) {
+        let item = item?;
+        data.add(&item.index.to_le_bytes());
+        data.add(item.key.as_bytes());
+    }
+    Ok(data.hex())
 }
 
 /// The fingerprint of a module's float parameters.

@@ -7,6 +7,9 @@ use super::pipeline::{Batches, Job, Task, Work, start};
 use super::random::{Purpose, rng};
 use super::{DataError, Item, MapConfig, Order, Report, Source, Transform, View};
 
+/// How many pictures behind a batch at least may take the place of broken ones: so many in a row can be broken.
+const SPARE: usize = 64;
+
 /// How a data set becomes batches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -102,7 +105,8 @@ impl Loader {
     /// Batches without end, epoch after epoch, beginning with the one of this number.
     ///
     /// A picture that can't be read is replaced by the next one that can, so that every batch is full and no
-    /// picture moves to another batch.
+    /// picture moves to another batch. The iterator ends with [`DataError::NothingReadable`] where none of the next 64
+    /// can be read (of a larger batch, as many as it has).
     ///
     /// # Errors
     ///
@@ -164,8 +168,8 @@ impl Loader {
         let size = self.config.batch_size;
         let mut ahead = Ahead::new(self, number * size as u64);
         for number in number.. {
-            // As many again to take the place of broken ones.
-            let job = ahead.window(2 * size).map(|items| Job { number, keep: size, items });
+            // As many again, and never few, to take the place of broken ones.
+            let job = ahead.window(size + size.max(SPARE)).map(|items| Job { number, keep: size, items });
             let failed = job.is_err();
             if !send(job) || failed {
                 return;
@@ -176,7 +180,7 @@ impl Loader {
 
     fn feed_once(&self, send: &mut dyn FnMut(Result<Job, DataError>) -> bool) {
         let views = self.config.transform.views();
-        let middle = View { number: None, x: 0.5, y: 0.5, flip: false };
+        let middle = View { number: None, x: 0.5, y: 0.5, flip: false, part: 1.0 };
         let (mut items, mut number) = (Vec::new(), 0);
         let mut job = |items: Result<Vec<_>, DataError>| {
             let job = items.map(|items| Job { number, keep: 0, items });

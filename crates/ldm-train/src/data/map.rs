@@ -98,6 +98,10 @@ fn labels(map: &DynamicImage, transform: &Transform, view: View) -> Result<Vec<f
         }
         other => return Err(format!("a map of labels must be grey, this one is {other:?}")),
     };
+    let grey = match transform.square([grey.width(), grey.height()], view) {
+        Some([left, top, side]) => image::imageops::crop_imm(&grey, left, top, side, side).to_image(),
+        None => grey,
+    };
     let (w, h) = transform.resized_to(grey.width(), grey.height())?;
     let grey = match (w, h) == grey.dimensions() {
         true => grey,

@@ -186,19 +186,17 @@ impl Work {
     }
 
     fn see(&self, reader: &mut Reader, item: &Item, view: View, counts: bool) -> Result<Seen, String> {
-        match &self.task {
+        let seen = match &self.task {
             Task::Views(readable) => match self.number(item, view) {
                 Some(number) if readable(number) => Ok(Seen::default()),
-                _ => Err("not among those that can be read".into()),
+                _ => Err("not in the cache of latents".into()),
             },
-            Task::Decode => {
-                let seen = reader.see(item, &self.transform, &self.map, view);
-                if let (Err(reason), true) = (&seen, counts) {
-                    self.report.skip(&item.key, reason);
-                }
-                seen
-            }
+            Task::Decode => reader.see(item, &self.transform, &self.map, view),
+        };
+        if let (Err(reason), true) = (&seen, counts) {
+            self.report.skip(&item.key, reason);
         }
+        seen
     }
 
     fn number(&self, item: &Item, view: View) -> Option<u64> {

@@ -23,6 +23,10 @@ pub struct Transform {
     pub filter: Filter,
     /// What shows through transparent pixels: red, green, blue (default: white).
     pub background: [u8; 3],
+    /// The side of the crop in parts of the shorter side, drawn anew each time from the first to the second number; the
+    /// crop is then resized to `size`, which takes the place of `resize`. No view has a number then (default: none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop_f: Option<[f64; 2]>,
 }
 
 impl Default for Transform {
@@ -34,6 +38,7 @@ impl Default for Transform {
             flip: false,
             filter: Filter::Bicubic,
             background: [255; 3],
+            crop_f: None,
         }
     }
 }
@@ -72,6 +77,8 @@ pub struct View {
     pub y: f64,
     /// Mirrored left to right.
     pub flip: bool,
+    /// The side of the crop in parts of the shorter side, where the transform draws it ([`Transform::crop_f`]); else 1.
+    pub part: f64,
 }
 
 /// A strip would grow beyond any memory before it is cropped.
@@ -93,6 +100,15 @@ impl Transform {
         if !(1..=1 << 14).contains(&self.size) {
             return Err(DataError::config("size", self.size, "must lie in 1..=16384"));
         }
+        if let Some([least, most]) = self.crop_f {
+            let what = match (self.crop, self.resize) {
+                _ if !(least > 0.0 && least <= most && most <= 1.0) => "must be two rising numbers in 0..=1",
+                (Crop::Five, _) => "goes with the crops `random` and `center`",
+                (_, Some(_)) => "takes the place of `resize`",
+                _ => return Ok(()),
+            };
+            return Err(DataError::config("crop_f", [least, most], what));
+        }
         match self.resize {
             Some(resize) if resize < self.size || resize > 1 << 14 => {
                 let what = format!("must lie in {}..=16384: `size` is cropped from it", self.size);
@@ -104,6 +120,7 @@ impl Transform {
 
     fn crops(&self) -> Option<&'static [(f64, f64)]> {
         match self.crop {
+            _ if self.crop_f.is_some() => None,
             Crop::Center => Some(&FIVE[..1]),
             Crop::Five => Some(&FIVE),
             Crop::Random => None,
@@ -119,21 +136,26 @@ impl Transform {
     pub fn view(&self, number: u64) -> Option<View> {
         let flips = if self.flip { 2 } else { 1 };
         let (x, y) = *self.crops()?.get(usize::try_from(number / flips).ok()?)?;
-        Some(View { number: Some(number), x, y, flip: number % flips == 1 })
+        Some(View { number: Some(number), x, y, flip: number % flips == 1, part: 1.0 })
     }
 
     /// A view at random.
     pub(super) fn choose(&self, rng: &mut NativeRng) -> View {
         match self.crops() {
             None => {
-                let (x, y) = (uniform(rng), uniform(rng));
-                View { number: None, x, y, flip: self.flip && below(rng, 2) == 1 }
+                let (x, y) = match self.crop {
+                    Crop::Random => (uniform(rng), uniform(rng)),
+                    Crop::Center | Crop::Five => FIVE[0],
+                };
+                let flip = self.flip && below(rng, 2) == 1;
+                let part = self.crop_f.map_or(1.0, |[least, most]| least + (most - least) * uniform(rng));
+                View { number: None, x, y, flip, part }
             }
             Some(crops) => {
                 let (at, flip) = (below(rng, crops.len()), self.flip && below(rng, 2) == 1);
                 let flips = if self.flip { 2 } else { 1 };
                 let (x, y) = crops[at];
-                View { number: Some(at as u64 * flips + u64::from(flip)), x, y, flip }
+                View { number: Some(at as u64 * flips + u64::from(flip)), x, y, flip, part: 1.0 }
             }
         }
     }
@@ -149,7 +171,13 @@ impl Transform {
 
     /// The planes of a view, and which part of the whole picture it shows (before it is mirrored).
     pub(super) fn see(&self, picture: &DynamicImage, view: View) -> Result<(Vec<f32>, BoundingBox), String> {
-        let rgb = self.resized(self.on_background(picture))?;
+        let mut rgb = self.on_background(picture);
+        let square = self.square([rgb.width(), rgb.height()], view);
+        let whole = [rgb.width() as usize, rgb.height() as usize];
+        if let Some([left, top, side]) = square {
+            rgb = image::imageops::crop_imm(&rgb, left, top, side, side).to_image();
+        }
+        let rgb = self.resized(rgb)?;
         let size = self.size;
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
         let [left, top] = self.corner([width, height], view);
@@ -164,10 +192,23 @@ impl Transform {
                 }
             }
         }
+        let ([left, top, side], [width, height]) = match square {
+            Some(square) => (square.map(|pixels| pixels as usize), whole),
+            None => ([left, top, size], [width, height]),
+        };
         let part = |length: usize, whole: usize| length as f64 / whole as f64;
         let crop =
-            BoundingBox::new(part(left, width), part(top, height), part(size, width), part(size, height));
+            BoundingBox::new(part(left, width), part(top, height), part(side, width), part(side, height));
         Ok((planes, crop))
+    }
+
+    /// Left, upper edge and side of what a view takes of a picture before it is resized; `None` for all of it.
+    pub(super) fn square(&self, [width, height]: [u32; 2], view: View) -> Option<[u32; 3]> {
+        self.crop_f?;
+        let shorter = width.min(height);
+        let side = ((f64::from(shorter) * view.part) as u32).min(shorter).max(1);
+        let edge = |share: f64, whole: u32| offset(share, whole.saturating_sub(side) as usize) as u32;
+        Some([edge(view.x, width), edge(view.y, height), side])
     }
 
     /// Left and upper edge of a view's crop in a picture of this width and height.

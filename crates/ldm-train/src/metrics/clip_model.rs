@@ -103,7 +103,7 @@ impl ClipModel {
     fn read(&self, files: &[PathBuf]) -> Result<Tensor<4>, MetricError> {
         let side = self.image.encoder.config().image_size;
         let transform = Transform::new(side);
-        let middle = View { number: None, x: 0.5, y: 0.5, flip: false };
+        let middle = View { number: None, x: 0.5, y: 0.5, flip: false, part: 1.0 };
         let one = |path: &PathBuf| -> Result<Vec<f32>, MetricError> {
             let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
             let picture = |source| MetricError::Picture { path: path.clone(), source };

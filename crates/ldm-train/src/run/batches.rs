@@ -24,6 +24,16 @@ pub trait Batches {
     ///
     /// What keeps the data from being read.
     fn seek(&mut self, number: u64) -> Result<(), RunError>;
+
+    /// What tells the data from another, to be noted by a checkpoint: a run does not go on over other data. `None`: nothing is
+    /// compared.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the data from being read.
+    fn fingerprint(&self) -> Result<Option<String>, RunError> {
+        Ok(None)
+    }
 }
 
 /// The batches of a [`Loader`], decoded ahead; with a cache of latents, without their pictures.
@@ -71,5 +81,10 @@ impl Batches for LoadedBatches {
         self.batches = None;
         self.number = number;
         Ok(())
+    }
+
+    fn fingerprint(&self) -> Result<Option<String>, RunError> {
+        let source = &**self.loader.source();
+        Ok(Some(format!("{} pictures ({})", source.items(), data::items_fingerprint(source)?)))
     }
 }

@@ -46,9 +46,9 @@ pub enum RunError {
         /// What is wrong.
         what: String,
     },
-    /// The run would go on with another config than it began with.
+    /// The run would go on with another config, first stage or data than it began with.
     #[error(
-        "{path}: the run began with `{key}` = {before}, the config now says {now}; \
+        "{path}: the run began with `{key}` = {before}, now it is {now}; \
          give the run another folder, or the old value"
     )]
     Changed {
@@ -149,6 +149,15 @@ pub enum RunError {
     NoConditions {
         /// What is missing.
         what: String,
+    },
+    /// The conditions are worn pictures, which this crate does not make.
+    #[error(
+        "`degradation` is {degradation}, which the trainer does not make itself: give it conditions of your own that \
+         do (`ldm::degradation::Worn`, as the example `train_diffusion` does), or say another `data.condition`"
+    )]
+    Degradation {
+        /// What the config says.
+        degradation: String,
     },
     /// Conditions are to be dropped, and nothing stands for none.
     #[error(

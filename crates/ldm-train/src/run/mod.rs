@@ -34,7 +34,7 @@ pub use random::{Purpose, Random};
 pub use stop::Stop;
 
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Checkpoints};
-use crate::config::{RunConfig, TrainConfig, difference};
+use crate::config::{ModelConfig, RunConfig, TrainConfig, difference};
 use crate::data::Batch;
 use crate::log::{Log, Metrics};
 use crate::optim::{Precision, RateConfig};
@@ -137,11 +137,18 @@ pub fn run<S: Stage>(
 ) -> Result<Outcome, RunError> {
     let train = &config.train;
     let checkpoints = Checkpoints::open(folder.join("checkpoints"), train.keep)?;
-    let fingerprint = config.fingerprint();
+    let (fingerprint, data) = (config.fingerprint(), batches.fingerprint()?);
     let mut step = 0;
     if let Some(checkpoint) = checkpoints.latest()? {
         if let Some((key, before, now)) = difference(&checkpoint.state("config")?, &fingerprint) {
             return Err(RunError::Changed { path: checkpoint.path().into(), key, before, now });
+        }
+        // Checkpoints older than this entry don't have it.
+        if let (Ok(before), Some(now)) = (checkpoint.state::<String>("data"), &data)
+            && before != *now
+        {
+            let (path, key, now) = (checkpoint.path().into(), "the data".into(), now.clone());
+            return Err(RunError::Changed { path, key, before, now });
         }
         stage.restore(&checkpoint)?;
         batches.seek(checkpoint.state("batch")?)?;
@@ -153,6 +160,9 @@ pub fn run<S: Stage>(
     let save = |step: u64, stage: &S, batches: &dyn Batches| {
         checkpoints.save(step, |writer| {
             writer.state("config", fingerprint.clone());
+            if let Some(data) = &data {
+                writer.state("data", json!(data));
+            }
             writer.state("batch", json!(batches.number()));
             writer.state("rate", json!(highest));
             stage.save(writer)
@@ -205,10 +215,10 @@ impl RunConfig {
     /// The learning rate's course: `train.scheduler`, else the model's own, else constant.
     pub fn rate(&self) -> RateConfig {
         let of_model = match &self.model {
-            crate::config::ModelConfig::Diffusion(model) => model.scheduler.clone(),
-            crate::config::ModelConfig::FirstStage(_) => None,
+            ModelConfig::Diffusion(model) => &model.scheduler,
+            ModelConfig::FirstStage(model) => &model.scheduler,
         };
-        self.train.scheduler.clone().or(of_model).unwrap_or_default()
+        self.train.scheduler.as_ref().or(of_model.as_ref()).cloned().unwrap_or_default()
     }
 }
 

@@ -6,7 +6,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use ldm_scheduler::{Error, NativeRng, Noise, randn};
 
-/// What numbers are drawn for. The values are part of what a seed means: never renumber.
+/// What numbers are drawn for. The values are part of what a seed means: never renumber (9 is free).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum Purpose {
@@ -26,8 +26,6 @@ pub enum Purpose {
     Samples = 7,
     /// The parameters' first values.
     Weights = 8,
-    /// Crops, flips and the order of pictures.
-    Data = 9,
     /// What dropout zeroes: burn draws it itself, from its device's generator, which is seeded with this.
     Dropout = 10,
     /// The pixels of a latent whose values dead codes take.

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use ldm_train::data::{DataConfig, DataError, Loader};
+use ldm_train::data::{Batches, DataConfig, DataError, Loader, LoaderConfig};
 
 use super::made::{batches, loader, png, sample, shards, small, tar};
 
@@ -39,6 +39,25 @@ fn a_broken_picture_is_skipped_counted_and_named() {
 }
 
 #[test]
+fn neighbours_that_are_all_broken_end_no_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut entries: Vec<_> = (0..9).flat_map(sample).collect();
+    for n in 3..6 {
+        entries[2 * n].1.truncate(40);
+    }
+    let path = tar(&dir.path().join("a.tar"), &entries);
+    let loader = loader(&path, LoaderConfig { shuffle: false, ..small(1) });
+    let keys = |batches: Batches| -> Vec<String> { batches.take(18).flat_map(|b| b.unwrap().keys).collect() };
+    // The next one that can be read stands in for each of them, in two epochs.
+    let epoch = [0, 1, 2, 6, 6, 6, 6, 7, 8].map(|n| format!("p{n:03}"));
+    let expected = [epoch.as_slice(), &epoch].concat();
+    assert_eq!(keys(loader.batches_from(0).unwrap()), expected);
+    let readable = |view: u64| !(3..6).contains(&view);
+    assert_eq!(keys(loader.views_from(0, readable).unwrap()), expected);
+    assert_eq!(loader.report().broken().len(), 3);
+}
+
+#[test]
 fn nothing_but_broken_pictures_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..3 {
@@ -49,6 +68,8 @@ fn nothing_but_broken_pictures_is_an_error() {
     let error = batches.next().unwrap().unwrap_err();
     assert!(matches!(error, DataError::NothingReadable { batch: 0, .. }), "{error}");
     assert!(batches.next().is_none());
+    let error = loader.views_from(0, |_| false).unwrap().next().unwrap().unwrap_err();
+    assert!(matches!(error, DataError::NothingReadable { batch: 0, .. }), "{error}");
     assert!(loader.once().unwrap().next().is_none());
     assert_eq!(loader.report().broken().len(), 3);
 }

@@ -168,6 +168,17 @@ fn broken_pictures_are_left_out_and_never_asked_for() {
         let expected = TensorData::new(pictures.pictures, latent.dims());
         assert_eq!(latent.into_data(), expected);
     }
+
+    // A run that finds its cache opens no picture: what is not in it is counted and named all the same.
+    let fresh = Loader::new(loader.source().clone(), flipped()).unwrap();
+    let epoch = fresh.views_from(0, move |view| cache.contains(view)).unwrap().take(2);
+    assert_eq!(epoch.map(|batch| batch.unwrap().len()).sum::<usize>(), 10);
+    let broken = fresh.report().broken();
+    assert_eq!(broken.keys().collect::<Vec<_>>(), ["p005"]);
+    assert!(
+        broken["p005"].skipped > 0 && broken["p005"].reason == "not in the cache of latents",
+        "{broken:?}"
+    );
 }
 
 #[test]

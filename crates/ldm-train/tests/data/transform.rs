@@ -55,11 +55,30 @@ fn the_shorter_side_is_resized_and_the_middle_taken() {
     }
 }
 
+/// A square of so much of the shorter side, at the crop's size.
+#[test]
+fn crops_of_any_size_are_resized() {
+    let transform =
+        Transform { size: 4, crop: Crop::Random, crop_f: Some([0.5, 1.0]), ..Transform::default() };
+    transform.validate().unwrap();
+    assert_eq!((transform.views(), transform.view(0)), (None, None));
+    let picture = places(16, 8);
+    let see = |x, y, part| transform.apply(&picture, View { number: None, x, y, flip: false, part }).unwrap();
+    // Half of the shorter side is the size already.
+    let planes = see(1.0, 0.5, 0.5);
+    assert_eq!(origin(&planes, 4, 0, 0), (12, 2));
+    assert_eq!(origin(&planes, 4, 3, 3), (15, 5));
+    let planes = see(0.0, 0.0, 1.0);
+    assert_eq!(planes.len(), 48);
+    let red = (planes[5] + 1.0) * 12.75;
+    assert!((red - 2.5).abs() < 0.3, "{red}");
+}
+
 #[test]
 fn transparent_pixels_show_the_background() {
     let picture: DynamicImage =
         RgbaImage::from_fn(2, 2, |x, _| Rgba([100, 0, 0, if x == 0 { 0 } else { 128 }])).into();
-    let view = View { number: Some(0), x: 0.5, y: 0.5, flip: false };
+    let view = View { number: Some(0), x: 0.5, y: 0.5, flip: false, part: 1.0 };
     let red = |background| {
         let planes = Transform { background, ..Transform::new(2) }.apply(&picture, view).unwrap();
         [0, 1].map(|x| ((planes[x] + 1.0) * 127.5).round() as i32)
@@ -73,6 +92,12 @@ fn what_cannot_be_is_refused() {
     let text = |transform: Transform| transform.validate().unwrap_err().to_string();
     assert!(text(Transform::new(0)).contains("`size` = 0"));
     assert!(text(Transform { resize: Some(32), ..Transform::new(64) }).contains("`resize` = 32"));
+    let parts =
+        |crop_f, crop, resize| text(Transform { crop_f: Some(crop_f), crop, resize, ..Transform::new(64) });
+    assert!(parts([0.0, 1.0], Crop::Random, None).contains("`crop_f` = [0.0, 1.0]"));
+    assert!(parts([0.9, 0.5], Crop::Random, None).contains("rising"));
+    assert!(parts([0.5, 1.0], Crop::Five, None).contains("`random`"));
+    assert!(parts([0.5, 1.0], Crop::Center, Some(80)).contains("`resize`"));
     let strip: DynamicImage = RgbImage::new(1, 1000).into();
     let transform = Transform::new(64);
     assert!(transform.apply(&strip, transform.view(0).unwrap()).unwrap_err().contains("64 times"));

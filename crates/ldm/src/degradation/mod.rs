@@ -3,11 +3,13 @@
 //! Blur, shrinking, noise and JPEG compression in a random order with random parameters (Zhang et al. 2021, "Designing
 //! a practical degradation model for deep blind image super-resolution"). Each operation is a function of its own, whose
 //! parameters are given; [`Degradation::degrade`] draws them. Pictures between operations are RGB, f32, in [0, 1].
+//! `Worn` (Cargo feature `train`) wears a training's pictures.
 //!
 //! Source: `ldm/modules/image_degradation` of CompVis/latent-diffusion. Not here, since neither pipeline calls it:
-//! `add_sharpening`, `srmd_degradation`, `dpsr_degradation`, `classical_degradation`, `bicubic_degradation`,
-//! `gen_kernel`, `random_crop`, and the pipelines around them, `degradation_bsrgan` (which crops pairs) and
-//! `degradation_bsrgan_plus`. Speckle and Poisson noise, which only the last takes, are.
+//! `add_sharpening`, `add_resize`, `srmd_degradation`, `dpsr_degradation`, `classical_degradation`,
+//! `bicubic_degradation`, `gen_kernel`, `analytic_kernel`, `fspecial_laplacian`, `random_crop`, and the pipelines around
+//! them, `degradation_bsrgan` (which crops pairs) and `degradation_bsrgan_plus`. Speckle and Poisson noise, which only the
+//! last takes, are.
 
 pub mod blur;
 pub mod imresize;
@@ -19,10 +21,14 @@ mod draws;
 mod kernel;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "train")]
+mod worn;
 
 pub use draws::{Draws, SeededDraws};
 pub use image::Rgb32FImage;
 pub use kernel::Kernel;
+#[cfg(feature = "train")]
+pub use worn::Worn;
 
 use std::f64::consts::PI;
 use std::ops::RangeInclusive;

@@ -5,5 +5,5 @@ mod pixels;
 mod resize;
 
 pub use file::{open, save_png};
-pub use pixels::{Mask, from_tensor, from_tensor_truncated, to_tensor};
+pub use pixels::{Mask, from_tensor, from_tensor_truncated, to_rgb8, to_tensor};
 pub use resize::{resize, resize_mask};

@@ -1,7 +1,28 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use image::{DynamicImage, RgbImage};
+use image::{DynamicImage, ImageBuffer, Pixel, RgbImage};
 
 use crate::Error;
+
+/// A picture's colours in 8 bits, as Pillow hands them to diffusers: an alpha channel is dropped, of 16 bits the upper
+/// eight are taken. (Of 16-bit grey Pillow 13 makes white wherever it is above 255; here it goes as the colours do.)
+pub fn to_rgb8(picture: &DynamicImage) -> RgbImage {
+    match picture {
+        DynamicImage::ImageLuma16(deep) => upper_bytes(deep),
+        DynamicImage::ImageLumaA16(deep) => upper_bytes(deep),
+        DynamicImage::ImageRgb16(deep) => upper_bytes(deep),
+        DynamicImage::ImageRgba16(deep) => upper_bytes(deep),
+        flat => flat.to_rgb8(),
+    }
+}
+
+fn upper_bytes<P: Pixel<Subpixel = u16>>(picture: &ImageBuffer<P, Vec<u16>>) -> RgbImage {
+    RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let channels = picture.get_pixel(x, y).channels();
+        // Grey has one channel of colour, perhaps with alpha beside it.
+        let color = |c: usize| if channels.len() < 3 { channels[0] } else { channels[c] };
+        image::Rgb([0, 1, 2].map(|c| (color(c) >> 8) as u8))
+    })
+}
 
 /// `[1, 3, h, w]` in [-1, 1] from 8-bit pixels (`2 x / 255 - 1`).
 pub fn to_tensor(picture: &RgbImage, device: &Device) -> Tensor<4> {
@@ -71,7 +92,7 @@ pub struct Mask {
 impl Mask {
     /// The luma of a picture, by the weights that Pillow uses.
     pub fn new(picture: &DynamicImage) -> Self {
-        let rgb = picture.to_rgb8();
+        let rgb = to_rgb8(picture);
         // ITU-R 601-2 in 16-bit fixed point.
         let luma = |p: &image::Rgb<u8>| {
             let [r, g, b] = p.0.map(u32::from);
@@ -139,6 +160,26 @@ mod tests {
         values[3..6].fill(f32::NAN);
         let told = warnings(values);
         assert!(told.contains("3 of 12") && told.contains("NaN") && told.contains("f16"), "{told}");
+    }
+
+    /// PNGs of 1 to 16 bits, with and without transparency.
+    #[test]
+    fn files_have_the_pixels_that_pillow_sees() {
+        let fixture = ldm_test_support::Fixture::open("pictures");
+        let folder = tempfile::tempdir().unwrap();
+        let kinds: Vec<String> = serde_json::from_value(fixture.json("kinds")).unwrap();
+        let bytes = |kind: &str, what: &str| fixture.bytes(&format!("{kind}.{what}")).1;
+        for kind in &kinds {
+            let path = folder.path().join("picture.png");
+            std::fs::write(&path, bytes(kind, "png")).unwrap();
+            let picture = crate::image::open(&path).unwrap();
+            assert_eq!(to_rgb8(&picture).into_raw(), bytes(kind, "rgb"), "{kind}");
+            assert_eq!(Mask::new(&picture).luma, bytes(kind, "l"), "{kind}");
+        }
+        assert_eq!(kinds.len(), 11);
+        let deep = ImageBuffer::from_raw(3, 1, vec![255, 256, 65_535]).unwrap();
+        let grey = DynamicImage::ImageLuma16(deep);
+        assert_eq!(to_rgb8(&grey).into_raw(), [0, 0, 0, 1, 1, 1, 255, 255, 255]);
     }
 
     #[test]

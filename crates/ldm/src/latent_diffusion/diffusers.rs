@@ -1,32 +1,39 @@
-//! The directories that diffusers' latent diffusion pipelines save.
+//! The directories that diffusers' latent diffusion pipelines save: read, and written so that they read them back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use burn::tensor::DType;
 use ldm_conditioning::CondStage;
+use ldm_conditioning::bert::BertKeys;
+use ldm_nn::weights::save_safetensors;
 use ldm_scheduler::SchedulerConfig;
-use ldm_vae::LatentScaling;
+use ldm_unet::{DiffusersClass, UNetConfig};
+use ldm_vae::{FirstStageConfig, LatentScaling, Naming};
+use serde_json::{Value, json};
 
 use super::LatentDiffusion;
 use crate::Error;
 use crate::model::{
-    ConditioningKey, LoadOptions, ModelIndex, load_bert, load_first_stage, load_scheduler, load_unet,
+    ConditioningKey, LoadOptions, ModelIndex, load_bert, load_first_stage, load_scheduler, load_unet, write,
+    write_json,
 };
+
+const TEXT_TO_IMAGE: &str = "LDMTextToImagePipeline";
+const SUPER_RESOLUTION: &str = "LDMSuperResolutionPipeline";
+const UNCONDITIONAL: &str = "LDMPipeline";
 
 /// The pipelines, and how each takes its condition.
 const PIPELINES: [(&str, Option<ConditioningKey>); 3] = [
-    ("LDMTextToImagePipeline", Some(ConditioningKey::CrossAttn)),
-    ("LDMSuperResolutionPipeline", Some(ConditioningKey::Concat)),
-    ("LDMPipeline", None),
+    (TEXT_TO_IMAGE, Some(ConditioningKey::CrossAttn)),
+    (SUPER_RESOLUTION, Some(ConditioningKey::Concat)),
+    (UNCONDITIONAL, None),
 ];
 
 pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<LatentDiffusion, Error> {
     let index = ModelIndex::read(directory)?;
     let Some((_, key)) = PIPELINES.iter().find(|(name, _)| *name == index.class_name) else {
-        return Err(Error::Unsupported {
-            path: directory.join("model_index.json"),
-            what: format!("the pipeline class `{}`", index.class_name),
-            supported: PIPELINES.map(|(name, _)| name).join(", "),
-        });
+        let what = format!("the pipeline class `{}`", index.class_name);
+        return Err(unsupported(&directory.join("model_index.json"), what));
     };
     let scheduler: SchedulerConfig = load_scheduler(directory)?;
     let cond_stage = match key {
@@ -54,5 +61,98 @@ pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<LatentDiff
         first_stage_conditions: false,
         truncate: false,
         device: options.device.clone(),
+    })
+}
+
+fn unsupported(path: &Path, what: String) -> Error {
+    Error::Unsupported { path: path.into(), what, supported: PIPELINES.map(|(name, _)| name).join(", ") }
+}
+
+/// The pipeline that has this model, or what no pipeline has.
+fn pipeline(model: &LatentDiffusion) -> Result<&'static str, String> {
+    let class = match (model.conditioning_key, &model.cond_stage) {
+        (None, _) => UNCONDITIONAL,
+        (Some(ConditioningKey::CrossAttn), Some(CondStage::BertEmbedder(bert)))
+            if bert.tokenizer().is_some() =>
+        {
+            TEXT_TO_IMAGE
+        }
+        (Some(ConditioningKey::Concat), Some(CondStage::Identity(_))) => {
+            let (taken, latent) = (model.unet.in_channels(), model.channels());
+            if taken != 2 * latent {
+                return Err(format!("a U-Net of {taken} channels for latents of {latent} and a picture"));
+            }
+            if model.scaling != LatentScaling::factor(1.0) {
+                return Err(format!("{SUPER_RESOLUTION} with scaled latents"));
+            }
+            SUPER_RESOLUTION
+        }
+        (Some(key), stage) => {
+            let encoder = stage.as_ref().map_or("the first stage", CondStage::name);
+            return Err(format!("a condition (`{key:?}`) that {encoder} encodes"));
+        }
+    };
+    let unet = model.unet.config().diffusers_class();
+    if (class == TEXT_TO_IMAGE) != (unet == DiffusersClass::UNet2DConditionModel) {
+        return Err(format!("{class} with a {}", unet.name()));
+    }
+    Ok(class)
+}
+
+/// Writes every part; each file is whole or absent.
+pub(super) fn save(model: &LatentDiffusion, directory: &Path, dtype: DType) -> Result<(), Error> {
+    // What can't be written is found before anything is.
+    let class = pipeline(model).map_err(|what| unsupported(directory, what))?;
+    let (vae_class, vae_config) = first_stage(model, directory)?;
+    let named = |e| Error::config(directory.join("unet/config.json"), e);
+    let config = model.unet.config();
+    let sized = UNetConfig { sample_size: Some(model.size), ..config.clone() };
+    let unet_config = sized.to_diffusers().map_err(named)?;
+    let keys = config.diffusers_keys().map_err(named)?;
+    let scheduler = model.scheduler.kind()?.class_name();
+    let folder = |part: &str| -> Result<PathBuf, Error> {
+        let folder = directory.join(part);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        Ok(folder)
+    };
+
+    let unet = folder("unet")?;
+    write_json(&unet.join("config.json"), &unet_config)?;
+    save_safetensors(&model.unet, &keys, unet.join("diffusion_pytorch_model.safetensors"), dtype)?;
+    let vae = folder("vqvae")?;
+    write_json(&vae.join("config.json"), &vae_config)?;
+    let names = model.first_stage.weight_names(Naming::Diffusers);
+    save_safetensors(&model.first_stage, &names, vae.join("diffusion_pytorch_model.safetensors"), dtype)?;
+    let config = model.scheduler.clone().for_diffusers().to_json();
+    write(&folder("scheduler")?.join("scheduler_config.json"), &config)?;
+    let mut index = json!({
+        "_class_name": class,
+        "_diffusers_version": "0.30.0",
+        "scheduler": ["diffusers", scheduler],
+        "unet": ["diffusers", model.unet.config().diffusers_class().name()],
+        "vqvae": ["diffusers", vae_class],
+    });
+    if let Some(CondStage::BertEmbedder(bert)) = &model.cond_stage {
+        let encoder = folder("bert")?;
+        write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
+        save_safetensors(bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
+        if let Some(tokenizer) = bert.tokenizer() {
+            tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
+        }
+        index["bert"] = json!(["latent_diffusion", "LDMBertModel"]);
+        index["tokenizer"] = json!(["transformers", "BertTokenizer"]);
+    }
+    // Last, since it is what makes the folder a model.
+    write_json(&directory.join("model_index.json"), &index)
+}
+
+/// The class and the config of the first stage.
+fn first_stage(model: &LatentDiffusion, directory: &Path) -> Result<(&'static str, Value), Error> {
+    Ok(match model.first_stage.config().with_scaling(model.scaling.clone()) {
+        FirstStageConfig::Kl(config) => ("AutoencoderKL", json!(config.to_diffusers()?)),
+        FirstStageConfig::Vq(config) => ("VQModel", json!(config.to_diffusers()?)),
+        FirstStageConfig::Identity(..) => {
+            return Err(unsupported(directory, "diffusion of the pixels themselves".into()));
+        }
     })
 }

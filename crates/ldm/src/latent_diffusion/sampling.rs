@@ -29,8 +29,8 @@ pub struct Sampling<'a> {
     model: &'a LatentDiffusion,
     conditioning: Conditioning,
     unconditional: Option<Conditioning>,
-    /// A conditioning for each patch, where it depends on the patch.
-    patch_conditions: Option<Vec<Conditioning>>,
+    /// A conditioning for each patch, where it depends on the patch, and the size of the latent that was split.
+    patch_conditions: Option<([usize; 2], Vec<Conditioning>)>,
     batch: usize,
     size: [usize; 2],
     kind: Option<SamplerKind>,
@@ -195,8 +195,10 @@ impl<'a> Sampling<'a> {
         self
     }
 
-    pub(super) fn patch_conditions(mut self, conditions: Vec<Conditioning>) -> Self {
-        self.patch_conditions = Some(conditions);
+    /// Gives each patch of a latent of this size a conditioning of its own.
+    pub(super) fn patch_conditions(mut self, size: [usize; 2], conditions: Vec<Conditioning>) -> Self {
+        self.size = size;
+        self.patch_conditions = Some((size, conditions));
         self
     }
 
@@ -272,7 +274,7 @@ impl<'a> Sampling<'a> {
 
     /// The guided prediction: one call of the U-Net.
     fn predict(&self, x: Tensor<4>, t: f32) -> Result<Tensor<4>, Error> {
-        let patches = self.patch_conditions.as_deref();
+        let patches = self.patch_conditions.as_ref().map(|(_, conditions)| conditions.as_slice());
         let unconditional = self.unconditional.as_ref().filter(|_| self.guidance.scale != 1.0);
         let Some(unconditional) = unconditional else {
             return self.model.apply(x, t, &self.conditioning, patches);
@@ -311,6 +313,10 @@ impl<'a> Sampling<'a> {
         let shape = [batch, channels, self.size[0], self.size[1]];
         if self.size.contains(&0) {
             return Err(Error::argument("latent_size", format!("{:?}: a side is zero", self.size)));
+        }
+        if let Some((split, _)) = self.patch_conditions.as_ref().filter(|(split, _)| *split != self.size) {
+            let reason = format!("{:?}, but the patches were told their places in {split:?}", self.size);
+            return Err(Error::argument("latent_size", reason));
         }
         for (name, x) in [("start", self.start.as_ref()), ("x0", self.known.as_ref().map(|k| &k.x0))] {
             if let Some(x) = x.filter(|x| x.dims() != shape) {

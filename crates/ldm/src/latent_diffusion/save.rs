@@ -1,4 +1,4 @@
-//! A whole model as one file with the reference's names.
+//! A whole model as one file with the reference's names, or as a directory of diffusers'.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use burn::tensor::{DType, TensorData};
 use ldm_nn::weights::Saver;
 use ldm_vae::{FirstStage, Naming};
 
-use super::LatentDiffusion;
 use super::load::COND_STAGE;
+use super::{LatentDiffusion, diffusers};
 use crate::Error;
 use crate::model::{UNET, VAE};
 
@@ -34,5 +34,16 @@ impl LatentDiffusion {
             saver = saver.add_tensor("scale_factor", TensorData::new(vec![factor], Vec::<usize>::new()));
         }
         Ok(saver.write(path)?)
+    }
+
+    /// Writes a directory that diffusers reads, weights in `dtype`: `LDMTextToImagePipeline` for texts through a
+    /// BERTEmbedder, `LDMSuperResolutionPipeline` for a picture that is joined to the latent as it is, `LDMPipeline` where
+    /// there is no condition.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] names what none of the three has; [`Error::Config`] and [`Error::Vae`] a part that diffusers'
+    /// classes can't express; [`Error::Io`] and [`Error::Weights`] the file.
+    pub fn save_directory(&self, directory: impl AsRef<Path>, dtype: DType) -> Result<(), Error> {
+        diffusers::save(self, directory.as_ref(), dtype)
     }
 }

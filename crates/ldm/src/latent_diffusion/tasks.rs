@@ -30,7 +30,7 @@ impl LatentDiffusion {
         Ok(Sampling::new(self, conditioning, batch))
     }
 
-    /// Draws a picture of each class (section 4.2; cin256, cin256-v2). Guidance needs the class that stands for
+    /// Draws a picture of each class (section 4.3.1; cin256, cin256-v2). Guidance needs the class that stands for
     /// none: 1000 for cin256-v2.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl LatentDiffusion {
     }
 
     /// As [`layouts`](Self::layouts), for a latent of this height and width in patches: the crop that a patch shows
-    /// takes the place of the layout's.
+    /// takes the place of the layout's. Another size, set afterwards, is an error of the run.
     ///
     /// Source: `apply_model` in the reference's `ddpm.py`.
     ///
@@ -101,8 +101,7 @@ impl LatentDiffusion {
             self.condition(&Condition::Tokens(Tensor::<2, Int>::from_data(data, &self.device)))
         };
         let conditions = grid.places().map(of_patch).collect::<Result<Vec<_>, _>>()?;
-        let sampling = self.layouts(layouts, tokenizer)?.latent_size(size[0], size[1]);
-        Ok(sampling.patch_conditions(conditions))
+        Ok(self.layouts(layouts, tokenizer)?.patch_conditions(size, conditions))
     }
 
     /// Draws a picture of each map `[b, classes, h, w]`, one channel a class (section 4.3.2); larger maps than the

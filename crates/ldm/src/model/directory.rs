@@ -10,7 +10,7 @@ use ldm_conditioning::bert::{BertEmbedder, BertEmbedderConfig, BertKeys, BertTok
 use ldm_conditioning::clip::{
     ClipKeys, ClipText, ClipTextConfig, ClipTextEncoder, ClipTokenizer, HiddenState,
 };
-use ldm_nn::weights::{KeyMap, Loader, WeightFile, save_safetensors};
+use ldm_nn::weights::{KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::{UNet, UNetConfig};
 use ldm_vae::{
@@ -226,7 +226,12 @@ fn load_file<M: Module>(
 }
 
 /// Writes every part; each file is whole or absent.
-pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> Result<(), Error> {
+pub(super) fn save(
+    model: &StableDiffusion,
+    directory: &Path,
+    dtype: DType,
+    observer: &mut dyn FnMut(&Path, usize, usize),
+) -> Result<(), Error> {
     let folder = |part: &str| -> Result<std::path::PathBuf, Error> {
         let folder = directory.join(part);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
@@ -237,19 +242,22 @@ pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> R
     let named = |e| Error::config(directory.join("unet/config.json"), e);
     write_json(&unet.join("config.json"), &config.to_diffusers().map_err(named)?)?;
     let keys = config.diffusers_keys().map_err(named)?;
-    save_safetensors(&model.unet, &keys, unet.join("diffusion_pytorch_model.safetensors"), dtype)?;
+    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    save_part(&model.unet, &keys, &weights, dtype, observer)?;
 
     let vae = folder(vae_folder(model.family))?;
     let config = model.vae.config().to_diffusers()?;
     let config = serde_json::to_value(config).map_err(|e| Error::config(vae.join("config.json"), e))?;
     write_json(&vae.join("config.json"), &config)?;
     let names = model.vae.weight_names(Naming::Diffusers);
-    save_safetensors(&model.vae, &names, vae.join("diffusion_pytorch_model.safetensors"), dtype)?;
+    let weights = vae.join("diffusion_pytorch_model.safetensors");
+    save_part(&model.vae, &names, &weights, dtype, observer)?;
 
     if let TextEncoder::Bert(bert) = &model.text.first {
         let encoder = folder("bert")?;
         write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
-        save_safetensors(&**bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
+        let weights = encoder.join("model.safetensors");
+        save_part(&**bert, &BertKeys::Diffusers, &weights, dtype, observer)?;
         if let Some(tokenizer) = bert.tokenizer() {
             tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
         }
@@ -265,13 +273,25 @@ pub(super) fn save(model: &StableDiffusion, directory: &Path, dtype: DType) -> R
         let config = serde_json::to_value(text.encoder.config()).map_err(|e| Error::config(&path, e))?;
         write_json(&path, &config)?;
         let weights = encoder.join("model.safetensors");
-        save_safetensors(&text.encoder, &ClipKeys::Transformers, weights, dtype)?;
+        save_part(&text.encoder, &ClipKeys::Transformers, &weights, dtype, observer)?;
         text.tokenizer.save(&tokenizer).map_err(|e| Error::Conditioning(e.into()))?;
     }
     let scheduler = folder("scheduler")?.join("scheduler_config.json");
     write(&scheduler, &model.scheduler.to_json())?;
     // Last, since it is what makes the folder a model.
     write_json(&directory.join("model_index.json"), &index(model)?)
+}
+
+/// Writes the weights of one part, telling how far it is.
+fn save_part<M: Module>(
+    module: &M,
+    keys: &dyn KeyMap,
+    path: &Path,
+    dtype: DType,
+    observer: &mut dyn FnMut(&Path, usize, usize),
+) -> Result<(), Error> {
+    let saver = Saver::new().dtype(dtype).add(module, keys, "");
+    Ok(saver.write_observed(path, &mut |done, of| observer(path, done, of))?)
 }
 
 /// What diffusers calls a first stage's folder.
@@ -326,12 +346,12 @@ fn index(model: &StableDiffusion) -> Result<Value, Error> {
     Ok(index)
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), Error> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::config(path, e))?;
     write(path, &(text + "\n"))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let beside = path.with_extension("json.part");
     std::fs::write(&beside, text).map_err(Error::io(&beside))?;
     std::fs::rename(&beside, path).map_err(Error::io(path))

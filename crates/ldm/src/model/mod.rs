@@ -27,7 +27,7 @@ use crate::Error;
 use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
-pub(crate) use directory::load_scheduler;
+pub(crate) use directory::{load_scheduler, write, write_json};
 pub use directory::{load_bert, load_bert_encoder, load_first_stage, load_text_encoder, load_unet, load_vae};
 pub use index::{Defaults, Family, ModelIndex};
 pub use recognise::Known;
@@ -172,7 +172,21 @@ impl StableDiffusion {
     /// # Errors
     /// [`Error::Io`] and [`Error::Weights`] name the file.
     pub fn save_directory(&self, directory: impl AsRef<Path>, dtype: DType) -> Result<(), Error> {
-        directory::save(self, directory.as_ref(), dtype)
+        self.save_directory_observed(directory, dtype, &mut |_, _, _| ())
+    }
+
+    /// As [`save_directory`](Self::save_directory); `observer` is told the file that is being written, how many of its
+    /// tensors are done, and of how many.
+    ///
+    /// # Errors
+    /// As [`save_directory`](Self::save_directory).
+    pub fn save_directory_observed(
+        &self,
+        directory: impl AsRef<Path>,
+        dtype: DType,
+        observer: &mut dyn FnMut(&Path, usize, usize),
+    ) -> Result<(), Error> {
+        directory::save(self, directory.as_ref(), dtype, observer)
     }
 
     /// Writes a single `.safetensors` with CompVis' names, with weights in `dtype`.
@@ -180,7 +194,21 @@ impl StableDiffusion {
     /// # Errors
     /// [`Error::Io`] and [`Error::Weights`] name the file.
     pub fn save_checkpoint(&self, file: impl AsRef<Path>, dtype: DType) -> Result<(), Error> {
-        single_file::save(self, file.as_ref(), dtype)
+        self.save_checkpoint_observed(file, dtype, &mut |_, _, _| ())
+    }
+
+    /// As [`save_checkpoint`](Self::save_checkpoint), with an observer as in
+    /// [`save_directory_observed`](Self::save_directory_observed).
+    ///
+    /// # Errors
+    /// As [`save_checkpoint`](Self::save_checkpoint).
+    pub fn save_checkpoint_observed(
+        &self,
+        file: impl AsRef<Path>,
+        dtype: DType,
+        observer: &mut dyn FnMut(&Path, usize, usize),
+    ) -> Result<(), Error> {
+        single_file::save(self, file.as_ref(), dtype, observer)
     }
 
     /// The device that the model is on.

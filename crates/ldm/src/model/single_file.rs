@@ -311,7 +311,12 @@ pub(crate) fn read<M: Module>(
 }
 
 /// Writes U-Net, first stage and text encoders under their prefixes.
-pub(super) fn save(model: &StableDiffusion, path: &Path, dtype: DType) -> Result<(), Error> {
+pub(super) fn save(
+    model: &StableDiffusion,
+    path: &Path,
+    dtype: DType,
+    observer: &mut dyn FnMut(&Path, usize, usize),
+) -> Result<(), Error> {
     let keys = model.unet.config().compvis_keys().map_err(|e| Error::config(path, e))?;
     let names = model.vae.weight_names(Naming::CompVis);
     let texts = text_tower::written(model);
@@ -336,6 +341,6 @@ pub(super) fn save(model: &StableDiffusion, path: &Path, dtype: DType) -> Result
             saver = saver.add(last, &unused, *prefix);
         }
     }
-    saver.write(path)?;
+    saver.write_observed(path, &mut |done, of| observer(path, done, of))?;
     Ok(())
 }

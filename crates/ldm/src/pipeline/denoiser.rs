@@ -86,11 +86,25 @@ impl<'a> Denoiser<'a> {
     /// # Errors
     /// [`Error::UNet`] where latent and conditioning don't fit the U-Net.
     pub fn predict(&self, latent: Tensor<4>, t: f64) -> Result<Tensor<4>, Error> {
+        self.predict_with(latent, t, |x, t, conditioning| Ok(self.unet.forward(x, t, conditioning)?))
+    }
+
+    /// As [`predict`](Self::predict), with another function in the U-Net's place. It is called once, with the latents
+    /// `[b, z, h, w]`, a timestep an item, and the conditions; a guided batch is twice as large, its negative half first.
+    ///
+    /// # Errors
+    /// Those of `network`.
+    pub fn predict_with(
+        &self,
+        latent: Tensor<4>,
+        t: f64,
+        network: impl FnOnce(Tensor<4>, Tensor<1>, &Conditioning) -> Result<Tensor<4>, Error>,
+    ) -> Result<Tensor<4>, Error> {
         let batch = latent.dims()[0];
         let input = if self.guided { Tensor::cat(vec![latent.clone(), latent], 0) } else { latent };
         let items = input.dims()[0];
         let timesteps = Tensor::<1>::full([items], t, (&input.device(), DType::F32));
-        let prediction = self.unet.forward(input, timesteps, &self.conditioning)?;
+        let prediction = network(input, timesteps, &self.conditioning)?;
         if !self.guided {
             return Ok(prediction);
         }

@@ -4,7 +4,7 @@ use ldm_scheduler::{NativeRng, Noise, SamplerKind, SamplerOptions, Scheduler, To
 
 use super::start::{Start, Task};
 use super::{Denoiser, Guidance, Observer, Silent, SizeConditioning, denoise};
-use crate::image::{Mask, from_tensor};
+use crate::image::{Mask, from_tensor, to_rgb8};
 use crate::{Error, Family, StableDiffusion};
 
 /// The largest side of a picture that can be asked for.
@@ -78,7 +78,7 @@ impl StableDiffusion {
     /// Redraws `image` as `prompt` says; [`strength`](Request::strength) (0.8, SDXL 0.3) tells how far to go.
     pub fn image_to_image(&self, prompt: impl Into<String>, image: &DynamicImage) -> Request<'_> {
         let strength = self.family.defaults().image_strength;
-        Request::new(self, Task::Image(image.to_rgb8()), prompt.into(), strength)
+        Request::new(self, Task::Image(to_rgb8(image)), prompt.into(), strength)
     }
 
     /// Paints what is white in `mask` anew. A model with 9 input channels sees mask and masked picture; any
@@ -90,7 +90,7 @@ impl StableDiffusion {
         mask: &DynamicImage,
     ) -> Request<'_> {
         let strength = self.family.defaults().inpaint_strength;
-        Request::new(self, Task::Inpaint(image.to_rgb8(), Mask::new(mask)), prompt.into(), strength)
+        Request::new(self, Task::Inpaint(to_rgb8(image), Mask::new(mask)), prompt.into(), strength)
     }
 }
 
