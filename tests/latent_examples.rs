@@ -295,6 +295,42 @@ fn retrieval() {
     refuses("retrieval", &model.arguments(&nowhere), 2, &["--database"]);
 }
 
+/// Small pictures are worn as the reference's YAML says, or as the argument does; a run keeps to what it began with.
+#[test]
+fn training_with_worn_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pictures, yaml, out] = ["pictures", "config.yaml", "run"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&pictures).unwrap();
+    for i in 0..3u32 {
+        let pixel = |x: u32, y: u32| Rgb([(x * (4 + i)) as u8, (y * 6) as u8, ((x ^ y) * 5) as u8]);
+        RgbImage::from_fn(40, 32, pixel).save(pictures.join(format!("{i}.png"))).unwrap();
+    }
+    let unet = serde_json::json!({"in_channels": 6, "out_channels": 3, "model_channels": 8, "num_res_blocks": 1,
+        "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 1, "norm_num_groups": 8});
+    let model = serde_json::json!({
+        "timesteps": 100, "cond_stage_key": "LR_image", "conditioning_key": "concat",
+        "cond_stage_config": {"target": "torch.nn.Identity"},
+        "first_stage_config": {"target": "ldm.models.autoencoder.IdentityFirstStage"},
+        "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
+    });
+    // In the space of pictures the condition is as large as the picture.
+    let data = serde_json::json!({"batch_size": 2, "train": {
+        "target": "ldm.data.openimages.SuperresOpenImagesAdvancedTrain",
+        "params": {"size": 16, "degradation": "bsrgan_light", "downscale_f": 1},
+    }});
+    let document = serde_json::json!({
+        "model": {"base_learning_rate": 1e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": model},
+        "data": {"target": "main.DataModuleFromConfig", "params": data},
+    });
+    std::fs::write(&yaml, serde_yaml_ng::to_string(&document).unwrap()).unwrap();
+    let arguments = ["--config", text(&yaml), "--data", text(&pictures), "--out", text(&out), "--steps", "2"];
+    assert!(succeeds("train_diffusion", &arguments).contains("finished"));
+    for (name, parts) in [("bsrgan", ["degradation", "bsrgan_light"]), ("rain", ["`rain`", "cv_bicubic"])] {
+        let other = [&arguments[..], &["--degradation", name]].concat();
+        refuses("train_diffusion", &other, 1, &parts);
+    }
+}
+
 #[test]
 fn degrade() {
     let folder = tempfile::tempdir().unwrap();

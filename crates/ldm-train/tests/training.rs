@@ -167,6 +167,10 @@ lightning:
     assert_eq!(model.first_stage.factor(), 8);
     assert_eq!(config.train.accumulate_grad_batches, 2);
     assert_eq!(config.train.images_every, 1000);
+    // The data set's crops are taken, its small pictures are of no use here.
+    let transform = &config.data.loader.transform;
+    assert_eq!((transform.size, transform.crop_f), (256, Some([0.5, 1.0])));
+    assert_eq!(config.data.condition, None);
     // scale_lr: 2 x 12 pictures a step.
     assert!((config.learning_rate(1) - 24.0 * 4.5e-6).abs() < 1e-12);
     let expected = [
@@ -174,7 +178,6 @@ lightning:
         "lightning.callbacks.image_logger.params.increase_log_steps",
         "lightning.callbacks.image_logger.target",
         "lightning.trainer.benchmark",
-        "data.params.train",
         "data.params.wrap",
         "data.target = main.DataModuleFromConfig",
     ];

@@ -27,8 +27,8 @@ use crate::Error;
 use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
-pub(crate) use directory::{load_scheduler, write, write_json};
 pub use directory::{load_bert, load_bert_encoder, load_first_stage, load_text_encoder, load_unet, load_vae};
+pub(crate) use directory::{load_scheduler, write, write_json};
 pub use index::{Defaults, Family, ModelIndex};
 pub use recognise::Known;
 pub(crate) use single_file::{UNET, VAE, ema_wanted, read, read_unet, scale_factor};
