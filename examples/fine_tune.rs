@@ -23,12 +23,12 @@ use ldm_train::data::{Batch, DataConfig, Loader, LoaderConfig, Transform};
 use ldm_train::run::{Purpose, Random};
 use ldm_train::{FineTuneConfig, FineTuning, MicroBatch, Objective, ObjectiveConfig};
 
-/// Goes on with the training of a text-to-image model (Stable Diffusion 1.x, 2.x or XL, or one of the paper's) on pictures with
-/// captions.
+/// Goes on with the training of a text-to-image model (Stable Diffusion 1.x, 2.x or XL, or one of the paper's) on
+/// pictures with captions.
 ///
 /// The U-Net is trained, in f32; first stage and text encoders stay as they are. Not trained here: models with a
-/// vector-quantised first stage, inpainting models (their U-Net takes more than the latent), models that take the guidance scale
-/// as an input (distilled ones), SDXL's refiner.
+/// vector-quantised first stage, inpainting models (their U-Net takes more than the latent), models that take the
+/// guidance scale as an input (distilled ones), SDXL's refiner.
 #[derive(Parser)]
 #[command(name = "fine_tune")]
 struct Arguments {

@@ -21,10 +21,10 @@ use common::Result;
 use common::training::{TrainingArgs, ended, show};
 use ldm::degradation::Worn;
 use ldm_train::conditions::ConditionConfig;
-use ldm_train::config::{ModelConfig, RunConfig};
+use ldm_train::config::{EncoderSection, ModelConfig, RunConfig};
 use ldm_train::export::load_first_stage;
 use ldm_train::run::{DiffusionTraining, Latents, LoadedBatches, Outcome, Stop, run};
-use ldm_vae::{FirstStage, FirstStageConfig};
+use ldm_vae::FirstStageConfig;
 
 /// Trains a latent diffusion model on a frozen first stage.
 #[derive(Parser)]
@@ -61,6 +61,12 @@ fn train(arguments: &Arguments) -> Result<()> {
     let ModelConfig::Diffusion(model) = &config.model else {
         return Err(format!("{}: no diffusion model", arguments.config.display()).into());
     };
+    // The first stage encodes what the trainer makes itself: the worn picture would be joined to the latent as it is.
+    if worn.is_some() && matches!(model.cond_stage, Some(EncoderSection::FirstStage)) {
+        let what = "`cond_stage_config` is __is_first_stage__, and nothing encodes a worn picture (`data.condition`, \
+                    --degradation): take torch.nn.Identity, as bsr_sr does";
+        return Err(what.into());
+    }
     let devices = arguments.training.devices(&config)?;
     let device = devices[0].clone();
     let loader = config.data.open()?;
@@ -77,7 +83,7 @@ fn train(arguments: &Arguments) -> Result<()> {
     };
     std::fs::create_dir_all(&folder)?;
     let kept = folder.join("latents.safetensors");
-    if matches!(first_stage, FirstStage::Kl(_)) && loader.views().is_some() && !kept.exists() {
+    if Latents::are_missing(&kept, &loader, &first_stage) {
         println!("encoding {} pictures' latents", loader.source().items());
     }
     let latents = Latents::open(&kept, &loader, &first_stage, &device)?;

@@ -2,7 +2,8 @@
 //!
 //! ```sh
 //! cargo run --release --example unconditional -- --model model.ckpt --preset ffhq256
-//! # Diffusion of the pixels themselves (the paper's f = 1): a YAML with `IdentityFirstStage`, or a `DDPM` without a first stage.
+//! # Diffusion of the pixels themselves (the paper's f = 1): a YAML with `IdentityFirstStage`, or a `DDPM` without a
+//! # first stage.
 //! cargo run --release --example unconditional -- --model pixels.ckpt --config pixels.yaml --steps 200
 //! ```
 

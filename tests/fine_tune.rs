@@ -11,7 +11,7 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::program::{refuses, succeeds, text};
 use common::{directory, load};
-use ldm::nn::lora::METADATA;
+use ldm::nn::lora::{LoraConfig, METADATA};
 use ldm::nn::weights::WeightFile;
 use ldm::scheduler::{SamplerKind, Scheduler};
 use ldm::unet::Conditioning;
@@ -183,6 +183,20 @@ fn what_is_missing_is_named() {
     told(sd1, &["--caption", "x", "--lora", "nowhere.safetensors"], 1, &["nowhere.safetensors"]);
     let nine = directory(&Fixture::open("pipeline_inpaint9"));
     told(text(nine.path()), &["--caption", "x"], 1, &["9 channels"]);
+}
+
+/// A latent consistency model takes the guidance scale as an input, which this objective does not give.
+#[test]
+fn a_distilled_model_is_refused() {
+    let [distilled, plain] = ["pipeline_lcm", "pipeline_sd1"].map(|name| load(&Fixture::open(name)));
+    let scheduler = Scheduler::from_config(SamplerKind::Ddpm, &plain.scheduler).unwrap();
+    for lora in [None, Some(LoraConfig::new(2))] {
+        let config = FineTuneConfig { lora, ..Default::default() };
+        let objective = || Objective::of(&scheduler, &ObjectiveConfig::default()).unwrap();
+        let refused = FineTuning::new(distilled.unet.clone(), objective(), config.clone());
+        assert!(matches!(refused, Err(FineTuneError::Distilled)), "{lora:?}");
+        assert!(FineTuning::new(plain.unet.clone(), objective(), config).is_ok(), "{lora:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod program;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use latent::narrow;
 use ldm::nn::weights::{Saver, WeightFile};
 use ldm::presets::ldm;
@@ -246,8 +246,15 @@ fn layout_to_image() {
 fn semantic_synthesis() {
     let model = Tiny::published("semantic_synthesis256");
     let map = model.path("map.png");
-    GrayImage::from_fn(48, 32, |x, y| Luma([(x / 8 + 40 * (y / 16)) as u8])).save(&map).unwrap();
-    model.draws("semantic_synthesis", (48, 32), &["--map", text(&map)]);
+    let class = |x: u32, y: u32| x / 8 + 40 * (y / 16);
+    GrayImage::from_fn(48, 32, |x, y| Luma([class(x, y) as u8])).save(&map).unwrap();
+    let drawn = model.draws("semantic_synthesis", (48, 32), &["--map", text(&map)]);
+    // In 16 bits the numbers are the same, and colours are none.
+    let deep = ImageBuffer::<Luma<u16>, Vec<u16>>::from_fn(48, 32, |x, y| Luma([class(x, y) as u16]));
+    deep.save(&map).unwrap();
+    assert_eq!(model.draw("semantic_synthesis", 1, &["--map", text(&map)]), drawn);
+    let colours = model.picture("colours.png", 32, 32);
+    refuses("semantic_synthesis", &model.arguments(&["--map", text(&colours)]), 1, &["--map", "grey"]);
     GrayImage::from_pixel(32, 32, Luma([182])).save(&map).unwrap();
     refuses("semantic_synthesis", &model.arguments(&["--map", text(&map)]), 1, &["--map", "class 182"]);
 }

@@ -250,6 +250,26 @@ fn training_goes_on_with_the_files_own_rank_and_alpha() {
     uneven["unet.alpha_pattern"] = serde_json::json!({ "to_q": 1.0 });
     write(&path, &fixture.json("gradient"), &serde_json::json!({}), &uneven);
     assert!(matches!(resume(CONFIG).unwrap_err(), LoraError::Uneven { .. }));
+    write(&path, &serde_json::json!({}), &serde_json::json!({}), &note());
+    assert!(matches!(plain.lora_config(&path).unwrap_err(), LoraError::NoFactors { .. }));
+
+    // The U-Net has the layer, and its factors go into a run; training has factors in the attention alone.
+    let mut shapes = fixture.json("gradient");
+    let layer = "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj";
+    let pair = ["lora_A", "lora_B"].map(|factor| format!("{layer}.{factor}.weight"));
+    shapes[&pair[0]] = serde_json::json!([3, 64]);
+    shapes[&pair[1]] = serde_json::json!([512, 3]);
+    write(&path, &shapes, &serde_json::json!({ (format!("{layer}.alpha")): 6.0 }), &note());
+    assert_eq!(plain.lora_config(&path).unwrap(), CONFIG);
+    let error = resume(CONFIG).unwrap_err();
+    assert!(matches!(&error, LoraError::Unused { keys, .. } if *keys == pair), "{error}");
+
+    // The attention's own alphas say what the note says.
+    let alphas = ["to_q", "to_k", "to_v", "to_out.0"].map(|end| {
+        (format!("unet.mid_block.attentions.0.transformer_blocks.0.attn1.{end}.alpha"), Value::from(6.0))
+    });
+    write(&path, &fixture.json("gradient"), &Value::Object(alphas.into_iter().collect()), &note());
+    resume(CONFIG).unwrap();
 }
 
 #[test]

@@ -21,7 +21,7 @@ use ldm_train::data::Batch;
 use ldm_train::run::{At, Batches, DiffusionTraining, Latents, LoadedBatches, Purpose, Random, Stage};
 use ldm_train::{Objective, RunError};
 use ldm_vae::{FirstStage, IdentityFirstStage};
-use made::{SIDE, batch, config, steps, training, unet};
+use made::{batch, config, steps, training, unet};
 use serde_json::{Value, json};
 
 const ITEMS: usize = 16;
@@ -76,7 +76,7 @@ fn a_picture_is_worn_anew_each_time_it_is_seen() {
         };
         assert_eq!(of(&worn, &alone, 0).to_data(), a.to_data(), "{name}");
     }
-    assert_eq!(Worn::named("bsrgan", 4).unwrap(), Worn::new(Degradation::Bsrgan, 4));
+    assert_eq!(Worn::named("bsrgan", 4).unwrap(), Worn::new(Degradation::Bsrgan, 4).unwrap());
     // Nothing is drawn where it is only resized.
     let area = Worn::named("cv_area", 4).unwrap();
     assert_eq!(of(&area, &batch, 0).to_data(), of(&area, &batch, 1).to_data());
@@ -91,7 +91,7 @@ fn what_cannot_be_worn_is_named() {
     let (device, identity) = (Device::default(), FirstStage::Identity(IdentityFirstStage::new(3)));
     let asked = Asked { micro: 0, random: Random::new(1), first_stage: &identity, device: &device };
     let fails = |factor, batch: &Batch| {
-        let error = Worn::new(Degradation::BsrganLight, factor).of(batch, &asked).unwrap_err();
+        let error = Worn::new(Degradation::BsrganLight, factor).unwrap().of(batch, &asked).unwrap_err();
         assert!(
             matches!(&error, RunError::Sample { key, .. } if ["a", "b"].contains(&key.as_str())),
             "{error}"
@@ -112,7 +112,7 @@ fn the_papers_super_resolution_says_how_it_is_worn() {
     let transform = &run.data.loader.transform;
     assert_eq!((transform.size, transform.crop_f), (256, Some([0.5, 1.0])));
     let condition = run.data.condition.as_ref().unwrap();
-    assert_eq!(Worn::of_config(condition).unwrap(), Some(Worn::new(Degradation::BsrganLight, 4)));
+    assert_eq!(Worn::of_config(condition).unwrap(), Some(Worn::new(Degradation::BsrganLight, 4).unwrap()));
     assert_eq!(Worn::of_config(&ConditionConfig::Picture).unwrap(), None);
 
     let mut config = config(&unet(6, json!({})), &concat());
@@ -123,7 +123,7 @@ fn the_papers_super_resolution_says_how_it_is_worn() {
     let error =
         DiffusionTraining::new(model, &config, first_stage, Latents::Encoded, tau, &device).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, RunError::Degradation { .. }) && text.contains("bsrgan_light"), "{text}");
+    assert!(matches!(error, RunError::Degradation { .. }) && text.contains("is bsrgan_light,"), "{text}");
 }
 
 /// Keys of a model whose condition is joined to the latent as it is.
@@ -138,19 +138,22 @@ fn identity(_: &Device) -> Option<CondStage> {
     Some(CondStage::identity())
 }
 
-/// The loss on pictures that training has not seen, each with the condition of the picture `shift` places on.
+/// The loss on a batch that no step has taken, with noise and timesteps that are always the same, and for each picture
+/// the condition of the one `shift` places on.
 fn loss(training: &DiffusionTraining, conditions: &dyn Conditions, seen: &Batch, shift: usize) -> f32 {
-    let (device, random) = (Device::default(), Random::new(99));
+    let (device, random, n) = (Device::default(), Random::new(99), seen.len());
     let ModelConfig::Diffusion(model) = &training.config().model else { panic!() };
     let objective = Objective::from_config(&model.objective).unwrap();
     let asked = Asked { micro: 0, random, first_stage: training.first_stage(), device: &device };
-    let others: Vec<usize> = (0..EVALUATED).map(|i| (i + shift) % EVALUATED).collect();
+    let others: Vec<usize> = (0..n).map(|i| (i + shift) % n).collect();
     let given = conditions.of(seen, &asked).unwrap().select(&others).unwrap();
     let conditioning = CondStage::identity().encode(&given).unwrap();
-    let noise = random.normal(0, Purpose::Noise, [EVALUATED, 3, SIDE, SIDE], &device).unwrap();
+    let z = training.first_stage().encode(seen.to_tensor(&device)).unwrap().mode();
+    let z = z * training.scale_factor().expect("the first step measures it");
+    let noise = random.normal(0, Purpose::Noise, z.dims(), &device).unwrap();
     let mut rng = NativeRng::new(4);
-    let timesteps: Vec<usize> = (0..EVALUATED).map(|_| (rng.next_u64() % 100) as usize).collect();
-    let losses = objective.loss(seen.to_tensor(&device), noise, &timesteps, None, |z_t, t| {
+    let timesteps: Vec<usize> = (0..n).map(|_| (rng.next_u64() % 100) as usize).collect();
+    let losses = objective.loss(z, noise, &timesteps, None, |z_t, t| {
         let t: Vec<f32> = t.iter().map(|t| *t as f32).collect();
         let t = Tensor::<1>::from_floats(t.as_slice(), &device);
         Ok::<_, RunError>(training.denoiser().model.forward(z_t, t, &conditioning)?)
@@ -158,19 +161,22 @@ fn loss(training: &DiffusionTraining, conditions: &dyn Conditions, seen: &Batch,
     losses.unwrap().loss.into_scalar::<f32>()
 }
 
-/// The loss before training, after it, and after it with everybody's condition given to somebody else.
+/// The loss before training, after it, and after it with everybody's condition given to somebody else. Steps are `fast`
+/// and then `slow` ones, at a quarter of the rate.
 fn trained<C: Conditions + Clone + 'static>(
     name: &str,
     (unet, model): (Value, Value),
     conditions: C,
-    count: u64,
+    [fast, slow]: [u64; 2],
 ) -> [f32; 3] {
     let config = config(&unet, &model);
     let mut training = training(&config, None, identity, Box::new(conditions.clone())).unwrap();
     let seen = batch(1_000_000, EVALUATED);
     let before = loss(&training, &conditions, &seen, 0);
-    let batches: Vec<_> = (0..count).map(|number| batch(number, ITEMS)).collect();
-    steps(&mut training, &batches, 4e-3).unwrap();
+    let batches: Vec<_> = (0..fast + slow).map(|number| batch(number, ITEMS)).collect();
+    let (fast, slow) = batches.split_at(fast as usize);
+    steps(&mut training, fast, 4e-3).unwrap();
+    steps(&mut training, slow, 1e-3).unwrap();
     let [after, shuffled] = [0, 1].map(|shift| loss(&training, &conditions, &seen, shift));
     println!("{name}: before {before:.3}, after {after:.3}, with others' conditions {shuffled:.3}");
     [before, after, shuffled]
@@ -185,8 +191,8 @@ fn it_matters([before, after, shuffled]: [f32; 3], times: f32) {
 /// In the space of pictures (f = 1), where a worn picture is as large as the picture.
 #[test]
 fn worn_pictures_matter() {
-    let worn = Worn::new(Degradation::BsrganLight, 1);
-    it_matters(trained("worn", (unet(6, json!({})), concat()), worn, 100), 1.5);
+    let worn = Worn::new(Degradation::BsrganLight, 1).unwrap();
+    it_matters(trained("worn", (unet(6, json!({})), concat()), worn, [100, 0]), 1.5);
 }
 
 /// With a VQ first stage of f = 4, as bsr_sr has, over a folder of pictures whose crops are of any size.
@@ -215,19 +221,22 @@ fn super_resolution_learns_from_worn_pictures() {
         "size": 32, "crop": "random", "crop_f": [0.5, 1.0], "flip": true,
     }))
     .unwrap();
-    let worn = Worn::new(Degradation::BsrganLight, 4);
+    let worn = Worn::new(Degradation::BsrganLight, 4).unwrap();
     let mut training = training(&config, None, identity, Box::new(worn)).unwrap();
     let mut batches = LoadedBatches::new(config.data.open().unwrap(), None);
+    // Other crops of the same pictures, far from where the steps come to.
+    config.data.loader.batch_size = EVALUATED;
+    let seen = config.data.open().unwrap().batches_from(1_000).unwrap().next().unwrap().unwrap();
     let mut losses = Vec::new();
     for step in 0..40 {
         let batch = batches.next_batch().unwrap();
-        let metrics = training.step(&At { step, micro: step, rate: 4e-3 }, &[batch]).unwrap();
-        losses.push(metrics.iter().find(|(name, _)| name == "loss").unwrap().1);
+        training.step(&At { step, micro: step, rate: 4e-3 }, &[batch]).unwrap();
+        if [0, 39].contains(&step) {
+            losses.push(loss(&training, &worn, &seen, 0));
+        }
     }
-    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    let (first, last) = (mean(&losses[..5]), mean(&losses[35..]));
-    println!("loss {first:.3}, then {last:.3}");
-    assert!(last < 0.8 * first, "{losses:?}");
+    println!("the loss after the first step and after the last: {losses:.3?}");
+    assert!(losses[1] < 0.8 * losses[0], "{losses:?}");
 }
 
 /// The neighbours of each picture's embedding. What stands for CLIP's embedding here is a row of the database for each
@@ -275,10 +284,12 @@ fn neighbours_matter() {
         let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
         assert!(item.iter().zip(row).all(|(found, row)| (found - row / length).abs() < 1e-5));
     }
-    let attending = json!({"use_spatial_transformer": true, "context_dim": 12});
+    // At both sizes, so that the context has several ways in.
+    let attending =
+        json!({"use_spatial_transformer": true, "context_dim": 12, "attention_resolutions": [1, 2]});
     let model = json!({
         "cond_stage_config": {"target": "torch.nn.Identity"}, "conditioning_key": "crossattn",
         "cond_stage_key": "nix",
     });
-    it_matters(trained("neighbours", (unet(3, attending), model), neighbours, 200), 1.2);
+    it_matters(trained("neighbours", (unet(3, attending), model), neighbours, [300, 100]), 1.5);
 }

@@ -156,6 +156,25 @@ fn guidance_is_one_batched_call_a_step() {
     }
 }
 
+/// A prediction that is not one for each latent is named, guided or not; its channels are its own.
+#[test]
+fn a_network_that_gives_another_shape_is_named() {
+    let model = load(&Fixture::open("pipeline_sd1"));
+    let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, (model.device(), DType::F32));
+    for (scale, items) in [(7.5, 2), (1.0, 1)] {
+        let guidance = Guidance::new(scale);
+        let prompts = model.text.encode_guided(&["a boat".into()], None, guidance.is_active()).unwrap();
+        let denoiser = Denoiser::new(&model.unet, prompts, guidance, None).unwrap();
+        let predict = |shape| denoiser.predict_with(zeros([1, 4, 8, 8]), 500.0, |_, _, _| Ok(zeros(shape)));
+        assert_eq!(predict([items, 8, 8, 8]).unwrap().dims(), [1, 8, 8, 8]);
+        for wrong in [[items + 1, 4, 8, 8], [items, 4, 8, 4], [items, 4, 1, 8]] {
+            let error = predict(wrong).unwrap_err();
+            assert!(matches!(error, ldm::Error::Argument { name: "network", .. }), "{error}");
+            assert!(error.to_string().contains(&format!("{wrong:?}")), "{error}");
+        }
+    }
+}
+
 /// Of 16 bits the upper eight count, of transparent pixels the colour: so Pillow hands pictures to diffusers.
 #[test]
 fn deep_and_transparent_pictures_draw_what_their_colours_draw() {

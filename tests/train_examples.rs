@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::program::{command, example, succeeds, text};
+use common::program::{command, example, refuses, succeeds, text};
 use serde_json::{Value, json};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -211,11 +211,37 @@ fn a_folder_of_pictures_becomes_a_model_in_runs_that_go_on() {
     }
 }
 
+/// The first stage encodes what the trainer makes itself; a worn picture would be joined to the latent as it is.
+#[test]
+fn worn_pictures_are_refused_where_the_first_stage_is_to_encode_them() {
+    let root = tempfile::tempdir().unwrap();
+    let [config, out] = ["second.yaml", "second"].map(|name| root.path().join(name));
+    let mut model = diffusion();
+    model["params"]["cond_stage_config"] = json!("__is_first_stage__");
+    model["params"]["cond_stage_trainable"] = json!(false);
+    model["params"]["cond_stage_key"] = json!("LR_image");
+    model["params"]["conditioning_key"] = json!("concat");
+    write_config(&config, &model);
+    let arguments = ["--config", text(&config), "--out", text(&out), "--degradation", "bsrgan_light"];
+    refuses("train_diffusion", &arguments, 1, &["__is_first_stage__", "--degradation"]);
+}
+
 #[test]
 #[cfg(unix)]
 fn a_run_that_is_interrupted_saves_and_goes_on() {
     use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
+
+    /// A process that does not outlive its test, however that ends.
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            // Nothing is left to do where it has ended by itself.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     let root = tempfile::tempdir().unwrap();
     let [data, config, out] = ["pictures", "first.yaml", "first"].map(|name| root.path().join(name));
@@ -224,13 +250,13 @@ fn a_run_that_is_interrupted_saves_and_goes_on() {
     let common = ["--config", text(&config), "--data", text(&data), "--out", text(&out)];
     let mut begun = command("train_autoencoder");
     let begun = begun.args(common).args(["--steps", "1000000"]).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = begun.spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut child = Running(begun.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     lines.find(|line| line.starts_with("3/")).unwrap();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap().success());
     let said =
         lines.find_map(|line| Some(line.strip_prefix("stopped and saved after ")?.to_string())).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
     let step: u64 = said.split(' ').next().unwrap().parse().unwrap();
     assert!(step >= 3, "{said}");
     let end = (step + 2).to_string();

@@ -18,7 +18,8 @@ use super::progress::spinner;
 /// Which of the paper's models.
 #[derive(Args, Debug)]
 pub struct LatentModelArgs {
-    /// A checkpoint with the reference's names (.ckpt, .safetensors), or a directory of diffusers'
+    /// A checkpoint with the reference's names (.ckpt, .safetensors), a directory of diffusers', or `owner/name` of
+    /// such a one on the hub
     #[arg(long, value_name = "PATH")]
     pub model: PathBuf,
     /// The checkpoint's YAML config
@@ -46,11 +47,12 @@ impl LatentModelArgs {
         let spinner = spinner(format!("loading {}", self.model.display()));
         let mut model = match &self.config {
             Some(yaml) => LatentDiffusion::load(&self.model, &options.config(yaml))?,
-            None if self.model.is_dir() => LatentDiffusion::load(&self.model, &options)?,
-            None => {
+            // A checkpoint needs a config; directories and models of the hub carry theirs.
+            None if self.model.is_file() || self.preset.is_some() => {
                 let preset = self.preset.as_deref().unwrap_or(preset);
                 LatentDiffusion::load_preset(preset, &self.model, &options)?
             }
+            None => LatentDiffusion::load(&self.model, &options)?,
         };
         spinner.finish_and_clear();
         model.patches = self.patch.map(|side| Patches {

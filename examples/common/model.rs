@@ -36,7 +36,7 @@ impl DeviceArgs {
 /// Which model.
 #[derive(Args, Debug)]
 pub struct ModelArgs {
-    /// A diffusers directory, a single .safetensors or .ckpt file, or (built with the feature `hub`) `owner/name`
+    /// A diffusers directory, a single .safetensors or .ckpt file, or `owner/name` of a model on the hub
     /// [default: the small model of emoji that train_diffusion leaves in runs/]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,

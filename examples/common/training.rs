@@ -23,7 +23,8 @@ pub struct TrainingArgs {
     /// config is of its own data
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// Where to compute: flex, ndarray, cuda, wgpu, vulkan, metal, rocm, as far as the build has them; a GPU by its number: cuda:1
+    /// Where to compute: flex, ndarray, cuda, wgpu, vulkan, metal, rocm, as far as the build has them; a GPU by its
+    /// number: cuda:1
     #[arg(long)]
     pub device: Option<String>,
 }

@@ -1,4 +1,5 @@
-"""Stable Diffusion's networks at full width, for benches/full_width: diffusers' U-Nets and first stage, transformers' text encoders.
+"""Stable Diffusion's networks at full width, for benches/full_width: diffusers' U-Nets and first stage, transformers' text
+encoders.
 
 python full_width_diffusers.py [NAME ...]: those named, or all; the others' numbers stay. sdxl takes 12 GB of memory.
 """

@@ -89,9 +89,9 @@ fn what_has_no_pipeline_is_refused() {
     scaled.scale_factor = 0.5;
     let config = |name: &str| narrow(ldm::presets::ldm(name).unwrap().config());
     let cases = [
-        (config("cin256"), "ClassEmbedder"),
+        (config("cin256"), "(`crossattn`) that ClassEmbedder"),
         (config("inpainting_big"), "the first stage"),
-        (config("semantic_synthesis256"), "SpatialRescaler"),
+        (config("semantic_synthesis256"), "(`concat`) that SpatialRescaler"),
         (scaled, "scaled latents"),
     ];
     for (config, what) in cases {

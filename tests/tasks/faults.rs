@@ -123,15 +123,15 @@ fn mechanisms() {
         config
     };
     use ConditioningKey::{Adm, Concat, CrossAttn, Hybrid};
-    named(new(&with("cin256", Concat)), &["Concat", "ClassEmbedder", "a context"]);
-    named(new(&with("text2img256", Adm)), &["Adm", "BERTEmbedder"]);
-    named(new(&with("semantic_synthesis256", CrossAttn)), &["CrossAttn", "SpatialRescaler", "channels"]);
-    named(new(&with("inpainting_big", Hybrid)), &["Hybrid", "the first stage"]);
+    named(new(&with("cin256", Concat)), &["`concat`", "ClassEmbedder", "a context"]);
+    named(new(&with("text2img256", Adm)), &["`adm`", "BERTEmbedder"]);
+    named(new(&with("semantic_synthesis256", CrossAttn)), &["`crossattn`", "SpatialRescaler", "channels"]);
+    named(new(&with("inpainting_big", Hybrid)), &["`hybrid`", "the first stage"]);
     // An encoder that leaves everything as it is gives what the key says; the U-Net lacks the place.
-    named(new(&with("bsr_sr", CrossAttn)), &["CrossAttn", "context_dim"]);
-    named(new(&with("bsr_sr", Adm)), &["Adm", "num_classes"]);
-    named(new(&with("rdm768x768", Concat)), &["Concat", "in_channels"]);
-    named(new(&with("rdm768x768", Hybrid)), &["Hybrid", "in_channels"]);
+    named(new(&with("bsr_sr", CrossAttn)), &["`crossattn`", "context_dim"]);
+    named(new(&with("bsr_sr", Adm)), &["`adm`", "num_classes"]);
+    named(new(&with("rdm768x768", Concat)), &["`concat`", "in_channels"]);
+    named(new(&with("rdm768x768", Hybrid)), &["`hybrid`", "in_channels"]);
 
     let folder = tempfile::tempdir().unwrap();
     let [yaml, file] = ["config.yaml", "model.safetensors"].map(|name| folder.path().join(name));

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
+use burn::module::Module;
+use burn::tensor::Device;
 use half::{bf16, f16};
-use ldm_nn::weights::{ElementType, TensorProblem, WeightError, WeightFile};
-use ldm_test_support::seeded_weight;
+use ldm_nn::weights::{ElementType, Entry, Layout, Loader, TensorProblem, WeightError, WeightFile};
+use ldm_nn::{Linear, LinearConfig};
+use ldm_test_support::{pickled_state_dict, seeded_weight, write_torch_deflated};
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
@@ -61,6 +64,42 @@ fn zip_archive() {
 #[test]
 fn compressed_zip_archive() {
     check("weights_deflated.ckpt");
+}
+
+#[derive(Module, Debug)]
+struct Parts {
+    layers: Vec<Linear>,
+}
+
+/// Query, key and value that are stacked inside each head lie in several runs, here of a compressed entry.
+#[test]
+fn parts_of_a_compressed_tensor() {
+    const HEADS: usize = 3;
+    const WIDTH: usize = 4;
+    let (d, dir) = (HEADS * WIDTH, tempfile::tempdir().unwrap());
+    let path = dir.path().join("qkv.ckpt");
+    let shapes = [("other".to_owned(), vec![7]), ("qkv".to_owned(), vec![3 * d, d])];
+    let bytes = |(name, shape): &(String, Vec<usize>)| {
+        seeded_weight(name, shape).into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>()
+    };
+    write_torch_deflated(&path, &pickled_state_dict(&shapes), shapes.iter().map(bytes));
+    let file = WeightFile::open(&path).unwrap();
+    let map = |path: &str| {
+        let part = path.split('.').nth(1)?.parse().ok()?;
+        Some(Entry::new("qkv", Layout::Qkv { part, per_head: Some(HEADS), conv: false }))
+    };
+    let layer = |_| LinearConfig::new(d, d).with_bias(false).init(&Device::default());
+    let parts = Parts { layers: (0..3).map(layer).collect() };
+    let (parts, report) = Loader::new(&map).load(parts, &file).unwrap();
+    assert_eq!((report.loaded, report.unknown), (vec!["qkv".to_owned()], vec!["other".to_owned()]));
+    let stacked = seeded_weight("qkv", &[3 * d, d]);
+    for (part, layer) in parts.layers.iter().enumerate() {
+        let weight: Vec<f32> = layer.weight.val().into_data().try_to_vec().unwrap();
+        for (row, found) in weight.chunks(d).enumerate() {
+            let at = (row / WIDTH * 3 + part) * WIDTH + row % WIDTH;
+            assert_eq!(found, &stacked[at * d..(at + 1) * d], "part {part}, row {row}");
+        }
+    }
 }
 
 #[test]

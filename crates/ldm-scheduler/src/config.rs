@@ -83,11 +83,11 @@ impl SchedulerConfig {
             .fold(self, |config, (key, value)| config.with(key, value))
     }
 
-    /// The same config in words that diffusers has: where it says CompVis' own timesteps, those that start at
-    /// `steps_offset` (`leading`), which are the same where the steps divide the schedule.
+    /// The same config in words that diffusers has: where it says CompVis' own timesteps, those that start at 1 (`leading`
+    /// with `steps_offset` 1), which are the same where the steps divide the schedule.
     pub fn for_diffusers(self) -> Self {
         if self.get("timestep_spacing").is_some_and(|spacing| spacing == "compvis") {
-            return self.with("timestep_spacing", "leading");
+            return self.with("timestep_spacing", "leading").with("steps_offset", 1);
         }
         self
     }
@@ -220,6 +220,7 @@ fn quote_infinities(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{SamplerOptions, Scheduler};
 
     #[test]
     fn infinities_survive_a_round_trip() {
@@ -240,6 +241,28 @@ mod tests {
         assert!(matches!(SchedulerConfig::from_json("[]"), Err(Error::Json(_))));
         assert!(matches!(SchedulerConfig::from_json("{"), Err(Error::Json(_))));
         assert!(matches!(config.kind(), Err(Error::MissingClass)));
+    }
+
+    /// Whatever offset the file has: CompVis' own timesteps go by none.
+    #[test]
+    fn diffusers_words_give_the_timesteps_of_compvis() {
+        let own = SchedulerConfig::compvis("linear", 0.0015, 0.0195, 1000).unwrap();
+        let mut unsaid = own.clone();
+        unsaid.values.remove("steps_offset").unwrap();
+        let timesteps = |kind, config: &SchedulerConfig, steps: usize| {
+            let scheduler = Scheduler::from_config(kind, config).unwrap();
+            scheduler.sampler::<4>(SamplerOptions::steps(steps)).unwrap().timesteps().to_vec()
+        };
+        for own in [own.clone(), own.with("steps_offset", 0), unsaid] {
+            let theirs = own.clone().for_diffusers();
+            for kind in [SamplerKind::Ddim, SamplerKind::Pndm] {
+                for steps in [20, 25, 50] {
+                    let found = timesteps(kind, &theirs, steps);
+                    assert_eq!(found, timesteps(kind, &own, steps), "{kind:?}, {steps} steps");
+                    assert_eq!(found.last(), Some(&1.0));
+                }
+            }
+        }
     }
 
     #[test]

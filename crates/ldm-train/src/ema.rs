@@ -53,8 +53,8 @@ impl<M: Module> Ema<M> {
         Ok(Self { average: average.valid(), decay, num_updates })
     }
 
-    /// Takes the model's weights in; once for each step of the optimiser (the reference does so with each micro-batch, also where
-    /// the weights are as they were).
+    /// Takes the model's weights in; once for each step of the optimiser (the reference does so with each micro-batch, also
+    /// where the weights are as they were).
     ///
     /// # Errors
     /// [`EmaError::Parameter`] where the model is not built as the average is; the average is then as it was.

@@ -38,6 +38,12 @@ pub enum FineTuneError {
     /// The rank is 0, or the model has no attention.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// The U-Net takes the guidance scale as an input, as one that was distilled does (latent consistency models); this
+    /// objective gives it none.
+    #[error(
+        "the U-Net takes the guidance scale as an input (`time_cond_proj_dim`): distilled models can't be fine-tuned"
+    )]
+    Distilled,
     /// Factors for a run that trains the whole model.
     #[error("{path}: factors of a LoRA, but the whole model is trained")]
     Whole {
@@ -104,8 +110,11 @@ impl FineTuning {
     /// are not trained.
     ///
     /// # Errors
-    /// [`FineTuneError::Lora`].
+    /// [`FineTuneError::Lora`], [`FineTuneError::Distilled`].
     pub fn new(unet: UNet, objective: Objective, config: FineTuneConfig) -> Result<Self, FineTuneError> {
+        if unet.config().time_cond_proj_dim.is_some() {
+            return Err(FineTuneError::Distilled);
+        }
         let unet = match &config.lora {
             Some(lora) => unet.with_lora(lora, config.seed)?,
             None => unet,

@@ -74,6 +74,7 @@ mod fine_tune;
 mod first_stage;
 mod lpips;
 mod objective;
+mod pixels;
 
 pub mod optim;
 pub mod parallel;

@@ -48,9 +48,8 @@ impl Reduction {
 
 #[cfg(feature = "cuda")]
 fn is_cuda(devices: &[Device]) -> bool {
-    // A driver that is missing altogether makes burn panic while it looks for devices: then there is none.
-    let found = std::panic::catch_unwind(|| Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec());
-    found.is_ok_and(|cuda| devices.iter().all(|device| cuda.contains(device)))
+    let found = ldm_nn::device::enumerate(burn::tensor::DeviceType::Cuda);
+    found.is_some_and(|cuda| devices.iter().all(|device| cuda.contains(device)))
 }
 
 #[cfg(not(feature = "cuda"))]

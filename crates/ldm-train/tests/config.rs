@@ -238,11 +238,23 @@ data:
     assert_eq!((transform.size, transform.crop, transform.crop_f), (128, Crop::Random, Some([0.5, 0.75])));
     let error = ConditionConfig::of_model(&model, config.data.condition.as_ref()).unwrap_err();
     assert!(matches!(error, RunError::Degradation { .. }), "{error}");
-    assert!(error.to_string().contains("bsrgan_light"), "{error}");
+    assert!(error.to_string().contains("is bsrgan_light,"), "{error}");
 
     let (config, model) = diffusion(&text.replace("bsrgan_light", "pil_bicubic"));
     let bicubic = ConditionConfig::of_model(&model, config.data.condition.as_ref()).unwrap();
     assert_eq!(bicubic, ConditionConfig::LowResolution { factor: 4 });
+    // What is passed over is named, as deep as it lies.
+    let more = text.replace("random_crop: true}", "random_crop: true, sharpen: 2}\n      shuffle: false");
+    let (config, _) = diffusion(&more);
+    let mut unused: Vec<_> = config.unused.iter().filter(|key| key.starts_with("data.")).collect();
+    unused.sort();
+    let expected = [
+        "data.params.train.params.sharpen",
+        "data.params.train.shuffle",
+        "data.params.train.target = ldm.data.openimages.SuperresOpenImagesAdvancedTrain",
+        "data.target = main.DataModuleFromConfig",
+    ];
+    assert_eq!(unused, expected);
     // Who is conditioned on something else never sees the small pictures.
     let (config, _) = diffusion(&text.replace("LR_image", "segmentation"));
     assert_eq!(config.data.condition, None);

@@ -201,6 +201,23 @@ fn inception_v3() {
     assert!(error.contains("fc.weight has shape [2, 2]"), "{error}");
 }
 
+/// PNGs of 1 to 16 bits, with and without transparency (tests/reference/pictures.py), as `ldm::image::to_rgb8` sees them.
+#[test]
+fn pictures_have_the_pixels_that_pillow_sees() {
+    let (fixture, folder) = (Fixture::open("pictures"), tempfile::tempdir().unwrap());
+    let kinds: Vec<String> = serde_json::from_value(fixture.json("kinds")).unwrap();
+    assert_eq!(kinds.len(), 11);
+    for kind in kinds {
+        let bytes = |what: &str| fixture.bytes(&format!("{kind}.{what}")).1;
+        let path = folder.path().join("picture.png");
+        fs::write(&path, bytes("png")).unwrap();
+        let picture = read_picture(&path, &Device::default()).unwrap();
+        let byte = |v: f32| ((v + 1.0) * 127.5).round() as u8;
+        let found: Vec<u8> = picture.permute([0, 2, 3, 1]).into_data().iter::<f32>().map(byte).collect();
+        assert_eq!(found, bytes("rgb"), "{kind}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let device = Device::default();

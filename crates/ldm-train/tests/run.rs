@@ -362,11 +362,17 @@ fn other_data_is_refused_where_the_checkpoint_knows_its_own() {
     let error = train(4).unwrap_err();
     let RunError::Changed { key, before, now, .. } = &error else { panic!("{error}") };
     assert!(key == "the data" && before.starts_with("10 pictures") && now.starts_with("11 "), "{error}");
+    assert!(error.to_string().contains(": the data was 10 pictures ("), "{error}");
 
-    // One from before there was this entry goes on.
     let checkpoints = Checkpoints::open(root.path().join("first_stage/checkpoints"), 2).unwrap();
     let path = checkpoints.latest().unwrap().unwrap().path().join("state.json");
     let mut state: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    state["data"] = json!(10);
+    std::fs::write(&path, state.to_string()).unwrap();
+    let error = train(4).unwrap_err();
+    let damaged = matches!(&error, RunError::Checkpoint { what, .. } if what.starts_with("`data`: "));
+    assert!(damaged, "{error}");
+    // One from before there was this entry goes on.
     state.as_object_mut().unwrap().remove("data").unwrap();
     std::fs::write(&path, state.to_string()).unwrap();
     assert_eq!(train(4).unwrap(), Outcome::Finished);

@@ -179,6 +179,7 @@ lightning:
         "lightning.callbacks.image_logger.target",
         "lightning.trainer.benchmark",
         "data.params.wrap",
+        "data.params.train.target = ldm.data.imagenet.ImageNetSRTrain",
         "data.target = main.DataModuleFromConfig",
     ];
     let mut unused = config.unused.clone();

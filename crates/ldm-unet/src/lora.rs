@@ -50,8 +50,8 @@ impl UNet {
     /// The rank and alpha of a file's factors, which is what [`resume_lora`](Self::resume_lora) goes on with.
     ///
     /// # Errors
-    /// As [`LoraFile::update`]; [`LoraError::Unused`] names the tensors that the U-Net has no place for, and
-    /// [`LoraError::Uneven`] says that its layers differ.
+    /// As [`LoraFile::update`]; [`LoraError::Unused`] names the tensors that the U-Net has no place for,
+    /// [`LoraError::NoFactors`] says that there are none, and [`LoraError::Uneven`] that its layers differ.
     pub fn lora_config(&self, path: impl AsRef<Path>) -> Result<LoraConfig, LoraError> {
         let file = LoraFile::open(path)?;
         let update = self.lora_update(&file)?;
@@ -63,8 +63,10 @@ impl UNet {
     /// [`save_lora`](Self::save_lora)'s names, to go on training them.
     ///
     /// # Errors
-    /// As [`lora_config`](Self::lora_config); [`LoraError::Differs`] where the file's rank or alpha is not `config`'s. Where
-    /// tensors are missing or of another shape.
+    /// As [`lora_config`](Self::lora_config); [`LoraError::Unused`] also names factors of layers that have none here, as
+    /// [`with_lora`](Self::with_lora) gives them to the attention layers alone: the next file would be without them.
+    /// [`LoraError::Differs`] where the file's rank or alpha is not `config`'s. Where tensors are missing or of another
+    /// shape.
     pub fn resume_lora(self, config: &LoraConfig, path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
         let found = self.lora_config(path)?;
@@ -74,7 +76,14 @@ impl UNet {
         let file = WeightFile::open(path)?;
         let keys = self.lora_keys()?;
         let keys = LoraKeys::new(&keys, PART);
-        Ok(Loader::new(&keys).load(self, &file)?.0)
+        let (unet, report) = Loader::new(&keys).load(self, &file)?;
+        // The alphas are in `config`.
+        let unused = report.unknown.into_iter().filter(|name| !name.ends_with(".alpha"));
+        let keys: Vec<String> = unused.collect();
+        match keys.is_empty() {
+            true => Ok(unet),
+            false => Err(LoraError::Unused { path: path.into(), keys }),
+        }
     }
 
     /// What a LoRA file adds to this model's weights, in diffusers' namings or kohya's; [`LoraFile::fuse`] adds it.

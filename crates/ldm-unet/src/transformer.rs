@@ -70,7 +70,8 @@ impl SpatialTransformer {
 
 /// Self-attention, cross-attention and feed-forward, each behind a layer norm and a residual connection.
 ///
-/// Source: paper, section 3.3 (table 16 has the feed-forward before the cross-attention); `BasicTransformerBlock` in the reference's `attention.py`.
+/// Source: paper, section 3.3 (table 16 has the feed-forward before the cross-attention); `BasicTransformerBlock` in the
+/// reference's `attention.py`.
 #[derive(Module, Debug)]
 pub struct BasicTransformerBlock {
     /// Before the first attention.

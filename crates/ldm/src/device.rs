@@ -61,38 +61,12 @@ pub fn device(name: &str) -> Result<Device, Error> {
 /// The `index`-th device of a kind, if the machine has it.
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan", feature = "wgpu"))]
 fn listed(kind: burn::tensor::DeviceType, index: usize) -> Result<Device, String> {
-    // A driver that is missing altogether makes the backend panic while it looks for devices.
-    let found = quietly(|| Device::enumerate(kind).into_vec());
-    let mut found = found.ok_or_else(|| "no driver for it was found on this machine".to_string())?;
+    let mut found = ldm_nn::device::enumerate(kind)
+        .ok_or_else(|| "no driver for it was found on this machine".to_string())?;
     if index < found.len() {
         return Ok(found.swap_remove(index));
     }
     Err(format!("this machine has {} of that kind", found.len()))
-}
-
-/// What `look` gives, or nothing where it panics; the panic's message is not shown.
-///
-/// The hook that shows it is the process's: for as long as this takes, no thread's panic is shown.
-#[cfg(any(
-    test,
-    feature = "cuda",
-    feature = "rocm",
-    feature = "metal",
-    feature = "vulkan",
-    feature = "wgpu"
-))]
-fn quietly<T>(look: impl FnOnce() -> T + std::panic::UnwindSafe) -> Option<T> {
-    use std::panic::{catch_unwind, set_hook, take_hook};
-    use std::sync::{Mutex, PoisonError};
-
-    // One at a time, or one would take the other's silence for the hook to put back.
-    static HOOK: Mutex<()> = Mutex::new(());
-    let _held = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
-    let shows = take_hook();
-    set_hook(Box::new(|_| {}));
-    let found = catch_unwind(look);
-    set_hook(shows);
-    found.ok()
 }
 
 /// The float type called `name`: `f32`, `f16` or `bf16`.
@@ -120,20 +94,13 @@ pub(crate) fn check_dtype(dtype: DType, device: &Device) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex, PoisonError};
-
     use burn::tensor::Tensor;
 
     use super::*;
 
-    /// Held by the tests that change the hook of panics.
-    static HOOK: Mutex<()> = Mutex::new(());
-
     /// Each name of the build gives a device that computes, or an error that says why not.
     #[test]
     fn every_device_computes_or_says_why_not() {
-        let _held = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened = Vec::new();
         for name in DEVICES {
             match device(name) {
@@ -151,27 +118,6 @@ mod tests {
             }
         }
         assert!(opened.contains(&"flex"), "{opened:?}");
-    }
-
-    #[test]
-    fn a_panic_while_looking_for_devices_is_not_shown() {
-        const WORDS: &str = "there is no such driver, says a test";
-        let _held = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = Arc::new(AtomicUsize::new(0));
-        let before = std::panic::take_hook();
-        let counter = shown.clone();
-        std::panic::set_hook(Box::new(move |info| match info.payload_as_str() {
-            Some(WORDS) => {
-                counter.fetch_add(1, Ordering::SeqCst);
-            }
-            _ => before(info),
-        }));
-        assert_eq!(quietly(|| -> usize { panic!("{WORDS}") }), None);
-        assert_eq!(shown.load(Ordering::SeqCst), 0);
-        assert_eq!(quietly(|| 7), Some(7));
-        // Afterwards panics are shown again.
-        assert!(std::panic::catch_unwind(|| panic!("{WORDS}")).is_err());
-        assert_eq!(shown.load(Ordering::SeqCst), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod warnings;
 
 pub use fixture::Fixture;
 pub use seeded::{seeded_input, seeded_weight, write_weights};
-pub use torch::{pickled_state_dict, write_torch};
+pub use torch::{pickled_state_dict, write_torch, write_torch_deflated};
 pub use warnings::with_warnings;
 
 use burn::tensor::Tensor;

@@ -9,11 +9,20 @@ use zip::{CompressionMethod, ZipWriter};
 ///
 /// `storages` are the elements' little-endian bytes; the n-th is the storage called `n`. They are made one at a time.
 pub fn write_torch(path: &Path, pickle: &[u8], storages: impl IntoIterator<Item = Vec<u8>>) {
+    write(path, CompressionMethod::Stored, pickle, storages);
+}
+
+/// The same file as somebody has packed it anew: its entries are compressed.
+pub fn write_torch_deflated(path: &Path, pickle: &[u8], storages: impl IntoIterator<Item = Vec<u8>>) {
+    write(path, CompressionMethod::Deflated, pickle, storages);
+}
+
+fn write(path: &Path, method: CompressionMethod, pickle: &[u8], storages: impl IntoIterator<Item = Vec<u8>>) {
     let file = File::create(path).expect("the file can be created");
     let mut archive = ZipWriter::new(BufWriter::new(file));
-    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let options = SimpleFileOptions::default().compression_method(method);
     let mut entry = |name: String, bytes: &[u8]| {
-        archive.start_file(name, stored).expect("an entry can be begun");
+        archive.start_file(name, options).expect("an entry can be begun");
         archive.write_all(bytes).expect("an entry can be written");
     };
     entry("archive/data.pkl".into(), pickle);

@@ -27,13 +27,19 @@ pub enum LoraError {
         /// Why.
         what: String,
     },
-    /// The file holds tensors that this model has no place for, or that no plain LoRA has.
+    /// The file holds tensors that this model, as it is adapted, has no place for, or that no plain LoRA has.
     #[error("{path}: {} tensors have no place in this model: {}", keys.len(), listed(keys))]
     Unused {
         /// The file.
         path: PathBuf,
         /// The tensors' names.
         keys: Vec<String>,
+    },
+    /// The file holds no tensor at all.
+    #[error("{path}: there are no factors of a LoRA in it")]
+    NoFactors {
+        /// The file.
+        path: PathBuf,
     },
     /// The factors of the file's layers are of several ranks or strengths, and one config can't say that.
     #[error("{path}: the factors are not of one rank and alpha for all layers")]

@@ -50,8 +50,11 @@ impl LoraFile {
     /// Whether every tensor of the file has its place in one of the updates.
     ///
     /// # Errors
-    /// [`LoraError::Unused`] names the others; the file must hold something at all.
+    /// [`LoraError::Unused`] names the others; [`LoraError::NoFactors`] where the file holds nothing at all.
     pub fn check_all_used(&self, updates: &[&LoraUpdate]) -> Result<(), LoraError> {
+        if self.file.tensors().next().is_none() {
+            return Err(LoraError::NoFactors { path: self.path().into() });
+        }
         let names = updates.iter().flat_map(|update| update.products.values()).map(|product| &product.names);
         let used: BTreeSet<&str> =
             names.flat_map(|n| [&n.down, &n.up, &n.alpha]).map(String::as_str).collect();

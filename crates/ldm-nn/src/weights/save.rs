@@ -110,8 +110,8 @@ impl<'a> Saver<'a> {
         self.write_observed(path, &mut |_, _| ())
     }
 
-    /// As [`write`](Self::write); after each parameter of a module, `observer` is told how many are written, of how
-    /// many.
+    /// As [`write`](Self::write); after each parameter of a module that is written, `observer` is told how many are, of how
+    /// many. Several of them may lie in one tensor, and those of [`add_tensor`](Self::add_tensor) are not counted.
     ///
     /// # Errors
     ///
@@ -208,8 +208,10 @@ impl<'a> Saver<'a> {
             part.walk(&mut |entry, param| {
                 if result.is_ok() {
                     result = self.write_param(file, start + plan.places[&entry.key], &entry, param, path);
-                    written += 1;
-                    observer(written, plan.parameters);
+                    if result.is_ok() {
+                        written += 1;
+                        observer(written, plan.parameters);
+                    }
                 }
             });
             result?;

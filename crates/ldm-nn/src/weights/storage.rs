@@ -80,7 +80,7 @@ impl Storage {
         }
     }
 
-    /// Reads the byte ranges, which have been checked and rise, one after another into `buffer`, which they fill.
+    /// Reads the byte ranges, which have been checked, one after another into `buffer`, which they fill.
     pub fn read(&self, name: &str, ranges: &[Range<u64>], buffer: &mut [u8]) -> Result<(), WeightError> {
         match &self.packing {
             Packing::Plain(start) => self.read_plain(name, *start, ranges, buffer),
@@ -138,9 +138,28 @@ impl Storage {
         Err(self.source.damaged(format!("{name}: its bytes have the CRC-32 {sums}, as the file says")))
     }
 
-    /// The same of a compressed entry, of which only a piece is in memory at a time. It is read to its end, where the
-    /// archive's reader minds its sum.
+    /// Reads ranges of a compressed entry, of which only a piece is in memory at a time. There is no jumping to a place
+    /// in it: ranges that rise are met in one pass, and where one lies before the last another pass begins.
     fn inflate(
+        &self,
+        name: &str,
+        archive: &ZipArchive<SourceReader>,
+        index: usize,
+        ranges: &[Range<u64>],
+        buffer: &mut [u8],
+    ) -> Result<(), WeightError> {
+        let mut rest = buffer;
+        for rising in ranges.chunk_by(|a, b| a.end <= b.start) {
+            let length: u64 = rising.iter().map(|range| range.end - range.start).sum();
+            let (part, after) = rest.split_at_mut(length as usize);
+            self.inflate_rising(name, archive, index, rising, part)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// One pass over a compressed entry, to its end, where the archive's reader minds its sum.
+    fn inflate_rising(
         &self,
         name: &str,
         archive: &ZipArchive<SourceReader>,
@@ -157,7 +176,7 @@ impl Storage {
         let mut entry = archive.by_index(index).map_err(|e| damaged(e.to_string()))?;
         let (mut at, mut rest) = (0, buffer);
         for range in ranges {
-            let between = range.start.saturating_sub(at);
+            let between = range.start - at;
             io::copy(&mut entry.by_ref().take(between), &mut io::sink()).map_err(failed)?;
             let (part, after) = rest.split_at_mut((range.end - range.start) as usize);
             entry.read_exact(part).map_err(failed)?;
@@ -170,3 +189,35 @@ impl Storage {
 }
 
 const OTHER_LENGTH: &str = "its compressed bytes are not as many as the file says";
+
+#[cfg(test)]
+mod tests {
+    use ldm_test_support::write_torch_deflated;
+
+    use super::*;
+
+    #[test]
+    fn a_compressed_entry_is_read_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ckpt");
+        let bytes: Vec<u8> = (0..5000u32).map(|i| (i * i / 7) as u8).collect();
+        write_torch_deflated(&path, b"", [bytes.clone()]);
+        let source = Source::open(&path).unwrap();
+        let archive = ZipArchive::new(source.reader()).unwrap();
+        let index = archive.index_for_name("archive/data/0").unwrap();
+        let storage = Storage::compressed(source, bytes.len() as u64, Arc::new(archive), index);
+        for ranges in [
+            vec![10..20, 20..21, 4000..5000],
+            vec![4000..5000, 10..20, 15..40, 40..40, 0..5000],
+            vec![7..7, 3..9],
+            vec![],
+        ] {
+            let wanted = |range: &Range<u64>| bytes[range.start as usize..range.end as usize].to_vec();
+            let expected: Vec<u8> = ranges.iter().flat_map(wanted).collect();
+            let mut found = vec![0; expected.len()];
+            storage.check("a", &ranges).unwrap();
+            storage.read("a", &ranges, &mut found).unwrap();
+            assert!(found == expected, "{ranges:?}");
+        }
+    }
+}

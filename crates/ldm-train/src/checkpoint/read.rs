@@ -78,10 +78,22 @@ impl Checkpoint {
     ///
     /// One that is missing or of another type.
     pub fn state<T: DeserializeOwned>(&self, key: &str) -> Result<T, RunError> {
-        let path = self.folder.join("state.json");
-        let value = self.state.get(key).cloned();
-        let value = value.ok_or_else(|| RunError::checkpoint(&path, format!("`{key}` is missing")))?;
-        serde_json::from_value(value).map_err(|e| RunError::checkpoint(&path, format!("`{key}`: {e}")))
+        self.optional_state(key)?.ok_or_else(|| self.wrong_state(format!("`{key}` is missing")))
+    }
+
+    /// An entry of `state.json` that is not in every checkpoint: older ones lack what was added since.
+    ///
+    /// # Errors
+    ///
+    /// One of another type.
+    pub fn optional_state<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, RunError> {
+        let Some(value) = self.state.get(key) else { return Ok(None) };
+        let value = serde_json::from_value(value.clone());
+        value.map(Some).map_err(|e| self.wrong_state(format!("`{key}`: {e}")))
+    }
+
+    fn wrong_state(&self, what: String) -> RunError {
+        RunError::checkpoint(&self.folder.join("state.json"), what)
     }
 
     fn file(&self, name: &str) -> Result<WeightFile, RunError> {

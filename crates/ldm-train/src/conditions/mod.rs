@@ -2,8 +2,8 @@
 //!
 //! [`ConditionConfig`] is the section `data.condition` (or follows from the model's `cond_stage_key`): captions,
 //! classes, maps, low-resolution and masked pictures, layouts. Anything else is a [`Conditions`] of your own, which
-//! [`DiffusionTraining::conditioned`](crate::run::DiffusionTraining::conditioned) takes (`ldm::degradation::Worn` is one, for
-//! super-resolution as the paper's model was trained); a function will do:
+//! [`DiffusionTraining::conditioned`](crate::run::DiffusionTraining::conditioned) takes (`ldm::degradation::Worn` is one,
+//! for super-resolution as the paper's model was trained); a function will do:
 //!
 //! ```
 //! use ldm_conditioning::Condition;

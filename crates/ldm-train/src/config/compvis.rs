@@ -4,16 +4,13 @@
 use ldm_conditioning::CondStageConfig;
 use ldm_unet::UNetConfig;
 use ldm_vae::{FirstStageConfig, LatentScaling};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AutoencoderConfig, ConditioningKey, DataSection, DiffusionConfig, EncoderConfig, EncoderSection,
-    ModelConfig, RunConfig, Target, TrainConfig,
+    AutoencoderConfig, ConditioningKey, DiffusionConfig, EncoderConfig, EncoderSection, ModelConfig,
+    RunConfig, Target, TrainConfig, compvis_data,
 };
-use crate::conditions::ConditionConfig;
-use crate::data::{Crop, Transform};
 use crate::optim::{Decay, RateConfig, RateCycle};
 use crate::{FirstStageLossConfig, ObjectiveConfig};
 
@@ -69,7 +66,7 @@ pub(super) fn read(document: &Value) -> Result<RunConfig, String> {
     train.validate()?;
 
     let data = document.get("data").cloned().unwrap_or_else(|| json!({}));
-    let (mut data, small) = data_section(&data, &mut unused)?;
+    let (mut data, small) = compvis_data::read(&data, &mut unused)?;
     data.loader.seed = train.seed;
     if let (ModelConfig::Diffusion(model), Some(small)) = (&model, small)
         && model.cond_stage_key.as_deref() == Some("LR_image")
@@ -329,81 +326,12 @@ fn collect_leaves(path: &str, value: &Value, leaves: &mut Vec<(String, Value)>) 
     }
 }
 
-/// The data, and what a `LR_image` of it is.
-fn data_section(
-    section: &Value,
+pub(super) fn name_unused(
+    place: &str,
+    params: &Map<String, Value>,
+    used: &[&[&str]],
     unused: &mut Vec<String>,
-) -> Result<(DataSection, Option<ConditionConfig>), String> {
-    let Some(keys) = section.as_object() else { return Err("`data`: expected keys and values".into()) };
-    if !keys.contains_key("target") {
-        return Ok((parse("data", section)?, None));
-    }
-    let target: Target = parse("data", section)?;
-    let (mut data, mut small) = (DataSection::default(), None);
-    for (key, value) in target.params.as_object().into_iter().flatten() {
-        match key.as_str() {
-            "batch_size" => data.loader.batch_size = parse("data.params.batch_size", value)?,
-            "train" if value.pointer("/params/degradation").is_some_and(Value::is_string) => {
-                let made: SmallPictures = parse("data.params.train.params", &value["params"])?;
-                data.loader.transform = made.transform();
-                small = Some(made.condition());
-            }
-            _ => unused.push(format!("data.params.{key}")),
-        }
-    }
-    unused.push(format!("data.target = {}", target.target));
-    Ok((data, small))
-}
-
-/// The arguments of the reference's data of pictures and small pictures.
-///
-/// Source: `ImageNetSR` in `ldm/data/imagenet.py`.
-#[derive(Deserialize)]
-struct SmallPictures {
-    size: usize,
-    degradation: String,
-    #[serde(default = "four")]
-    downscale_f: usize,
-    #[serde(default = "half")]
-    min_crop_f: f64,
-    #[serde(default = "whole")]
-    max_crop_f: f64,
-    #[serde(default = "yes")]
-    random_crop: bool,
-}
-
-fn four() -> usize {
-    4
-}
-
-fn half() -> f64 {
-    0.5
-}
-
-fn whole() -> f64 {
-    1.0
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl SmallPictures {
-    fn transform(&self) -> Transform {
-        let crop = if self.random_crop { Crop::Random } else { Crop::Center };
-        Transform { crop, crop_f: Some([self.min_crop_f, self.max_crop_f]), ..Transform::new(self.size) }
-    }
-
-    fn condition(self) -> ConditionConfig {
-        let (degradation, factor) = (self.degradation, self.downscale_f);
-        match degradation.as_str() {
-            "pil_bicubic" => ConditionConfig::LowResolution { factor },
-            _ => ConditionConfig::Degraded { degradation, factor },
-        }
-    }
-}
-
-fn name_unused(place: &str, params: &Map<String, Value>, used: &[&[&str]], unused: &mut Vec<String>) {
+) {
     let is_used = |key: &str| used.iter().any(|keys| keys.contains(&key));
     unused.extend(params.keys().filter(|key| !is_used(key)).map(|key| format!("{place}.{key}")));
 }
@@ -420,6 +348,6 @@ fn optional<T: DeserializeOwned>(params: &Map<String, Value>, key: &str) -> Resu
     }
 }
 
-fn parse<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T, String> {
-    T::deserialize(value).map_err(|e| format!("`{place}`: {e}"))
+pub(super) fn parse<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T, String> {
+    <T as serde::Deserialize>::deserialize(value).map_err(|e| format!("`{place}`: {e}"))
 }

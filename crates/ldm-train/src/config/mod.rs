@@ -4,6 +4,7 @@
 //! `data` and `train` are ours. TOML works too: the sections and keys are the same.
 
 mod compvis;
+mod compvis_data;
 mod data;
 mod model;
 mod train;

@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_vae::{DiagonalGaussian, VaeError};
 
-use super::{DataError, Loader, Order, Source, latent_file};
+use super::{DataError, Loader, latent_file};
 
 /// What the first stage makes of every view of a data set: mean and log-variance, to be sampled anew each step.
 ///
@@ -41,7 +41,7 @@ impl CacheKey {
     pub fn new<M: Module>(first_stage: &M, loader: &Loader) -> Result<Self, DataError> {
         let transform = serde_json::to_string(&loader.config().transform)
             .map_err(|e| DataError::config("transform", &loader.config().transform, e.to_string()))?;
-        let (first_stage, data) = (weights_fingerprint(first_stage)?, items_fingerprint(&**loader.source())?);
+        let (first_stage, data) = (weights_fingerprint(first_stage)?, loader.source().fingerprint()?);
         Ok(Self { first_stage, transform, data })
     }
 }
@@ -74,17 +74,14 @@ impl LatentCache {
     ///
     /// # Errors
     ///
-    /// [`DataError::Config`] where views can't be counted (crops anywhere); what the data or the first stage says.
+    /// [`DataError::Config`] where views can't be counted, naming the key; what the data or the first stage says.
     pub fn build(
         loader: &Loader,
         key: CacheKey,
         device: &Device,
         mut encode: impl FnMut(Tensor<4>) -> Result<DiagonalGaussian, VaeError>,
     ) -> Result<Self, DataError> {
-        if loader.views().is_none() {
-            let crop = loader.config().transform.crop;
-            return Err(DataError::config("crop", crop, "latents of crops anywhere can't be kept"));
-        }
+        loader.config().transform.numbered("latents of crops anywhere or of any size can't be kept")?;
         let mut cache =
             Self { key, shape: [0; 3], places: HashMap::new(), means: Vec::new(), logvars: Vec::new() };
         for batch in loader.once()? {
@@ -160,17 +157,6 @@ fn values(tensor: Tensor<4>) -> Result<Vec<f32>, DataError> {
     data.try_into_vec::<f32>().map_err(|e| DataError::Encode(format!("{e:?}")))
 }
 
-/// The fingerprint of a data set: of its items' numbers and names.
-pub(crate) fn items_fingerprint(source: &dyn Source) -> Result<String, DataError> {
-    let mut data = Fnv::default();
-    for item in source.epoch(Order::Listed) {
-        let item = item?;
-        data.add(&item.index.to_le_bytes());
-        data.add(item.key.as_bytes());
-    }
-    Ok(data.hex())
-}
-
 /// The fingerprint of a module's float parameters.
 pub(crate) fn weights_fingerprint<M: Module>(module: &M) -> Result<String, DataError> {
     let mut weights = Weights { hash: Fnv::default(), error: None };
@@ -182,7 +168,7 @@ pub(crate) fn weights_fingerprint<M: Module>(module: &M) -> Result<String, DataE
 }
 
 /// FNV-1a over 64 bits: told apart are files of one's own, not forgeries.
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -197,7 +183,13 @@ impl Fnv {
         }
     }
 
-    fn hex(&self) -> String {
+    /// An item of a data set.
+    pub(super) fn add_item(&mut self, index: u64, key: &str) {
+        self.add(&index.to_le_bytes());
+        self.add(key.as_bytes());
+    }
+
+    pub(super) fn hex(&self) -> String {
         format!("{:016x}", self.0)
     }
 }

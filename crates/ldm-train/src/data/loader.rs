@@ -120,16 +120,13 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// Where threads can't be started, or views can't be counted.
+    /// Where threads can't be started, or views can't be counted: [`DataError::Config`] names the key.
     pub fn views_from(
         &self,
         number: u64,
         readable: impl Fn(u64) -> bool + Send + Sync + 'static,
     ) -> Result<Batches, DataError> {
-        if self.config.transform.views().is_none() {
-            let crop = self.config.transform.crop;
-            return Err(DataError::config("crop", crop, "has no numbered views"));
-        }
+        self.config.transform.numbered("has no numbered views")?;
         self.endless(number, Task::Views(Arc::new(readable)))
     }
 
@@ -140,7 +137,7 @@ impl Loader {
     }
 
     /// Every view of every picture once, in the data's order; the last batch may be smaller, and broken
-    /// pictures are left out. Transforms with crops anywhere are taken at their middle.
+    /// pictures are left out. Where views can't be counted, the largest crop in the middle is taken.
     ///
     /// # Errors
     ///

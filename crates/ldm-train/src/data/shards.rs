@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fields::{ClassNames, Label};
+use super::latents::Fnv;
 use super::random::{Purpose, rng, shuffle};
 use super::shuffle::Shuffle;
 use super::{DataConfig, DataError, Item, Items, Order, Source, tar};
@@ -16,6 +17,8 @@ pub struct Shards {
     classes: Arc<ClassNames>,
     config: Arc<DataConfig>,
     items: u64,
+    /// Of the first reading: large shards take long to read again.
+    fingerprint: String,
 }
 
 /// One shard of this part.
@@ -40,14 +43,17 @@ impl Shards {
         let part = config.part;
         let by_shard = paths.len() >= part.count;
         let stride = if by_shard { (0, 1) } else { (part.index, part.count) };
-        let (mut shards, mut labels, mut first) = (Vec::new(), Vec::new(), 0);
+        let (mut shards, mut labels, mut first) = (Vec::new(), Vec::new(), 0u64);
+        let mut hash = Fnv::default();
         for (i, path) in paths.iter().enumerate() {
             let path: Arc<Path> = path.as_path().into();
             let found = tar::samples(&path, config)?;
             let all = found.len() as u64;
             labels.extend(found.iter().filter_map(|s| s.class.clone()));
             if !by_shard || i % part.count == part.index {
-                let items = found.iter().skip(stride.0).step_by(stride.1).count() as u64;
+                let taken = || (first..).zip(&found).skip(stride.0).step_by(stride.1);
+                taken().for_each(|(index, sample)| hash.add_item(index, &sample.key));
+                let items = taken().count() as u64;
                 shards.push(Shard { path, first, items, stride });
             }
             first += all;
@@ -58,7 +64,8 @@ impl Shards {
             return Err(DataError::Empty { path: config.path.clone(), what });
         }
         let classes = ClassNames::new(labels.iter().map(Some));
-        Ok(Self { shards: shards.into(), classes: classes.into(), config: config.clone().into(), items })
+        let (config, fingerprint) = (config.clone().into(), hash.hex());
+        Ok(Self { shards: shards.into(), classes: classes.into(), config, items, fingerprint })
     }
 
     /// The samples of the shards with these numbers, in that order.
@@ -113,5 +120,9 @@ impl Source for Shards {
                 Box::new(Shuffle::new(self.stream(shards), self.config.shuffle_buffer, draws))
             }
         }
+    }
+
+    fn fingerprint(&self) -> Result<String, DataError> {
+        Ok(self.fingerprint.clone())
     }
 }

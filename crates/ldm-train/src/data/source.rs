@@ -4,6 +4,7 @@ use std::sync::Arc;
 use ldm_conditioning::LayoutObject;
 use serde::{Deserialize, Serialize};
 
+use super::latents::Fnv;
 use super::{DataError, Folder, Shards};
 
 /// One picture that is not decoded yet.
@@ -61,6 +62,20 @@ pub trait Source: std::fmt::Debug + Send + Sync {
 
     /// Each item once.
     fn epoch(&self, order: Order) -> Items;
+
+    /// What tells this data set from another: a hash of its items' numbers and names.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the items from being listed.
+    fn fingerprint(&self) -> Result<String, DataError> {
+        let mut hash = Fnv::default();
+        for item in self.epoch(Order::Listed) {
+            let item = item?;
+            hash.add_item(item.index, &item.key);
+        }
+        Ok(hash.hex())
+    }
 }
 
 /// One worker of several that share a data set, as one process of data-parallel training is.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DataError;
 use super::random::{below, uniform};
+use crate::pixels::upper_bytes;
 
 /// What is done to a picture before it is trained on: on a background, resized, cropped, perhaps mirrored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub enum Filter {
 /// One way to see a picture: where the crop lies (0 to 1 of the room there is) and whether it is mirrored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct View {
-    /// Its number among [`Transform::views`]; `None` for a crop anywhere.
+    /// Its number among [`Transform::views`]; `None` where those can't be counted: of crops anywhere, or of any size.
     pub number: Option<u64>,
     /// Left to right.
     pub x: f64,
@@ -102,7 +103,9 @@ impl Transform {
         }
         if let Some([least, most]) = self.crop_f {
             let what = match (self.crop, self.resize) {
-                _ if !(least > 0.0 && least <= most && most <= 1.0) => "must be two rising numbers in 0..=1",
+                _ if !(least > 0.0 && least <= most && most <= 1.0) => {
+                    "must be two numbers above 0, not falling, at most 1"
+                }
                 (Crop::Five, _) => "goes with the crops `random` and `center`",
                 (_, Some(_)) => "takes the place of `resize`",
                 _ => return Ok(()),
@@ -127,6 +130,15 @@ impl Transform {
         }
     }
 
+    /// Refuses where views have no numbers, naming the key by which they have none.
+    pub(super) fn numbered(&self, what: &str) -> Result<(), DataError> {
+        match (self.crops(), self.crop_f) {
+            (Some(_), _) => Ok(()),
+            (None, Some(parts)) if self.crop != Crop::Random => Err(DataError::config("crop_f", parts, what)),
+            (None, _) => Err(DataError::config("crop", self.crop, what)),
+        }
+    }
+
     /// How many ways there are to see a picture; `None` where there is no counting them.
     pub fn views(&self) -> Option<u64> {
         self.crops().map(|crops| crops.len() as u64 * if self.flip { 2 } else { 1 })
@@ -143,10 +155,8 @@ impl Transform {
     pub(super) fn choose(&self, rng: &mut NativeRng) -> View {
         match self.crops() {
             None => {
-                let (x, y) = match self.crop {
-                    Crop::Random => (uniform(rng), uniform(rng)),
-                    Crop::Center | Crop::Five => FIVE[0],
-                };
+                // Anywhere, or of any size in the middle: with `five` views are counted.
+                let (x, y) = if self.crop == Crop::Random { (uniform(rng), uniform(rng)) } else { FIVE[0] };
                 let flip = self.flip && below(rng, 2) == 1;
                 let part = self.crop_f.map_or(1.0, |[least, most]| least + (most - least) * uniform(rng));
                 View { number: None, x, y, flip, part }
@@ -217,6 +227,7 @@ impl Transform {
     }
 
     fn on_background(&self, picture: &DynamicImage) -> RgbImage {
+        let picture = upper_bytes(picture);
         if !picture.color().has_alpha() {
             return picture.to_rgb8();
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::MetricError;
+use crate::pixels::upper_bytes;
 
 /// The file name extensions that pytorch-fid looks for.
 const EXTENSIONS: [&str; 9] = ["bmp", "jpg", "jpeg", "pgm", "png", "ppm", "tif", "tiff", "webp"];
@@ -62,7 +63,8 @@ fn by_name(folder: &Path) -> Result<BTreeMap<OsString, PathBuf>, MetricError> {
     Ok(names)
 }
 
-/// A picture as `[1, 3, h, w]` in [-1, 1]; an alpha channel is dropped, as the references do.
+/// A picture as `[1, 3, h, w]` in [-1, 1]; an alpha channel is dropped, and of 16 bits the upper eight are taken, as the
+/// references do.
 ///
 /// # Errors
 /// Where the file can't be read or decoded.
@@ -76,7 +78,8 @@ pub(super) fn decode(path: &Path) -> Result<([usize; 4], Vec<f32>), MetricError>
     let picture = |source| MetricError::Picture { path: path.into(), source };
     // By content: many a .png is a JPEG.
     let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let rgb = reader.map_err(MetricError::io(path))?.decode().map_err(picture)?.to_rgb8();
+    let decoded = reader.map_err(MetricError::io(path))?.decode().map_err(picture)?;
+    let rgb = upper_bytes(&decoded).to_rgb8();
     let plane = |c: usize| rgb.as_raw().iter().skip(c).step_by(3).map(|v| f32::from(*v) / 127.5 - 1.0);
     let values = (0..3).flat_map(plane).collect();
     Ok(([1, 3, rgb.height() as usize, rgb.width() as usize], values))

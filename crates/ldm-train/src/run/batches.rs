@@ -25,8 +25,8 @@ pub trait Batches {
     /// What keeps the data from being read.
     fn seek(&mut self, number: u64) -> Result<(), RunError>;
 
-    /// What tells the data from another, to be noted by a checkpoint: a run does not go on over other data. `None`: nothing is
-    /// compared.
+    /// What tells the data from another, to be noted by a checkpoint: a run does not go on over other data. `None`:
+    /// nothing is compared.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl Batches for LoadedBatches {
     }
 
     fn fingerprint(&self) -> Result<Option<String>, RunError> {
-        let source = &**self.loader.source();
-        Ok(Some(format!("{} pictures ({})", source.items(), data::items_fingerprint(source)?)))
+        let source = self.loader.source();
+        Ok(Some(format!("{} pictures ({})", source.items(), source.fingerprint()?)))
     }
 }

@@ -413,11 +413,11 @@ impl Stage for DiffusionTraining {
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), RunError> {
         // Checkpoints older than this entry don't have it.
-        if let Ok(before) = checkpoint.state::<String>("first_stage")
+        if let Some(before) = checkpoint.optional_state::<String>("first_stage")?
             && before != self.weights
         {
             let (path, key, now) =
-                (checkpoint.path().into(), "the first stage's weights", self.weights.clone());
+                (checkpoint.path().into(), "the hash of the first stage's weights", self.weights.clone());
             return Err(RunError::Changed { path, key: key.into(), before, now });
         }
         self.denoiser = checkpoint.module("model", self.denoiser.clone())?;

@@ -48,13 +48,13 @@ pub enum RunError {
     },
     /// The run would go on with another config, first stage or data than it began with.
     #[error(
-        "{path}: the run began with `{key}` = {before}, now it is {now}; \
-         give the run another folder, or the old value"
+        "{path}: {key} was {before} when the run began and is {now} now; \
+         give the run another folder, or take the change back"
     )]
     Changed {
         /// The checkpoint.
         path: PathBuf,
-        /// The first key that differs.
+        /// The first key that differs, or what else does: `the data`.
         key: String,
         /// Its value in the checkpoint.
         before: String,
@@ -153,7 +153,8 @@ pub enum RunError {
     /// The conditions are worn pictures, which this crate does not make.
     #[error(
         "`degradation` is {degradation}, which the trainer does not make itself: give it conditions of your own that \
-         do (`ldm::degradation::Worn`, as the example `train_diffusion` does), or say another `data.condition`"
+         do (the example `train_diffusion` gives it `ldm::degradation::Worn`, which has bsrgan, bsrgan_light, \
+         cv_bilinear, cv_bicubic and cv_area), or say another `data.condition`"
     )]
     Degradation {
         /// What the config says.

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use ldm_vae::{Encoded, FirstStage};
+use ldm_vae::{AutoencoderKl, Encoded, FirstStage};
 
 use super::RunError;
 use crate::data::{Batch, CacheKey, LatentCache, Loader};
@@ -12,7 +12,7 @@ use crate::data::{Batch, CacheKey, LatentCache, Loader};
 pub enum Latents {
     /// The first stage has encoded every view of every picture before the run began.
     Cached(Arc<LatentCache>),
-    /// It encodes each batch: where crops are taken anywhere, and where there is no posterior to keep.
+    /// It encodes each batch: where crops are taken anywhere or of any size, and where there is no posterior to keep.
     Encoded,
 }
 
@@ -28,13 +28,23 @@ impl Latents {
         first_stage: &FirstStage,
         device: &Device,
     ) -> Result<Self, RunError> {
-        let FirstStage::Kl(first_stage) = first_stage else { return Ok(Self::Encoded) };
-        if loader.views().is_none() {
-            return Ok(Self::Encoded);
-        }
+        let Some(first_stage) = Self::kept(loader, first_stage) else { return Ok(Self::Encoded) };
         let key = CacheKey::new(first_stage, loader)?;
         let encode = |pictures| first_stage.encode(pictures);
         Ok(Self::Cached(Arc::new(LatentCache::open_or_build(path, loader, key, device, encode)?)))
+    }
+
+    /// Whether [`open`](Self::open) has every view to encode first, which takes a while.
+    pub fn are_missing(path: &Path, loader: &Loader, first_stage: &FirstStage) -> bool {
+        Self::kept(loader, first_stage).is_some() && !path.exists()
+    }
+
+    /// The first stage, where what it says of every view can be kept.
+    fn kept<'a>(loader: &Loader, first_stage: &'a FirstStage) -> Option<&'a AutoencoderKl> {
+        match first_stage {
+            FirstStage::Kl(first_stage) if loader.views().is_some() => Some(first_stage),
+            _ => None,
+        }
     }
 
     /// The cache, for the loader to leave the pictures out.

@@ -144,7 +144,7 @@ pub fn run<S: Stage>(
             return Err(RunError::Changed { path: checkpoint.path().into(), key, before, now });
         }
         // Checkpoints older than this entry don't have it.
-        if let (Ok(before), Some(now)) = (checkpoint.state::<String>("data"), &data)
+        if let (Some(before), Some(now)) = (checkpoint.optional_state::<String>("data")?, &data)
             && before != *now
         {
             let (path, key, now) = (checkpoint.path().into(), "the data".into(), now.clone());

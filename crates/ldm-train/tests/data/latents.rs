@@ -182,12 +182,22 @@ fn broken_pictures_are_left_out_and_never_asked_for() {
 }
 
 #[test]
-fn crops_anywhere_are_not_kept() {
+fn crops_anywhere_and_of_any_size_are_not_kept() {
     let device = Device::default();
     let dir = tempfile::tempdir().unwrap();
-    let transform = Transform { crop: Crop::Random, ..Transform::new(8) };
-    let loader = loader(&shards(dir.path(), &[2]), LoaderConfig { transform, ..small(2) });
-    let encode = |x: Tensor<4>| DiagonalGaussian::new(x.clone(), x);
-    let error = LatentCache::build(&loader, key(&loader), &device, encode).unwrap_err();
-    assert!(error.to_string().contains("`crop` = Random"), "{error}");
+    let data = shards(dir.path(), &[2]);
+    for (crop, crop_f, key_and_value) in [
+        (Crop::Random, None, "`crop` = Random"),
+        (Crop::Random, Some([0.5, 1.0]), "`crop` = Random"),
+        (Crop::Center, Some([0.5, 1.0]), "`crop_f` = [0.5, 1.0]"),
+    ] {
+        let transform = Transform { crop, crop_f, ..Transform::new(8) };
+        let loader = loader(&data, LoaderConfig { transform, ..small(2) });
+        let encode = |x: Tensor<4>| DiagonalGaussian::new(x.clone(), x);
+        let kept = LatentCache::build(&loader, key(&loader), &device, encode).unwrap_err();
+        let numbered = loader.views_from(0, |_| true).unwrap_err();
+        for error in [kept, numbered] {
+            assert!(error.to_string().contains(key_and_value), "{error}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use ldm_train::data::{Crop, DataConfig, LoaderConfig, Order, Part, Transform};
+use ldm_train::data::{Crop, DataConfig, Items, LoaderConfig, Order, Part, Source, Transform};
 
 use super::made::{batches, keys, loader, shards, small};
 
@@ -107,6 +108,48 @@ fn parts_share_the_data_without_overlap() {
     }
     let wrong = DataConfig { part: Part { index: 2, count: 2 }, ..DataConfig::new(&path) };
     assert!(wrong.open().unwrap_err().to_string().contains("index must be below count"));
+}
+
+/// A source that leaves its fingerprint to the trait: one more walk over the items.
+#[derive(Debug)]
+struct Walked(Arc<dyn Source>);
+
+impl Source for Walked {
+    fn items(&self) -> u64 {
+        self.0.items()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+
+    fn epoch(&self, order: Order) -> Items {
+        self.0.epoch(order)
+    }
+}
+
+/// Shards have their fingerprint from when they were opened, and it is that of their items.
+#[test]
+fn the_fingerprint_of_shards_takes_no_second_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = shards(dir.path(), &SIZES);
+    let mut seen = BTreeSet::new();
+    let mut opened = Vec::new();
+    for count in [1, 3, 6] {
+        for index in 0..count {
+            let part = Part { index, count };
+            let source = DataConfig { part, ..DataConfig::new(&path) }.open().unwrap();
+            let fingerprint = source.fingerprint().unwrap();
+            assert_eq!(fingerprint, Walked(source.clone()).fingerprint().unwrap(), "{part:?}");
+            seen.insert(fingerprint.clone());
+            opened.push((source, fingerprint));
+        }
+    }
+    assert_eq!(seen.len(), opened.len());
+    dir.close().unwrap();
+    for (source, fingerprint) in opened {
+        assert_eq!(source.fingerprint().unwrap(), fingerprint);
+    }
 }
 
 #[test]

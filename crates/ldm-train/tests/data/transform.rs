@@ -1,4 +1,6 @@
-use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
+use image::{
+    DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, Luma, LumaA, Pixel, Rgb, RgbImage, Rgba, RgbaImage,
+};
 use ldm_train::data::{Crop, Filter, Transform, View};
 
 /// Red says the column, green the row.
@@ -87,6 +89,34 @@ fn transparent_pixels_show_the_background() {
     assert_eq!(red([0, 0, 0]), [0, 50]);
 }
 
+/// Of 16 bits the upper eight count, alpha's too: whatever the lower ones are, the picture is its twin of 8 bits.
+#[test]
+fn sixteen_bits_are_cut_to_eight() {
+    fn deep<P: Pixel<Subpixel = u16>>(flat: &[u8], lower: u16) -> ImageBuffer<P, Vec<u16>> {
+        ImageBuffer::from_raw(2, 2, flat.iter().map(|v| (u16::from(*v) << 8) | lower).collect()).unwrap()
+    }
+    let bytes = |channels: u8| -> Vec<u8> { (0..4 * channels).map(|i| 15 * i).collect() };
+    let flat: [DynamicImage; 4] = [
+        GrayImage::from_raw(2, 2, bytes(1)).unwrap().into(),
+        GrayAlphaImage::from_raw(2, 2, bytes(2)).unwrap().into(),
+        RgbImage::from_raw(2, 2, bytes(3)).unwrap().into(),
+        RgbaImage::from_raw(2, 2, bytes(4)).unwrap().into(),
+    ];
+    let transform = Transform { background: [10, 120, 250], ..Transform::new(2) };
+    let see = |picture: &DynamicImage| transform.apply(picture, transform.view(0).unwrap()).unwrap();
+    for lower in [0, 127, 128, 255] {
+        let deep = [
+            DynamicImage::ImageLuma16(deep::<Luma<u16>>(&bytes(1), lower)),
+            DynamicImage::ImageLumaA16(deep::<LumaA<u16>>(&bytes(2), lower)),
+            DynamicImage::ImageRgb16(deep::<Rgb<u16>>(&bytes(3), lower)),
+            DynamicImage::ImageRgba16(deep::<Rgba<u16>>(&bytes(4), lower)),
+        ];
+        for (deep, flat) in deep.iter().zip(&flat) {
+            assert_eq!(see(deep), see(flat), "{:?} ending in {lower}", deep.color());
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_is_refused() {
     let text = |transform: Transform| transform.validate().unwrap_err().to_string();
@@ -94,8 +124,9 @@ fn what_cannot_be_is_refused() {
     assert!(text(Transform { resize: Some(32), ..Transform::new(64) }).contains("`resize` = 32"));
     let parts =
         |crop_f, crop, resize| text(Transform { crop_f: Some(crop_f), crop, resize, ..Transform::new(64) });
-    assert!(parts([0.0, 1.0], Crop::Random, None).contains("`crop_f` = [0.0, 1.0]"));
-    assert!(parts([0.9, 0.5], Crop::Random, None).contains("rising"));
+    let none = parts([0.0, 1.0], Crop::Random, None);
+    assert!(none.contains("`crop_f` = [0.0, 1.0]") && none.contains("above 0"), "{none}");
+    assert!(parts([0.9, 0.5], Crop::Random, None).contains("not falling"));
     assert!(parts([0.5, 1.0], Crop::Five, None).contains("`random`"));
     assert!(parts([0.5, 1.0], Crop::Center, Some(80)).contains("`resize`"));
     let strip: DynamicImage = RgbImage::new(1, 1000).into();

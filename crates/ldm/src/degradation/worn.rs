@@ -24,7 +24,8 @@ use crate::Error;
 /// # use ldm::degradation::{Degradation, Worn};
 /// # use ldm::train::conditions::Conditions;
 /// // For `DiffusionTraining::conditioned`.
-/// let conditions: Box<dyn Conditions> = Box::new(Worn::new(Degradation::BsrganLight, 4));
+/// let conditions: Box<dyn Conditions> = Box::new(Worn::new(Degradation::BsrganLight, 4)?);
+/// # Ok::<_, ldm::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Worn {
@@ -49,8 +50,18 @@ const NAMES: [(&str, How); 5] = [
 
 impl Worn {
     /// By one of the two pipelines, each side divided by `factor`.
-    pub fn new(degradation: Degradation, factor: usize) -> Self {
-        Self { how: How::Degraded(degradation), factor }
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a `factor` of 0.
+    pub fn new(degradation: Degradation, factor: usize) -> Result<Self, Error> {
+        Self::by(How::Degraded(degradation), factor)
+    }
+
+    fn by(how: How, factor: usize) -> Result<Self, Error> {
+        match factor {
+            0 => Err(Error::argument("factor", "must be at least 1")),
+            _ => Ok(Self { how, factor }),
+        }
     }
 
     /// By what the reference's data calls so: `bsrgan`, `bsrgan_light`, or OpenCV's resizing alone (`cv_bilinear`,
@@ -63,10 +74,7 @@ impl Worn {
             let known = NAMES.map(|(known, _)| known).join(", ");
             return Err(Error::argument("degradation", format!("`{name}` is none of {known}")));
         };
-        if factor == 0 {
-            return Err(Error::argument("factor", "must be at least 1"));
-        }
-        Ok(Self { how: *how, factor })
+        Self::by(*how, factor)
     }
 
     /// What a training's config asks for (`data.condition`); `None` where it asks for something else.
@@ -103,7 +111,7 @@ impl Conditions for Worn {
         if batch.pictures.len() != b * 3 * size * size {
             return Err(wrong(0, "the condition is made of the picture, which was not decoded".into()));
         }
-        if self.factor == 0 || size < self.factor || !size.is_multiple_of(self.factor) {
+        if size < self.factor || !size.is_multiple_of(self.factor) {
             let what = format!("a picture of {size} pixels can't be made {} times smaller", self.factor);
             return Err(wrong(0, what));
         }

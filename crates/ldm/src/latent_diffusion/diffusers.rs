@@ -89,7 +89,7 @@ fn pipeline(model: &LatentDiffusion) -> Result<&'static str, String> {
         }
         (Some(key), stage) => {
             let encoder = stage.as_ref().map_or("the first stage", CondStage::name);
-            return Err(format!("a condition (`{key:?}`) that {encoder} encodes"));
+            return Err(format!("a condition (`{key}`) that {encoder} encodes"));
         }
     };
     let unet = model.unet.config().diffusers_class();

@@ -28,8 +28,8 @@ impl LatentDiffusion {
     /// `LDMSuperResolutionPipeline`, `LDMPipeline`), or, with the feature `hub`, such a one called `owner/name`.
     ///
     /// # Errors
-    /// [`Error::NotAModel`] where the source or its YAML is missing; [`Error::Unsupported`] names a `target` that is not known
-    /// here; [`Error::Config`] a `conditioning_key` that encoder or U-Net don't fit; [`Error::Weights`] lists the
+    /// [`Error::NotAModel`] where the source or its YAML is missing; [`Error::Unsupported`] names a `target` that is not
+    /// known here; [`Error::Config`] a `conditioning_key` that encoder or U-Net don't fit; [`Error::Weights`] lists the
     /// tensors that don't fit.
     pub fn load(source: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
         check_dtype(options.dtype, &options.device)?;
@@ -160,10 +160,10 @@ fn fits(key: ConditioningKey, cond_stage: Option<&CondStage>, unet: &UNetConfig)
     };
     if !gives.is_empty() && gives != wanted {
         return Err(format!(
-            "conditioning_key {key:?} needs {wanted} of its encoder, {encoder} gives {gives}"
+            "conditioning_key `{key}` needs {wanted} of its encoder, {encoder} gives {gives}"
         ));
     }
-    let lacks = |what: &str| Err(format!("conditioning_key {key:?}, but the U-Net has no {what}"));
+    let lacks = |what: &str| Err(format!("conditioning_key `{key}`, but the U-Net has no {what}"));
     if matches!(key, CrossAttn | Hybrid) && unet.context_dim.is_none() {
         return lacks("cross-attention (context_dim)");
     }

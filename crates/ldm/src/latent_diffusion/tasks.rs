@@ -14,7 +14,7 @@ impl LatentDiffusion {
     /// [`Error::Argument`] where the model is conditional.
     pub fn unconditional(&self, batch: usize) -> Result<Sampling<'_>, Error> {
         if let Some(key) = self.conditioning_key {
-            return Err(Error::argument("model", format!("it needs a condition ({key:?})")));
+            return Err(Error::argument("model", format!("it needs a condition (`{key}`)")));
         }
         Ok(Sampling::new(self, Conditioning::none(), batch))
     }

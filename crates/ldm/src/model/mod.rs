@@ -137,6 +137,7 @@ fn default_size(unet: &UNet, vae: &AutoencoderKl) -> [u32; 2] {
 
 /// Where the files of `source` lie: there, or, with the feature `hub`, where those of the model called so were
 /// fetched to.
+#[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "what is fetched depends on them"))]
 pub(crate) fn located(source: &Path, options: &LoadOptions) -> Result<PathBuf, Error> {
     if source.exists() {
         return Ok(source.into());
@@ -147,10 +148,7 @@ pub(crate) fn located(source: &Path, options: &LoadOptions) -> Result<PathBuf, E
         None => "there is no such folder or file; a model on the hub is called `owner/name`",
     };
     #[cfg(not(feature = "hub"))]
-    let reason = {
-        let _ = options;
-        "there is no such folder or file; models on the hub need the Cargo feature `hub`"
-    };
+    let reason = "there is no such folder or file; models on the hub need the Cargo feature `hub`";
     Err(Error::NotAModel { path: source.into(), reason: reason.into() })
 }
 
@@ -175,8 +173,8 @@ impl StableDiffusion {
         self.save_directory_observed(directory, dtype, &mut |_, _, _| ())
     }
 
-    /// As [`save_directory`](Self::save_directory); `observer` is told the file that is being written, how many of its
-    /// tensors are done, and of how many.
+    /// As [`save_directory`](Self::save_directory); `observer` is told the file that is being written, how many of the
+    /// model's parameters are in it by now, and of how many. Several parameters may lie in one tensor.
     ///
     /// # Errors
     /// As [`save_directory`](Self::save_directory).

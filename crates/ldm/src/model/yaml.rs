@@ -1,5 +1,6 @@
 //! The reference's YAML: `target` names and their parameters.
 
+use std::fmt::{Display, Formatter};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,18 @@ pub enum ConditioningKey {
     Hybrid,
     /// A class or vector, embedded and added to the time embedding.
     Adm,
+}
+
+impl Display for ConditioningKey {
+    /// As a YAML file says it.
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Concat => "concat",
+            Self::CrossAttn => "crossattn",
+            Self::Hybrid => "hybrid",
+            Self::Adm => "adm",
+        })
+    }
 }
 
 /// `model.params` of a latent diffusion YAML: CompVis' `LatentDiffusion`, Stability's `DiffusionEngine`.

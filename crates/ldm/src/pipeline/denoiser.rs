@@ -93,7 +93,8 @@ impl<'a> Denoiser<'a> {
     /// `[b, z, h, w]`, a timestep an item, and the conditions; a guided batch is twice as large, its negative half first.
     ///
     /// # Errors
-    /// Those of `network`.
+    /// Those of `network`; [`Error::Argument`] where its prediction is not one for each of its latents, of their size. It
+    /// may have other channels: a learned variance has twice as many.
     pub fn predict_with(
         &self,
         latent: Tensor<4>,
@@ -102,9 +103,14 @@ impl<'a> Denoiser<'a> {
     ) -> Result<Tensor<4>, Error> {
         let batch = latent.dims()[0];
         let input = if self.guided { Tensor::cat(vec![latent.clone(), latent], 0) } else { latent };
-        let items = input.dims()[0];
+        let [items, _, h, w] = input.dims();
         let timesteps = Tensor::<1>::full([items], t, (&input.device(), DType::F32));
         let prediction = network(input, timesteps, &self.conditioning)?;
+        let found = prediction.dims();
+        if [found[0], found[2], found[3]] != [items, h, w] {
+            let reason = format!("it gives {found:?} for {items} latents of {h} x {w}");
+            return Err(Error::argument("network", reason));
+        }
         if !self.guided {
             return Ok(prediction);
         }
