@@ -1,4 +1,4 @@
-"""The paper's networks at full width, for benches/full_width.rs: one forward pass of a U-Net of each family, of two first
+"""The paper's networks at full width, for benches/full_width/: one forward pass of a U-Net of each family, of two first
 stages and of the largest text encoder.
 
 python full_width.py [NAME ...]: those named, or all; the others' numbers stay. LATENT_DIFFUSION and TAMING_TRANSFORMERS are
