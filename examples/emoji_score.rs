@@ -1,8 +1,8 @@
 //! How well the emoji model does what it is for, in three figures.
 //!
 //! ```sh
-//! cargo run --release --example emoji_score                                  # what train_diffusion leaves in runs/
-//! cargo run --release --example emoji_score -- --model some/other/directory
+//! cargo run --release --example emoji_score                                  # the model in assets/
+//! cargo run --release --example emoji_score -- --model runs/emoji_diffusion/diffusers
 //! ```
 //!
 //! The first stage's PSNR on held-out pictures; and how often the picture that a prompt names is the nearest of 20 to
@@ -27,7 +27,7 @@ use ldm_train::evaluate::{Answer, Catalogue, ModelError, Questions, mean, neares
 #[derive(Parser)]
 #[command(name = "emoji_score")]
 struct Arguments {
-    /// The model: a diffusers directory, or a checkpoint with --config [default: what train_diffusion leaves in runs/]
+    /// The model: a diffusers directory, or a checkpoint with --config [default: the one in assets/]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// The YAML of a checkpoint

@@ -1,11 +1,11 @@
-//! The model that the emoji in assets/ train (docs/training.md), which the examples take where no other is given.
+//! The small model in assets/ (docs/training.md has how it was trained), which the examples take where no other is given.
 
 use std::path::{Path, PathBuf};
 
 use ldm::scheduler::SamplerKind;
 
 /// What is drawn where no prompt is given.
-pub const PROMPT: &str = "red heart";
+pub const PROMPT: &str = "man astronaut, dark skin tone";
 /// Denoising steps.
 pub const STEPS: usize = 25;
 /// Guidance scale.
@@ -13,9 +13,9 @@ pub const GUIDANCE: f64 = 3.0;
 /// The sampler.
 pub const SAMPLER: SamplerKind = SamplerKind::Ddim;
 
-/// Where `train_diffusion` leaves it.
+/// Where it lies.
 pub fn model() -> PathBuf {
-    PathBuf::from("runs/emoji_diffusion/diffusers")
+    asset("emoji")
 }
 
 /// A file of assets/, seen from the folder where the program was started, or else where it was built.

@@ -37,7 +37,7 @@ impl DeviceArgs {
 #[derive(Args, Debug)]
 pub struct ModelArgs {
     /// A diffusers directory, a single .safetensors or .ckpt file, or `owner/name` of a model on the hub
-    /// [default: the small model of emoji that train_diffusion leaves in runs/]
+    /// [default: the small model of emoji in assets/]
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// The YAML config of a single file; without it the file is recognised by its keys
@@ -84,7 +84,7 @@ impl ModelArgs {
         let path = self.path();
         if self.model.is_none() && !path.exists() {
             let path = path.display();
-            return Err(format!("{path} is not there: train it (docs/training.md), or give --model").into());
+            return Err(format!("{path} is not there: give --model").into());
         }
         let spinner = spinner(format!("loading {}", path.display()));
         let mut model = StableDiffusion::load(&path, &self.options(device, dtype))?;
