@@ -61,36 +61,40 @@ fn it_reconstructs_and_draws_what_is_named() {
 #[test]
 fn the_examples_draw_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let size = |name: &str| image::open(at(name)).unwrap().to_rgb8().dimensions();
-    let draw = |seed: &str, name: &str| {
-        succeeds("text_to_image", &["--steps", "4", "--seed", seed, "--output", text(&at(name))]);
-        image::open(at(name)).unwrap().to_rgb8()
+    let files =
+        ["first.png", "again.png", "other.png", "prompts.txt", "sheet.png", "changed.png", "mask.png"];
+    let [first, again, other, prompts, sheet, changed, mask] = files.map(|name| folder.path().join(name));
+    let painted = folder.path().join("painted.png");
+    let read = |path: &Path| image::open(path).unwrap().to_rgb8();
+    let draw = |seed: &str, path: &Path| {
+        succeeds("text_to_image", &["--steps", "4", "--seed", seed, "--output", text(path)]);
+        read(path)
     };
-    let first = draw("1", "first.png");
-    assert_eq!(first.dimensions(), (64, 64));
-    assert_eq!(first, draw("1", "again.png"), "one seed, one picture");
-    assert_ne!(first, draw("2", "other.png"));
+    let picture = draw("1", &first);
+    assert_eq!(picture.dimensions(), (64, 64));
+    assert_eq!(picture, draw("1", &again), "one seed, one picture");
+    assert_ne!(picture, draw("2", &other));
 
-    fs::write(at("prompts.txt"), "red heart\n\ncat face\npizza\n").unwrap();
-    let sheet = ["--prompts", text(&at("prompts.txt")), "--sheet", "2", "--steps", "2"];
-    succeeds("text_to_image", &[&sheet[..], &["--output", text(&at("sheet.png"))]].concat());
-    assert_eq!(size("sheet.png"), (128, 128));
+    fs::write(&prompts, "red heart\n\ncat face\npizza\n").unwrap();
+    succeeds(
+        "text_to_image",
+        &["--prompts", text(&prompts), "--sheet", "2", "--steps", "2", "--output", text(&sheet)],
+    );
+    assert_eq!(read(&sheet).dimensions(), (128, 128));
 
-    let more = ["--image", text(&at("first.png")), "--prompt", "blue heart", "--steps", "4"];
-    succeeds("image_to_image", &[&more[..], &["--output", text(&at("changed.png"))]].concat());
-    assert_eq!(size("changed.png"), (64, 64));
+    let from_it = ["--image", text(&first), "--prompt", "blue heart", "--steps", "4"];
+    succeeds("image_to_image", &[&from_it[..], &["--output", text(&changed)]].concat());
+    assert_eq!(read(&changed).dimensions(), (64, 64));
 
     // Only the right half is painted anew: on the left the picture is what the first stage makes of it.
-    let mask = RgbImage::from_fn(64, 64, |x, _| Rgb([if x < 32 { 0 } else { 255 }; 3]));
-    mask.save(at("mask.png")).unwrap();
-    let more = [&more[..], &["--mask", text(&at("mask.png")), "--output", text(&at("painted.png"))]].concat();
-    succeeds("inpaint", &more);
-    let painted = image::open(at("painted.png")).unwrap().to_rgb8();
+    RgbImage::from_fn(64, 64, |x, _| Rgb([if x < 32 { 0 } else { 255 }; 3])).save(&mask).unwrap();
+    let into_it = ["--mask", text(&mask), "--output", text(&painted)];
+    succeeds("inpaint", &[&from_it[..], &into_it].concat());
+    let painted = read(&painted);
     let apart = |columns: std::ops::Range<u32>| -> f64 {
         let pixels = columns.flat_map(|x| (0..64).map(move |y| (x, y)));
         let difference = |(x, y)| {
-            let pairs = painted.get_pixel(x, y).0.into_iter().zip(first.get_pixel(x, y).0);
+            let pairs = painted.get_pixel(x, y).0.into_iter().zip(picture.get_pixel(x, y).0);
             pairs.map(|(a, b)| f64::from(a.abs_diff(b))).sum::<f64>() / 3.0
         };
         let all: Vec<f64> = pixels.map(difference).collect();
