@@ -1,6 +1,6 @@
 //! Networks at full width against the code that they come from: of the paper's a U-Net of each family, two first stages
 //! and the largest text encoder; Stable Diffusion's U-Nets, first stage and text encoders.
-//! `cargo bench --bench full_width -- cin256 kl-f8`, or `all` (sdxl takes 12 GB of memory, most others under 4).
+//! `cargo bench --bench full_width -- cin256 kl-f8`, or `all` (sdxl takes 11 GB of memory, rdm768x768 5.3, the others under 3.5).
 //!
 //! Weights are drawn by name as in the tests; tests/reference/full_width.py and full_width_diffusers.py made the numbers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench ends where its model cannot be made")]
