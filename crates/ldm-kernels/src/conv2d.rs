@@ -15,7 +15,7 @@ pub struct Conv2dOptions {
 /// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]` -> `[b, c_out, h', w']`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Conv2dOptions) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if let Some(y) = crate::cpu::conv2d(&x, &weight, bias.as_ref(), options) {
+    if let Some(y) = crate::cpu::conv2d(&x, &weight, bias.as_ref(), options, None) {
         return y;
     }
     #[cfg(all(feature = "flex", feature = "autodiff"))]
@@ -27,6 +27,22 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
         return plain(x.cast(f32), weight.cast(f32), bias.map(|b| b.cast(f32)), options).cast(DType::F16);
     }
     plain(x, weight, bias, options)
+}
+
+/// [`conv2d`] plus `addend` `[b, c_out, h', w']`, the other branch of a residual block: in the pass that writes the
+/// result, where a kernel has it.
+pub fn conv2d_add(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: Conv2dOptions,
+    addend: Tensor<4>,
+) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let Some(y) = crate::cpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&addend)) {
+        return y;
+    }
+    addend + conv2d(x, weight, bias, options)
 }
 
 /// Whether burn's f16 convolution sums its products in f16 there, which loses three digits over a few thousand

@@ -14,10 +14,12 @@ pub mod geglu;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod upsample;
 
 pub use attention::attention;
-pub use conv2d::{Conv2dOptions, conv2d};
+pub use conv2d::{Conv2dOptions, conv2d, conv2d_add};
 pub use geglu::geglu;
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use upsample::upsample_twice;

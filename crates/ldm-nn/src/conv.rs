@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::{Conv2dOptions, conv2d};
+use ldm_kernels::{Conv2dOptions, conv2d, conv2d_add, upsample_twice};
 
 use crate::linear::initializer;
 
@@ -104,9 +104,17 @@ impl Conv2dConfig {
 impl Conv2d {
     /// `[b, c_in, h, w] -> [b, c_out, h', w']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options())
+    }
+
+    /// `forward(x) + addend`, which has the result's shape: one pass over the result where there is a kernel for it.
+    pub fn forward_add(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
+        conv2d_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options(), addend)
+    }
+
+    fn options(&self) -> Conv2dOptions {
         let Padding { top, bottom, left, right } = self.padding;
-        let options = Conv2dOptions { stride: [self.stride; 2], padding: [[top, bottom], [left, right]] };
-        conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), options)
+        Conv2dOptions { stride: [self.stride; 2], padding: [[top, bottom], [left, right]] }
     }
 
     /// `[c_in, c_out]`.
@@ -118,10 +126,9 @@ impl Conv2d {
 
 /// Nearest-neighbour enlargement to `size` (`[h, w]`), as `torch.nn.functional.interpolate` does it.
 pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
-    let [b, c, h, w] = x.dims();
+    let [_, _, h, w] = x.dims();
     if size == [2 * h, 2 * w] {
-        // Exact doubling needs no index arithmetic: repeat every pixel in both directions.
-        return x.reshape([b, c, h, 1, w, 1]).expand([b, c, h, 2, w, 2]).reshape([b, c, 2 * h, 2 * w]);
+        return upsample_twice(x);
     }
     let options =
         InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size).with_align_corners(false);

@@ -130,13 +130,13 @@ impl ResnetBlock {
             }
             (_, None) => self.norm2.forward_silu(h),
         };
-        let h = self.conv2.forward(self.dropout.forward(h));
         let x = resample(x);
         let x = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,
         };
-        if self.output_scale == 1.0 { x + h } else { (x + h) / self.output_scale }
+        let y = self.conv2.forward_add(self.dropout.forward(h), x);
+        if self.output_scale == 1.0 { y } else { y / self.output_scale }
     }
 }
 

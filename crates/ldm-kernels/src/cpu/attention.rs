@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge;
+use super::buffer::Buffer;
 use super::exp::exp;
 use super::panels::{Panels, fill_straight, fill_transposed};
 use super::product::{Bias, Block, Rows, Target, multiply_block};
@@ -22,7 +23,7 @@ pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4
     }
     let (q_heads, k_heads, v_heads) = (Heads::new(q)?, Heads::new(k)?, Heads::new(v)?);
     // [b, n, heads, width], so that merging the heads copies nothing.
-    let mut output = vec![0.0; batch * n * heads * width];
+    let mut output = Buffer::take(batch * n * heads * width);
     let level = Level::best();
     let target = Target::new(&mut output, heads * width, 1);
     (0..batch * heads).into_par_iter().for_each(|index| {
@@ -33,7 +34,7 @@ pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4
         let mut values = Panels::whole(level, m, width);
         values.fill(1, |panel, rows, out| fill_straight(panel, rows, out, v, v_row));
         let start = at[0] * n * heads * width + at[1] * width;
-        let queries = Rows { data: q, count: n, stride: q_row };
+        let queries = Rows { data: q, count: n, stride: q_row, tiles: false };
         let head = Head { queries, keys, values, scale: 1.0 / (d as f32).sqrt() };
         (0..n.div_ceil(QUERIES)).into_par_iter().for_each(|block| {
             let rows = block * QUERIES..((block + 1) * QUERIES).min(n);
@@ -79,7 +80,7 @@ impl Head<'_> {
         for (scores, sum) in scores.chunks_exact_mut(m).zip(&mut sums) {
             *sum = exponentials(scores, self.scale);
         }
-        let weights = Rows { data: &scores, count, stride: m };
+        let weights = Rows { data: &scores, count, stride: m, tiles: false };
         let first = start + rows.start * target.row();
         let block = Block { rows: 0..count, panels: 0..self.values.panels.len(), depth: 0..m };
         // SAFETY: as the caller vouches.

@@ -2,7 +2,9 @@
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor};
+
+use super::buffer::Buffer;
 
 /// The flex tensor behind `x`, where it is f32 and no gradient is recorded. Shares the data.
 pub fn flex<const D: usize>(x: &Tensor<D>) -> Option<FlexTensor> {
@@ -24,12 +26,12 @@ pub fn slice(x: &FlexTensor) -> &[f32] {
 }
 
 /// A tensor of these values; nothing is copied.
-pub fn tensor<const D: usize>(values: Vec<f32>, shape: impl Into<Shape>, device: &Device) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+pub fn tensor<const D: usize>(values: Buffer, shape: impl Into<Shape>, device: &Device) -> Tensor<D> {
+    Tensor::from_data(values.into_data(shape), (device, DType::F32))
 }
 
 /// A flex tensor of these values; nothing is copied.
 #[cfg(feature = "autodiff")]
-pub fn primitive(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, shape))
+pub fn primitive(values: impl Into<Buffer>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::from_data(values.into().into_data(shape))
 }

@@ -1,18 +1,21 @@
 use burn::tensor::Tensor;
 
 use super::bridge;
+use super::buffer::Buffer;
 use super::convolution::convolution;
 use super::im2col::Geometry;
 use super::simd::Level;
 use super::winograd;
 use crate::conv2d::Conv2dOptions;
 
-/// See [`crate::conv2d`]; `None` where the tensors are not plain f32 flex tensors.
+/// See [`crate::conv2d`] and [`crate::conv2d::conv2d_add`]; `None` where the tensors are not plain f32 flex tensors of fitting
+/// shapes.
 pub fn conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
     bias: Option<&Tensor<1>>,
     options: Conv2dOptions,
+    addend: Option<&Tensor<4>>,
 ) -> Option<Tensor<4>> {
     let [b, c_in, height, width] = x.dims();
     let [c_out, c_weight, kh, kw] = weight.dims();
@@ -22,7 +25,8 @@ pub fn conv2d(
     };
     let output = [side(height, padding[0], kh, stride[0])?, side(width, padding[1], kw, stride[1])?];
     let empty = b * c_in * c_out * height * width * kh * kw == 0;
-    if empty || c_in != c_weight {
+    let shape = [b, c_out, output[0], output[1]];
+    if empty || c_in != c_weight || addend.is_some_and(|addend| addend.dims() != shape) {
         return None;
     }
     let geometry = Geometry {
@@ -38,18 +42,23 @@ pub fn conv2d(
         Some(bias) => Some(bridge::contiguous(bias)?),
         None => None,
     };
-    let mut values = vec![0.0; b * c_out * geometry.outputs()];
+    let addend = match addend {
+        Some(addend) => Some(bridge::contiguous(addend)?),
+        None => None,
+    };
+    let mut values = Buffer::take(b * c_out * geometry.outputs());
     let run = if winograd::pays(&geometry, [c_in, c_out], b) { winograd::winograd } else { convolution };
     run(
         Level::best(),
         bridge::slice(&input),
         bridge::slice(&weight),
         bias.as_ref().map(bridge::slice),
+        addend.as_ref().map(bridge::slice),
         &mut values,
         [c_in, c_out],
         &geometry,
     );
-    Some(bridge::tensor(values, [b, c_out, output[0], output[1]], &x.device()))
+    Some(bridge::tensor(values, shape, &x.device()))
 }
 
 #[cfg(test)]
@@ -78,9 +87,13 @@ mod tests {
             let bias = seeded_input("b", [c_out], &device);
             let options = Conv2dOptions { stride, padding };
             for bias in [None, Some(bias)] {
-                let ours = conv2d(&x, &w, bias.as_ref(), options).expect("plain f32 on flex");
-                let twin = plain(x.clone(), w.clone(), bias, options);
+                let ours = conv2d(&x, &w, bias.as_ref(), options, None).expect("plain f32 on flex");
+                let twin = plain(x.clone(), w.clone(), bias.clone(), options);
                 assert_close(&format!("{shape:?} {options:?}"), &ours, &twin, 1e-5);
+                let addend = seeded_input("addend", ours.dims(), &device);
+                let sum = conv2d(&x, &w, bias.as_ref(), options, Some(&addend)).expect("plain f32 on flex");
+                let name = format!("{shape:?} {options:?}, and a sum");
+                assert_close(&name, &sum, &(ours + addend), 1e-7);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Convolution as a product: weights, as the file has them, times the image's columns.
 
+use rayon::prelude::*;
+
 use super::im2col::{Geometry, Runs};
 use super::panels::Panels;
 use super::product::{Bias, Rows, Target, multiply};
@@ -8,12 +10,14 @@ use super::simd::Level;
 /// Values of the columns that are made at a time (16 MiB): a part of the image where it is large.
 const COLUMNS: usize = 4 << 20;
 
-/// `output` `[b, c_out, h', w']` = `input` `[b, c_in, h, w]` * `weight` `[c_out, c_in, kh, kw]` + `bias` `[c_out]`.
+/// `output` `[b, c_out, h', w']` = `input` `[b, c_in, h, w]` * `weight` `[c_out, c_in, kh, kw]` + `bias` `[c_out]` + `addend`,
+/// which is as large as the output.
 pub fn convolution(
     level: Level,
     input: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
+    addend: Option<&[f32]>,
     output: &mut [f32],
     channels: [usize; 2],
     geometry: &Geometry,
@@ -22,7 +26,7 @@ pub fn convolution(
     let (plane, pixels, taps) = (geometry.plane(), geometry.outputs(), geometry.taps());
     let depth = c_in * taps;
     let batch = input.len().checked_div(plane * c_in).unwrap_or(0);
-    let weight = Rows { data: weight, count: c_out, stride: depth };
+    let weight = Rows { data: weight, count: c_out, stride: depth, tiles: false };
     let bias = bias.map_or(Bias::None, Bias::Row);
     let target = Target::new(output, pixels, 1);
 
@@ -45,6 +49,10 @@ pub fn convolution(
         multiply(weight, &columns, bias, &target, |panel| {
             panel.first / pixels * c_out * pixels + panel.first % pixels
         });
+    }
+    if let Some(addend) = addend {
+        let planes = output.par_chunks_mut(pixels).zip(addend.par_chunks(pixels));
+        planes.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
     }
 }
 
@@ -110,7 +118,7 @@ mod tests {
             let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
             for level in Level::available() {
                 let mut y = vec![f32::NAN; expected.len()];
-                convolution(*level, &x, &w, Some(&bias), &mut y, channels, &g);
+                convolution(*level, &x, &w, Some(&bias), None, &mut y, channels, &g);
                 for (y, e) in y.iter().zip(&expected) {
                     assert!((y - e).abs() <= 2e-6 * largest, "{level:?} {g:?}: {y} {e}");
                 }

@@ -2,6 +2,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge;
+use super::buffer::Buffer;
 use super::exp::exp;
 
 /// Values in a task: fewer aren't worth another thread.
@@ -14,7 +15,7 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     let mut shape = x.shape();
     let width = shape[D - 1] / 2;
     shape[D - 1] = width;
-    let mut output = vec![0.0; input.len() / 2];
+    let mut output = Buffer::take(input.len() / 2);
     if !output.is_empty() {
         let rows = TASK.div_ceil(width);
         let tasks = output.par_chunks_mut(rows * width).zip(input.par_chunks(2 * rows * width));

@@ -2,6 +2,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge;
+use super::buffer::Buffer;
 use super::exp::silu;
 use super::moments::moments;
 use crate::group_norm::GroupNormOptions;
@@ -19,7 +20,7 @@ pub fn group_norm<const D: usize>(
     let (shape, channels) = (x.shape(), weight.len());
     let width = channels / options.groups;
     let plane: usize = shape[2..].iter().product();
-    let mut output = vec![0.0; input.len()];
+    let mut output = Buffer::take(input.len());
     if !output.is_empty() {
         let group = width * plane;
         let groups = output.par_chunks_mut(group).zip(input.par_chunks(group)).enumerate();

@@ -2,6 +2,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge;
+use super::buffer::Buffer;
 use super::moments::moments;
 
 /// Values in a task: fewer aren't worth another thread.
@@ -18,7 +19,7 @@ pub fn layer_norm<const D: usize>(
         (bridge::contiguous(x)?, bridge::contiguous(weight)?, bridge::contiguous(bias)?);
     let (input, weight, bias) = (bridge::slice(&input), bridge::slice(&weight), bridge::slice(&bias));
     let width = weight.len();
-    let mut output = vec![0.0; input.len()];
+    let mut output = Buffer::take(input.len());
     if !output.is_empty() {
         let task = TASK.div_ceil(width) * width;
         output.par_chunks_mut(task).zip(input.par_chunks(task)).for_each(|(output, input)| {

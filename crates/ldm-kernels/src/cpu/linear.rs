@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
 
 use super::bridge;
+use super::buffer::Buffer;
 use super::panels::{Panels, fill_straight, fill_transposed};
 use super::product::{Bias, Rows, Target, multiply};
 use super::simd::Level;
@@ -21,7 +22,7 @@ pub fn linear<const D: usize>(
     let mut shape = x.shape();
     shape[D - 1] = d_output;
     let count: usize = shape[..D - 1].iter().product();
-    let mut output = vec![0.0; count * d_output];
+    let mut output = Buffer::take(count * d_output);
     if output.is_empty() || d_input == 0 {
         return None;
     }
@@ -60,7 +61,7 @@ impl Layer<'_> {
         let count = columns.len() / d_input;
         let mut panels = Panels::whole(level, d_input, count);
         panels.fill(1, |panel, k, values| fill_transposed(panel, k, values, columns, d_input));
-        let rows = Rows { data: rows, count: rows.len() / d_input, stride: d_input };
+        let rows = Rows { data: rows, count: rows.len() / d_input, stride: d_input, tiles: false };
         if n <= d_output {
             let bias = self.bias.map_or(Bias::None, Bias::Row);
             multiply(rows, &panels, bias, &Target::new(y, 1, d_output), |panel| panel.first * d_output);
@@ -76,7 +77,7 @@ impl Layer<'_> {
         let n = x.len() / d_input;
         let mut panels = Panels::whole(level, d_input, n);
         panels.fill(1, |panel, k, values| fill_straight(panel, k, values, x, n));
-        let rows = Rows { data: self.weight, count: d_output, stride: d_input };
+        let rows = Rows { data: self.weight, count: d_output, stride: d_input, tiles: false };
         let bias = self.bias.map_or(Bias::None, Bias::Row);
         multiply(rows, &panels, bias, &Target::new(y, 1, d_output), |panel| panel.first * d_output);
     }

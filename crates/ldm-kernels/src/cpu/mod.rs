@@ -7,6 +7,7 @@ mod attention;
 #[cfg(feature = "autodiff")]
 pub mod autodiff;
 mod bridge;
+mod buffer;
 mod conv2d;
 mod convolution;
 mod exp;
@@ -17,10 +18,12 @@ mod lanes;
 mod layer_norm;
 mod linear;
 mod moments;
+mod pages;
 mod panels;
 mod product;
 mod scratch;
 mod tile;
+mod upsample;
 #[cfg(feature = "autodiff")]
 mod weight_gradient;
 mod winograd;
@@ -31,3 +34,4 @@ pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use upsample::upsample_twice;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::panels::{Panel, Panels};
-use super::tile::{MAX_COLUMNS, ROWS, Tile, product};
+use super::tile::{Left, MAX_COLUMNS, ROWS, Tile, product};
 
 /// Depth of a pass: a pass over B's columns in a task fits the second-level cache.
 const DEPTH: usize = 256;
@@ -28,6 +28,21 @@ pub struct Rows<'a> {
     pub count: usize,
     /// From one row to the next.
     pub stride: usize,
+    /// Whether A lies in tiles instead, [`ROWS`] rows each: the first value of every row, the second of every row,
+    /// and so on, the rows of a last tile that has fewer being there all the same. `stride` is a row's length.
+    pub tiles: bool,
+}
+
+impl Rows<'_> {
+    /// The rows of a tile that begins with row `first`, from column `k` on; rows after `last` are `last` once more.
+    fn tile(&self, first: usize, last: usize, k: usize) -> Left<ROWS> {
+        let at = |i: usize| match self.tiles {
+            true => first * self.stride + k * ROWS + i,
+            false => (first + i).min(last) * self.stride + k,
+        };
+        let step = if self.tiles { ROWS } else { 1 };
+        Left { rows: std::array::from_fn(|i| self.data[at(i)..].as_ptr()), step }
+    }
 }
 
 /// What is added to the product.
@@ -67,15 +82,21 @@ impl<'a> Target<'a> {
         self.row
     }
 
+    /// Where `len` values begin, which lie inside.
+    fn pointer(&self, start: usize, len: usize) -> *mut f32 {
+        assert!(start + len <= self.len);
+        // SAFETY: inside the buffer, as asserted.
+        unsafe { self.values.add(start) }
+    }
+
     /// Some consecutive values.
     ///
     /// # Safety
     /// No other reference to these values may exist.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
-        assert!(start + len <= self.len);
         // SAFETY: inside the buffer that `self` borrows mutably; disjoint as the caller vouches.
-        unsafe { std::slice::from_raw_parts_mut(self.values.add(start), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(start, len), len) }
     }
 }
 
@@ -118,20 +139,30 @@ pub unsafe fn multiply_block(
 ) {
     let Block { rows, panels, depth: all } = block;
     assert!(all.end <= b.depth);
-    assert!(rows.is_empty() || (rows.end - 1) * a.stride + all.len() <= a.data.len());
+    let end = if a.tiles { rows.end.next_multiple_of(ROWS) } else { rows.end };
+    assert!(rows.is_empty() || (end - 1) * a.stride + all.len() <= a.data.len());
     let mut tile: Tile = [0.0; ROWS * MAX_COLUMNS];
     for k in (0..all.len()).step_by(DEPTH) {
         let depth = DEPTH.min(all.len() - k);
         for first in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - first);
             // A last tile with fewer rows computes its last row several times and keeps one.
-            let row = |i: usize| a.data[(first + i.min(count - 1)) * a.stride + k..].as_ptr();
-            let pointers: [*const f32; ROWS] = std::array::from_fn(row);
+            let left = a.tile(first, first + count - 1, k);
             for panel in &b.panels[panels.clone()] {
-                let values = b.rows(panel, all.start + k);
-                // SAFETY: rows of A and of B have that depth (asserted above).
-                unsafe { product(b.level, panel.vectors, depth, &pointers, values.as_ptr(), &mut tile) };
+                let values = b.rows(panel, all.start + k).as_ptr();
                 let bias = if k == 0 { bias } else { Bias::Target };
+                let whole = count == ROWS && panel.columns == panel.width;
+                if let (Bias::None, 1, true) = (bias, target.column, whole) {
+                    let out = start(panel) + first * target.row;
+                    let out = target.pointer(out, (ROWS - 1) * target.row + panel.width);
+                    // SAFETY: rows of A and of B have that depth (asserted above); the tile's rows are the caller's.
+                    unsafe { product(b.level, panel.vectors, depth, &left, values, out, target.row) };
+                    continue;
+                }
+                // SAFETY: as above; the tile has room for any.
+                unsafe {
+                    product(b.level, panel.vectors, depth, &left, values, tile.as_mut_ptr(), panel.width)
+                };
                 // SAFETY: as the caller vouches.
                 unsafe { write(&tile, panel, first..first + count, bias, target, start(panel)) };
             }

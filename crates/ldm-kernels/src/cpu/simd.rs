@@ -43,21 +43,36 @@ impl Level {
 }
 
 /// Defines a function whose body is compiled once a [`Level`], for the compiler to vectorise, and runs the best.
+///
+/// With a type parameter `S: Shuffle` the body may use [`Shuffle`](crate::cpu::winograd::shuffle::Shuffle) as well,
+/// which each version has of its own.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        multiversion! { @versions [$(#[$meta])*] [$vis] $name [] [] [] [$($arg: $ty),*] [$($ret)?] $body }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<S: Shuffle $(, $life:lifetime)?>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        multiversion! {
+            @versions [$(#[$meta])*] [$vis] $name [$($life)?]
+            [$crate::cpu::winograd::shuffle::Avx512] [$crate::cpu::winograd::shuffle::Portable]
+            [$($arg: $ty),*] [] $body
+        }
+    };
+    (
+        @versions [$(#[$meta:meta])*] [$vis:vis] $name:ident [$($life:lifetime)?] [$($wide:ty)?] [$($portable:ty)?]
+        [$($arg:ident: $ty:ty),*] [$($ret:ty)?] $body:block
+    ) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
-            #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+        $vis fn $name $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
+            multiversion! { @body [$($portable)?] [$($life)?] [$($arg: $ty),*] [$($ret)?] $body }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx2,fma")]
-            fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+            fn avx512 $(<$life>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$wide>)? ($($arg),*) }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+            fn avx2 $(<$life>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$portable>)? ($($arg),*) }
 
             match $crate::cpu::simd::Level::best() {
                 // SAFETY: a level is available only where the machine has its features.
@@ -66,8 +81,16 @@ macro_rules! multiversion {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
-                $crate::cpu::simd::Level::Baseline => body($($arg),*),
+                $crate::cpu::simd::Level::Baseline => body $(::<$portable>)? ($($arg),*),
             }
         }
+    };
+    (@body [] [] [$($arg:ident: $ty:ty),*] [$($ret:ty)?] $body:block) => {
+        #[inline(always)]
+        fn body($($arg: $ty),*) $(-> $ret)? $body
+    };
+    (@body [$portable:ty] [$($life:lifetime)?] [$($arg:ident: $ty:ty),*] [] $body:block) => {
+        #[inline(always)]
+        fn body<$($life,)? S: Shuffle>($($arg: $ty),*) $body
     };
 }

@@ -11,6 +11,15 @@ pub const MAX_COLUMNS: usize = 48;
 /// Room for one tile.
 pub type Tile = [f32; ROWS * MAX_COLUMNS];
 
+/// Rows of A.
+#[derive(Clone, Copy)]
+pub struct Left<const R: usize> {
+    /// Where each of them begins.
+    pub rows: [*const f32; R],
+    /// From one value of a row to the next.
+    pub step: usize,
+}
+
 /// Lanes of a register, and most registers across a tile.
 pub const fn widths(level: Level) -> (usize, usize) {
     match level {
@@ -24,8 +33,8 @@ pub const fn widths(level: Level) -> (usize, usize) {
 
 /// `tile = A B` for `ROWS` rows and `vectors * lanes` columns.
 ///
-/// `a[i]` points to `depth` consecutive values of row i; `b` to `depth` rows of `vectors * lanes` values, one after
-/// the other; the tile is written row by row, as wide.
+/// `a.rows[i]` points to `depth` values of row i, each `a.step` after the one before; `b` to `depth` rows of `vectors * lanes` values, one after
+/// the other; row i of the tile is written to `tile + i * stride`.
 ///
 /// # Safety
 /// The pointers must be valid for those values, `vectors` at most what [`widths`] says, and the machine must have `level`.
@@ -33,18 +42,19 @@ pub unsafe fn product(
     level: Level,
     vectors: usize,
     depth: usize,
-    a: &[*const f32; ROWS],
+    a: &Left<ROWS>,
     b: *const f32,
-    tile: &mut Tile,
+    tile: *mut f32,
+    stride: usize,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
         match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512(vectors, depth, a, b, tile),
+            Level::Avx512 => avx512(vectors, depth, a, b, tile, stride),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2(vectors, depth, a, b, tile),
-            Level::Baseline => halves::<Plain>(vectors, depth, a, b, tile),
+            Level::Avx2 => avx2(vectors, depth, a, b, tile, stride),
+            Level::Baseline => halves::<Plain>(vectors, depth, a, b, tile, stride),
         }
     }
 }
@@ -52,24 +62,23 @@ pub unsafe fn product(
 /// 24 of 32 registers hold the tile.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn avx512(vectors: usize, depth: usize, a: &[*const f32; ROWS], b: *const f32, tile: &mut Tile) {
+unsafe fn avx512(vectors: usize, depth: usize, a: &Left<ROWS>, b: *const f32, tile: *mut f32, stride: usize) {
     use std::arch::x86_64::__m512;
-    let tile = tile.as_mut_ptr();
     // SAFETY: as the caller vouches.
     unsafe {
         match vectors {
-            1 => rows::<__m512, ROWS, 1>(depth, a, b, tile),
-            2 => rows::<__m512, ROWS, 2>(depth, a, b, tile),
-            _ => rows::<__m512, ROWS, 3>(depth, a, b, tile),
+            1 => rows::<__m512, ROWS, 1>(depth, a, b, tile, stride),
+            2 => rows::<__m512, ROWS, 2>(depth, a, b, tile, stride),
+            _ => rows::<__m512, ROWS, 3>(depth, a, b, tile, stride),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(vectors: usize, depth: usize, a: &[*const f32; ROWS], b: *const f32, tile: &mut Tile) {
+unsafe fn avx2(vectors: usize, depth: usize, a: &Left<ROWS>, b: *const f32, tile: *mut f32, stride: usize) {
     // SAFETY: as the caller vouches.
-    unsafe { halves::<std::arch::x86_64::__m256>(vectors, depth, a, b, tile) }
+    unsafe { halves::<std::arch::x86_64::__m256>(vectors, depth, a, b, tile, stride) }
 }
 
 /// 16 registers hold half a tile at a time.
@@ -77,19 +86,20 @@ unsafe fn avx2(vectors: usize, depth: usize, a: &[*const f32; ROWS], b: *const f
 unsafe fn halves<V: Lanes>(
     vectors: usize,
     depth: usize,
-    a: &[*const f32; ROWS],
+    a: &Left<ROWS>,
     b: *const f32,
-    tile: &mut Tile,
+    tile: *mut f32,
+    stride: usize,
 ) {
     const HALF: usize = ROWS / 2;
     for start in [0, HALF] {
-        let a: &[*const f32; HALF] = &std::array::from_fn(|i| a[start + i]);
-        // SAFETY: as the caller vouches; the second half of the tile follows the first.
+        let a: &Left<HALF> = &Left { rows: std::array::from_fn(|i| a.rows[start + i]), step: a.step };
+        // SAFETY: as the caller vouches.
         unsafe {
-            let tile = tile.as_mut_ptr().add(start * vectors * V::N);
+            let tile = tile.add(start * stride);
             match vectors {
-                1 => rows::<V, HALF, 1>(depth, a, b, tile),
-                _ => rows::<V, HALF, 2>(depth, a, b, tile),
+                1 => rows::<V, HALF, 1>(depth, a, b, tile, stride),
+                _ => rows::<V, HALF, 2>(depth, a, b, tile, stride),
             }
         }
     }
@@ -98,9 +108,10 @@ unsafe fn halves<V: Lanes>(
 #[inline(always)]
 unsafe fn rows<V: Lanes, const R: usize, const W: usize>(
     depth: usize,
-    a: &[*const f32; R],
+    a: &Left<R>,
     b: *const f32,
     tile: *mut f32,
+    stride: usize,
 ) {
     // SAFETY: as the caller of `product` vouches.
     unsafe {
@@ -108,7 +119,7 @@ unsafe fn rows<V: Lanes, const R: usize, const W: usize>(
         for k in 0..depth {
             let b: [V; W] = std::array::from_fn(|j| V::load(b.add((k * W + j) * V::N)));
             for i in 0..R {
-                let a = V::splat(a[i].add(k));
+                let a = V::splat(a.rows[i].add(k * a.step));
                 for j in 0..W {
                     sums[i][j] = sums[i][j].add_product(a, b[j]);
                 }
@@ -116,7 +127,7 @@ unsafe fn rows<V: Lanes, const R: usize, const W: usize>(
         }
         for (i, sums) in sums.iter().enumerate() {
             for (j, sum) in sums.iter().enumerate() {
-                sum.store(tile.add((i * W + j) * V::N));
+                sum.store(tile.add(i * stride + j * V::N));
             }
         }
     }

@@ -51,7 +51,7 @@ pub fn weight_gradient(
             }
         });
         let bias = if start == 0 { Bias::None } else { Bias::Target };
-        let rows = Rows { data: &columns, count: depth, stride: count };
+        let rows = Rows { data: &columns, count: depth, stride: count, tiles: false };
         multiply(rows, &panels, bias, &target, |panel| panel.first * depth);
     }
 }

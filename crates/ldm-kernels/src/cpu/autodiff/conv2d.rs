@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::ops::ConvOptions;
 
 use super::super::bridge;
+use super::super::buffer::Buffer;
 use super::super::im2col::Geometry;
 use super::super::simd::Level;
 use super::super::weight_gradient::weight_gradient;
@@ -23,12 +24,12 @@ pub fn conv2d(
     let saved = Conv2d { x: input.clone(), weight: weights.clone(), options };
     match bias {
         None => {
-            let output = super::super::conv2d(&input, &weights, None, options)?;
+            let output = super::super::conv2d(&input, &weights, None, options, None)?;
             record([&x, &weight], output, saved)
         }
         Some(bias) => {
             let bias = node(bias)?;
-            let output = super::super::conv2d(&input, &weights, Some(&value(&bias)), options)?;
+            let output = super::super::conv2d(&input, &weights, Some(&value(&bias)), options, None)?;
             record([&x, &weight, &bias], output, saved)
         }
     }
@@ -77,7 +78,7 @@ impl Conv2d {
         };
         let mirrored = self.weight.clone().flip([2, 3]).swap_dims(0, 1);
         let options = Conv2dOptions { stride: [1, 1], padding: [rows, columns] };
-        primitive(super::super::conv2d(&spread, &mirrored, None, options)?)
+        primitive(super::super::conv2d(&spread, &mirrored, None, options, None)?)
     }
 
     fn weight(&self, output: &FlexTensor) -> Option<FlexTensor> {
@@ -93,7 +94,7 @@ impl Conv2d {
             padding: [padding[0][0], padding[1][0]],
         };
         let x = bridge::contiguous(&self.x)?;
-        let mut values = vec![0.0; c_out * c_in * kh * kw];
+        let mut values = Buffer::take(c_out * c_in * kh * kw);
         let level = Level::best();
         weight_gradient(
             level,

@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::super::bridge;
+use super::super::buffer::Buffer;
 use super::super::exp::exp;
 use super::super::geglu::phi;
 use super::{Gradient, node, record, value};
@@ -29,7 +30,7 @@ impl Gradient<1> for Geglu {
         let (x, g) = (bridge::slice(&self.x), bridge::slice(&output));
         let shape = self.x.layout().shape().clone();
         let width = shape[shape.num_dims() - 1] / 2;
-        let mut values = vec![0.0; x.len()];
+        let mut values = Buffer::take(x.len());
         if !values.is_empty() {
             let rows = TASK.div_ceil(width);
             let inputs = x.par_chunks(2 * rows * width).zip(g.par_chunks(rows * width));

@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::super::bridge;
+use super::super::buffer::Buffer;
 use super::super::exp::exp;
 use super::super::moments::moments;
 use super::{Gradient, node, record, sums, value};
@@ -47,7 +48,7 @@ impl Gradient<3> for GroupNorm {
         let channels = weight.len();
         let width = channels / groups;
         let plane: usize = self.x.layout().shape()[2..].iter().product();
-        let mut input = vec![0.0; x.len()];
+        let mut input = Buffer::take(x.len());
         let group = width * plane;
         // For each plane, the sums of d and of d * n, where n is the normalised input and d the gradient of the
         // norm's output.
@@ -87,7 +88,7 @@ impl Gradient<3> for GroupNorm {
         let over_batch = |k: usize| {
             let channel =
                 |c: usize| per_plane[c..].iter().step_by(channels).map(|s| s[k]).sum::<f64>() as f32;
-            Some(bridge::primitive((0..channels).map(channel).collect(), [channels]))
+            Some(bridge::primitive((0..channels).map(channel).collect::<Vec<_>>(), [channels]))
         };
         let input = bridge::primitive(input, self.x.layout().shape().clone());
         [Some(input), over_batch(1), over_batch(0)]

@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::super::bridge;
+use super::super::buffer::Buffer;
 use super::super::moments::moments;
 use super::{Gradient, node, record, sums, value};
 
@@ -53,14 +54,9 @@ impl Gradient<3> for LayerNorm {
 
 impl LayerNorm {
     /// `f(row of x, row of the output's gradient, mean, 1 / deviation, row of the result)` for every row.
-    fn rows(
-        &self,
-        x: &[f32],
-        g: &[f32],
-        f: impl Fn(&[f32], &[f32], f32, f32, &mut [f32]) + Sync,
-    ) -> Vec<f32> {
+    fn rows(&self, x: &[f32], g: &[f32], f: impl Fn(&[f32], &[f32], f32, f32, &mut [f32]) + Sync) -> Buffer {
         let c = bridge::slice(&self.weight).len();
-        let mut values = vec![0.0; x.len()];
+        let mut values = Buffer::take(x.len());
         let task = ROWS * c;
         let tasks = values.par_chunks_mut(task).zip(x.par_chunks(task).zip(g.par_chunks(task)));
         tasks.for_each(|(to, (x, g))| {

@@ -2,6 +2,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::super::bridge;
+use super::super::buffer::Buffer;
 use super::super::panels::{Panels, fill_straight};
 use super::super::product::{Bias, Rows, Target, multiply};
 use super::super::scratch::Scratch;
@@ -58,25 +59,25 @@ impl<const N: usize> Gradient<N> for Linear {
 }
 
 /// `g W`: `g` `[n, d_output]`, `W` `[d_output, d_input]` -> `[n, d_input]`.
-fn inputs(g: &[f32], weight: &[f32], [d_input, d_output]: [usize; 2]) -> Vec<f32> {
+fn inputs(g: &[f32], weight: &[f32], [d_input, d_output]: [usize; 2]) -> Buffer {
     let n = g.len() / d_output;
     let mut panels = Panels::whole(Level::best(), d_output, d_input);
     panels.fill(1, |panel, k, values| fill_straight(panel, k, values, weight, d_input));
-    let mut values = vec![0.0; n * d_input];
-    let rows = Rows { data: g, count: n, stride: d_output };
+    let mut values = Buffer::take(n * d_input);
+    let rows = Rows { data: g, count: n, stride: d_output, tiles: false };
     multiply(rows, &panels, Bias::None, &Target::new(&mut values, d_input, 1), |panel| panel.first);
     values
 }
 
 /// `g^T x`: `g` `[n, d_output]`, `x` `[n, d_input]` -> `[d_output, d_input]`.
-fn weights(g: &[f32], x: &[f32], [d_input, d_output]: [usize; 2]) -> Vec<f32> {
+fn weights(g: &[f32], x: &[f32], [d_input, d_output]: [usize; 2]) -> Buffer {
     let n = g.len() / d_output;
     let mut transposed = Scratch::take(g.len());
     transpose(g, &mut transposed, d_output);
     let mut panels = Panels::whole(Level::best(), n, d_input);
     panels.fill(1, |panel, k, values| fill_straight(panel, k, values, x, d_input));
-    let mut values = vec![0.0; d_output * d_input];
-    let rows = Rows { data: &transposed, count: d_output, stride: n };
+    let mut values = Buffer::take(d_output * d_input);
+    let rows = Rows { data: &transposed, count: d_output, stride: n, tiles: false };
     multiply(rows, &panels, Bias::None, &Target::new(&mut values, d_input, 1), |panel| panel.first);
     values
 }

@@ -11,6 +11,7 @@ mod linear;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod upsample;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -29,6 +30,7 @@ pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use upsample::upsample_twice;
 
 /// A tensor with its node in the graph.
 type Node = FloatTensor<Autodiff<Flex>>;

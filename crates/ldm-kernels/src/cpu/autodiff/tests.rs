@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
-use crate::{Conv2dOptions, GroupNormOptions, conv2d, geglu, group_norm, layer_norm, linear};
+use crate::{Conv2dOptions, GroupNormOptions, conv2d, geglu, group_norm, layer_norm, linear, upsample_twice};
 
 const TOLERANCE: f64 = 2e-5;
 
@@ -141,4 +141,22 @@ fn only_what_is_wanted_gets_a_gradient() {
     let y = crate::linear::plain(crate::linear::plain(x, plain.clone(), None), plain.clone(), None);
     let expected = plain.grad(&y.sum().backward()).unwrap();
     assert_close("used twice", &w.grad(&gradients).unwrap(), &expected, TOLERANCE);
+}
+
+#[test]
+fn upsample_has_burns_gradients() {
+    for shape in [[1, 1, 1, 1], [2, 3, 5, 7], [1, 4, 70, 66]] {
+        let gradient = |f: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+            let x = input::<4>("x", shape);
+            let y = f(x.clone());
+            let weights = seeded_input("loss", y.dims(), &y.device());
+            let gradients = (y * weights).sum().backward();
+            x.grad(&gradients).unwrap()
+        };
+        let ours = gradient(&|x| {
+            assert!(super::upsample_twice(&x).is_some(), "the kernel takes it");
+            upsample_twice(x)
+        });
+        assert_close(&format!("{shape:?}"), &ours, &gradient(&crate::upsample::plain), 1e-6);
+    }
 }

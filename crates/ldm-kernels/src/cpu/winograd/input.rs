@@ -2,34 +2,43 @@
 
 use super::super::im2col::Geometry;
 use super::super::panels::Panel;
+use super::shuffle::{Row, Shuffle};
 use super::transform::{Lane, copy, each, input};
-use super::{LANES, PATCH, POINTS, SIDE, strips};
+use super::{LANES, PATCH, POINTS, SIDE, Strip, strips};
 
 /// The pixels that a strip of tiles needs of one row.
 const ROW: usize = LANES * SIDE + 2;
 
 multiversion! {
     /// Fills a panel: rows `point * c_in + channel`, one column a tile.
-    pub fn transform(images: &[f32], c_in: usize, geometry: &Geometry, panel: &Panel, values: &mut [f32]) {
+    pub fn transform<S: Shuffle>(images: &[f32], c_in: usize, geometry: &Geometry, panel: &Panel, values: &mut [f32]) {
         let width = panel.width;
-        values.fill(0.0);
         for group in (0..panel.columns).step_by(LANES) {
             let count = LANES.min(panel.columns - group);
             let first = panel.first + group;
+            let strips: Vec<Strip> = strips(geometry, first..first + count).collect();
+            // A panel of fewer lanes than ours (another level) takes the first ones.
+            let lanes = LANES.min(width - group);
+            // What lies outside the image or beyond the last tile does so for every channel: it stays zero.
+            let mut patch = [[0.0; LANES]; POINTS];
             for channel in 0..c_in {
-                let mut patch = [[0.0; LANES]; POINTS];
-                for strip in strips(geometry, first..first + count) {
+                for strip in &strips {
                     let plane = (strip.image * c_in + channel) * geometry.plane();
                     let plane = &images[plane..plane + geometry.plane()];
                     for y in 0..PATCH {
-                        let row = row(plane, geometry, strip.row * SIDE + y, strip.column * SIDE, strip.len);
-                        spread(&row, strip.lane, strip.len, &mut patch, y * PATCH);
+                        let Some(line) = line(plane, geometry, strip.row * SIDE + y) else { continue };
+                        let patch = &mut patch[y * PATCH..(y + 1) * PATCH];
+                        let x = strip.column * SIDE;
+                        if strip.len == LANES {
+                            // SAFETY: this version runs where the machine has its instructions.
+                            unsafe { whole::<S>(line, x, patch) };
+                        } else {
+                            part(line, x, strip, patch);
+                        }
                     }
                 }
-                let patch = both(&patch);
-                // A panel of fewer lanes than ours (another level) takes the first ones.
-                let lanes = LANES.min(width - group);
-                for (point, lane) in patch.iter().enumerate() {
+                let points = both(&patch);
+                for (point, lane) in points.iter().enumerate() {
                     let to = &mut values[(point * c_in + channel) * width + group..][..lanes];
                     copy::<LANES>(to, &lane[..lanes]);
                 }
@@ -38,32 +47,51 @@ multiversion! {
     }
 }
 
-/// The pixels from one above and left of a strip's first output; zeros outside the image.
+/// The row above output `y`, if it is one of the image.
 #[inline(always)]
-fn row(plane: &[f32], geometry: &Geometry, y: usize, x: usize, len: usize) -> [f32; ROW] {
+fn line<'a>(plane: &'a [f32], geometry: &Geometry, y: usize) -> Option<&'a [f32]> {
     let [height, width] = geometry.input;
-    let mut row = [0.0; ROW];
-    let Some(y) = y.checked_sub(1).filter(|y| *y < height) else { return row };
-    let begin = x.saturating_sub(1);
-    let end = (x + len * SIDE + 1).min(width);
-    copy::<ROW>(&mut row[begin + 1 - x..end + 1 - x], &plane[y * width + begin..y * width + end]);
-    row
+    let y = y.checked_sub(1).filter(|y| *y < height)?;
+    Some(&plane[y * width..(y + 1) * width])
 }
 
-/// Gives each tile of a strip its pixels of one row.
+/// Gives all tiles of a full strip, whose outputs begin at `x`, their pixels of one row; zeros outside the image.
+///
+/// # Safety
+/// The machine must have the instructions of `S`.
 #[inline(always)]
-fn spread(row: &[f32; ROW], lane: usize, len: usize, patch: &mut [Lane; POINTS], at: usize) {
-    if len == LANES {
-        for x in 0..PATCH {
-            for i in 0..LANES {
-                patch[at + x][i] = row[i * SIDE + x];
-            }
+unsafe fn whole<S: Shuffle>(line: &[f32], x: usize, patch: &mut [Lane]) {
+    let (before, rest) = line.split_at(x);
+    // SAFETY: as the caller vouches.
+    let columns = match rest.first_chunk() {
+        Some(row) => unsafe { S::split(row) },
+        None => {
+            let mut row: Row = [0.0; LANES * SIDE];
+            row[..rest.len()].copy_from_slice(rest);
+            unsafe { S::split(&row) }
         }
-        return;
+    };
+    let before = before.last().copied().unwrap_or(0.0);
+    let after = rest.get(LANES * SIDE).copied().unwrap_or(0.0);
+    // A patch begins a pixel before its tile and ends one after it: with the neighbours' pixels.
+    for tile in 0..LANES {
+        patch[0][tile] = if tile == 0 { before } else { columns[SIDE - 1][tile - 1] };
+        patch[PATCH - 1][tile] = if tile + 1 == LANES { after } else { columns[0][tile + 1] };
     }
-    for i in 0..len {
+    for x in 0..SIDE {
+        patch[1 + x] = columns[x];
+    }
+}
+
+/// The same for a strip of fewer tiles, from its lane on.
+#[inline(always)]
+fn part(line: &[f32], x: usize, strip: &Strip, patch: &mut [Lane]) {
+    let mut row = [0.0; ROW];
+    let (begin, end) = (x.saturating_sub(1), (x + strip.len * SIDE + 1).min(line.len()));
+    row[begin + 1 - x..end + 1 - x].copy_from_slice(&line[begin..end]);
+    for i in 0..strip.len {
         for x in 0..PATCH {
-            patch[at + x][lane + i] = row[i * SIDE + x];
+            patch[x][strip.lane + i] = row[i * SIDE + x];
         }
     }
 }
@@ -81,7 +109,9 @@ fn both(patch: &[Lane; POINTS]) -> [Lane; POINTS] {
     let mut points = [[0.0; LANES]; POINTS];
     for y in 0..PATCH {
         let row = each(std::array::from_fn(|x| &columns[y * PATCH + x]), input);
-        points[y * PATCH..(y + 1) * PATCH].copy_from_slice(&row);
+        for x in 0..PATCH {
+            points[y * PATCH + x] = row[x];
+        }
     }
     points
 }

@@ -6,6 +6,7 @@
 
 mod input;
 mod output;
+pub(super) mod shuffle;
 mod transform;
 mod weight;
 
@@ -16,6 +17,8 @@ use super::panels::Panels;
 use super::product::{Bias, Block, Rows, Target, multiply_block};
 use super::scratch::Scratch;
 use super::simd::Level;
+use super::tile::ROWS;
+use output::{Plane, Products};
 
 /// Outputs along a side of a tile.
 const SIDE: usize = 4;
@@ -51,6 +54,7 @@ pub fn winograd(
     input: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
+    addend: Option<&[f32]>,
     output: &mut [f32],
     [c_in, c_out]: [usize; 2],
     geometry: &Geometry,
@@ -58,6 +62,8 @@ pub fn winograd(
     let all = input.len() / (c_in * geometry.plane()) * tiles(geometry);
     let most = (VALUES / (POINTS * c_in)).clamp(LANES, TILES);
     let step = all.div_ceil(all.div_ceil(most));
+    // Weights that several passes read are transformed once; those of one pass where they are needed, in the cache.
+    let transformed = (step < all).then(|| transformed(weight, c_in));
     let len = output.len();
     let target = Target::new(output, geometry.outputs(), 1);
     for start in (0..all).step_by(step) {
@@ -67,11 +73,25 @@ pub fn winograd(
         (0..c_out.div_ceil(CHANNELS)).into_par_iter().for_each(|task| {
             let channels = task * CHANNELS..((task + 1) * CHANNELS).min(c_out);
             let (count, width) = (channels.len(), tiles.len());
-            let mut scratch = Scratch::take(POINTS * count * (c_in + width));
-            let (weights, products) = scratch.split_at_mut(POINTS * count * c_in);
-            weight::transform(&weight[channels.start * 9 * c_in..channels.end * 9 * c_in], c_in, weights);
+            let rows = count.next_multiple_of(ROWS);
+            let own = POINTS * rows * c_in;
+            let mut scratch =
+                Scratch::take(if transformed.is_some() { 0 } else { own } + POINTS * count * width);
+            let (weights, products) = match &transformed {
+                Some(all) => (&all[POINTS * channels.start * c_in..][..own], &mut scratch[..]),
+                None => {
+                    let (weights, products) = scratch.split_at_mut(own);
+                    weight::transform(
+                        &weight[channels.start * 9 * c_in..channels.end * 9 * c_in],
+                        c_in,
+                        weights,
+                    );
+                    (&*weights, products)
+                }
+            };
             for point in 0..POINTS {
-                let weights = Rows { data: &weights[point * count * c_in..], count, stride: c_in };
+                let weights =
+                    Rows { data: &weights[point * rows * c_in..], count, stride: c_in, tiles: true };
                 let products = &mut products[point * count * width..][..count * width];
                 let products = Target::new(products, width, 1);
                 let depth = point * c_in..(point + 1) * c_in;
@@ -87,14 +107,31 @@ pub fn winograd(
                 let plane = |image: usize| {
                     let start = (image * c_out + channel) * geometry.outputs();
                     debug_assert!(start < len);
+                    let range = start..start + geometry.outputs();
                     // SAFETY: this channel belongs to this task.
-                    unsafe { target.slice(start, geometry.outputs()) }
+                    let to = unsafe { target.slice(start, geometry.outputs()) };
+                    Plane { to, addend: addend.map(|addend| &addend[range]) }
                 };
-                let products = |point: usize| &products[(point * count + i) * width..][..width];
-                output::transform(products, bias.map_or(0.0, |b| b[channel]), geometry, tiles.clone(), plane);
+                let products = Products { values: &products[i * width..], stride: count * width };
+                output::transform(
+                    products,
+                    bias.map_or(0.0, |b| b[channel]),
+                    geometry,
+                    tiles.clone(),
+                    &plane,
+                );
             }
         });
     }
+}
+
+/// All weights, task by task, each as [`weight::transform`] has them.
+fn transformed(weight: &[f32], c_in: usize) -> Scratch {
+    let c_out = weight.len() / (9 * c_in);
+    let mut all = Scratch::take(c_out.next_multiple_of(ROWS) * c_in * POINTS);
+    let tasks = all.par_chunks_mut(CHANNELS * c_in * POINTS).zip(weight.par_chunks(CHANNELS * c_in * 9));
+    tasks.for_each(|(to, weight)| weight::transform(weight, c_in, to));
+    all
 }
 
 /// Tiles that lie side by side: `len` of them from lane `lane` on.
@@ -157,9 +194,9 @@ mod tests {
             let bias = values(c_out, 3);
             for level in Level::available() {
                 let mut expected = vec![f32::NAN; b * c_out * g.outputs()];
-                convolution(*level, &x, &w, Some(&bias), &mut expected, channels, &g);
+                convolution(*level, &x, &w, Some(&bias), None, &mut expected, channels, &g);
                 let mut y = vec![f32::NAN; expected.len()];
-                winograd(*level, &x, &w, Some(&bias), &mut y, channels, &g);
+                winograd(*level, &x, &w, Some(&bias), None, &mut y, channels, &g);
                 let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
                 let worst = y.iter().zip(&expected).fold(0f32, |m, (y, e)| {
                     if y.is_nan() { f32::INFINITY } else { m.max((y - e).abs() / largest) }

@@ -3,57 +3,70 @@
 use std::ops::Range;
 
 use super::super::im2col::Geometry;
-use super::transform::{Lane, copy, each, output};
+use super::shuffle::Shuffle;
+use super::transform::{Lane, copy, each, lane, output};
 use super::{LANES, PATCH, POINTS, SIDE, strips};
 
-/// Writes one channel's pixels of `tiles`: `products(point)` has a value a tile, `plane(image)` takes the pixels.
-pub fn transform<'a>(
-    products: impl Fn(usize) -> &'a [f32],
-    bias: f32,
-    geometry: &Geometry,
-    tiles: Range<usize>,
-    plane: impl Fn(usize) -> &'a mut [f32],
-) {
-    let [height, width] = geometry.output;
-    for first in tiles.clone().step_by(LANES) {
-        let count = LANES.min(tiles.end - first);
-        let mut points = [[0.0; LANES]; POINTS];
-        for (point, lane) in points.iter_mut().enumerate() {
-            copy::<LANES>(&mut lane[..count], &products(point)[first - tiles.start..][..count]);
-        }
-        let mut rows = [[0.0; LANES * SIDE]; SIDE];
-        pixels(&points, bias, &mut rows);
-        for strip in strips(geometry, first..first + count) {
-            let plane = plane(strip.image);
-            let x = strip.column * SIDE;
-            let len = (strip.len * SIDE).min(width - x);
-            for (y, row) in (strip.row * SIDE..height).zip(&rows) {
-                copy::<{ LANES * SIDE }>(
-                    &mut plane[y * width + x..][..len],
-                    &row[strip.lane * SIDE..][..len],
-                );
+/// The products of one channel: one value a tile, for each point.
+#[derive(Clone, Copy)]
+pub struct Products<'a> {
+    pub values: &'a [f32],
+    /// From one point's first value to the next one's.
+    pub stride: usize,
+}
+
+/// Where the pixels of one channel of one image go.
+pub struct Plane<'a> {
+    pub to: &'a mut [f32],
+    /// What is added to them, pixel by pixel.
+    pub addend: Option<&'a [f32]>,
+}
+
+multiversion! {
+    /// Writes one channel's pixels of `tiles`; `plane(image)` takes them.
+    pub fn transform<S: Shuffle, 'a>(products: Products<'_>, bias: f32, geometry: &Geometry, tiles: Range<usize>, plane: &dyn Fn(usize) -> Plane<'a>) {
+        let [height, width] = geometry.output;
+        for first in tiles.clone().step_by(LANES) {
+            let count = LANES.min(tiles.end - first);
+            let mut points = [[0.0; LANES]; POINTS];
+            for (point, to) in points.iter_mut().enumerate() {
+                *to = lane(&products.values[point * products.stride + first - tiles.start..][..count]);
+            }
+            let columns = columns(&points);
+            for y in 0..SIDE {
+                let mut lanes = each(std::array::from_fn(|x| &columns[y * PATCH + x]), output);
+                lanes.iter_mut().flatten().for_each(|v| *v += bias);
+                // SAFETY: this version runs where the machine has its instructions.
+                let row = unsafe { S::join(&lanes) };
+                for strip in strips(geometry, first..first + count) {
+                    let (x, y) = (strip.column * SIDE, strip.row * SIDE + y);
+                    if y < height {
+                        let len = (strip.len * SIDE).min(width - x);
+                        let (Plane { to, addend }, from) = (plane(strip.image), &row[strip.lane * SIDE..][..len]);
+                        let range = y * width + x..y * width + x + len;
+                        match addend {
+                            None => copy::<{ LANES * SIDE }>(&mut to[range], from),
+                            Some(addend) => {
+                                let sums = addend[range.clone()].iter().zip(from);
+                                to[range].iter_mut().zip(sums).for_each(|(to, (a, b))| *to = a + b);
+                            }
+                        }
+                    }
+                }
             }
         }
     }
 }
 
-multiversion! {
-    /// Along columns, then along rows, the tiles side by side.
-    fn pixels(points: &[Lane; POINTS], bias: f32, rows: &mut [[f32; LANES * SIDE]; SIDE]) {
-        let mut columns = [[0.0; LANES]; SIDE * PATCH];
-        for x in 0..PATCH {
-            let column = each(std::array::from_fn(|y| &points[y * PATCH + x]), output);
-            for y in 0..SIDE {
-                columns[y * PATCH + x] = column[y];
-            }
-        }
-        for (y, row) in rows.iter_mut().enumerate() {
-            let lanes = each(std::array::from_fn(|x| &columns[y * PATCH + x]), output);
-            for lane in 0..LANES {
-                for x in 0..SIDE {
-                    row[lane * SIDE + x] = lanes[x][lane] + bias;
-                }
-            }
+/// Along columns; what is left are rows.
+#[inline(always)]
+fn columns(points: &[Lane; POINTS]) -> [Lane; SIDE * PATCH] {
+    let mut columns = [[0.0; LANES]; SIDE * PATCH];
+    for x in 0..PATCH {
+        let column = each(std::array::from_fn(|y| &points[y * PATCH + x]), output);
+        for y in 0..SIDE {
+            columns[y * PATCH + x] = column[y];
         }
     }
+    columns
 }

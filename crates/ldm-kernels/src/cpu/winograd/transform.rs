@@ -63,11 +63,26 @@ pub fn each<const N: usize, const M: usize>(x: [&Lane; N], f: impl Fn([f32; N]) 
     y
 }
 
-/// `to = from`; no call where the length is the usual one, which the compiler then knows.
+/// `to = from`; where the length is the usual one, which the compiler then knows, a register at a time and no call.
 #[inline(always)]
 pub fn copy<const USUAL: usize>(to: &mut [f32], from: &[f32]) {
-    match (<&mut [f32; USUAL]>::try_from(&mut *to), <&[f32; USUAL]>::try_from(from)) {
-        (Ok(to), Ok(from)) => *to = *from,
-        _ => to.copy_from_slice(from),
+    if to.len() != USUAL || from.len() != USUAL || USUAL < LANES {
+        return to.copy_from_slice(from);
+    }
+    // The last register may overlap the one before.
+    for i in (0..USUAL).step_by(LANES).map(|i| i.min(USUAL - LANES)) {
+        if let (Some(to), Some(from)) = (to[i..].first_chunk_mut::<LANES>(), from[i..].first_chunk::<LANES>())
+        {
+            *to = *from;
+        }
+    }
+}
+
+/// The first values, and zeros where there are fewer than a register's.
+#[inline(always)]
+pub fn lane(values: &[f32]) -> Lane {
+    match values.first_chunk() {
+        Some(lane) => *lane,
+        None => std::array::from_fn(|i| values.get(i).copied().unwrap_or(0.0)),
     }
 }
