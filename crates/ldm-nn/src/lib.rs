@@ -16,7 +16,7 @@ mod resnet;
 
 pub use activation::{Activation, quick_gelu, silu};
 pub use attention::{AttentionOptions, attention, merge_heads, split_heads};
-pub use conditioning::{Conditioning, ConditioningMismatch};
+pub use conditioning::{Conditioning, ConditioningKey, ConditioningMismatch};
 pub use conv::{Conv2d, Conv2dConfig, Padding, upsample_nearest};
 pub use embedding::{Embedding, EmbeddingConfig};
 pub use interpolate::{InterpolateMethod, Interpolation};

@@ -30,6 +30,7 @@ use crate::pipeline::TextStage;
 pub use directory::{load_bert, load_bert_encoder, load_first_stage, load_text_encoder, load_unet, load_vae};
 pub(crate) use directory::{load_scheduler, write, write_json};
 pub use index::{Defaults, Family, ModelIndex};
+pub use ldm_nn::ConditioningKey;
 pub use recognise::Known;
 pub(crate) use single_file::{UNET, VAE, ema_wanted, read, read_unet, scale_factor};
 pub use single_file::{
@@ -37,7 +38,7 @@ pub use single_file::{
 };
 pub use text_model::{TextModel, load_text_encoder_from_checkpoint};
 pub(crate) use unclaimed::warn_of_unclaimed;
-pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
+pub use yaml::{CondStageTarget, LatentDiffusionConfig, Target};
 pub(crate) use yaml::{Described, FIRST_STAGE, UNCONDITIONAL};
 
 /// A text-to-image model, Stable Diffusion or one of the paper's: its parts, each usable alone.
