@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::DType;
 use ldm_conditioning::CondStage;
 use ldm_conditioning::bert::BertKeys;
+use ldm_nn::DIFFUSERS_VERSION;
 use ldm_nn::weights::save_safetensors;
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::{DiffusersClass, UNetConfig};
@@ -127,7 +128,7 @@ pub(super) fn save(model: &LatentDiffusion, directory: &Path, dtype: DType) -> R
     write(&folder("scheduler")?.join("scheduler_config.json"), &config)?;
     let mut index = json!({
         "_class_name": class,
-        "_diffusers_version": "0.30.0",
+        "_diffusers_version": DIFFUSERS_VERSION,
         "scheduler": ["diffusers", scheduler],
         "unet": ["diffusers", model.unet.config().diffusers_class().name()],
         "vqvae": ["diffusers", vae_class],

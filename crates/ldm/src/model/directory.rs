@@ -10,6 +10,7 @@ use ldm_conditioning::bert::{BertEmbedder, BertEmbedderConfig, BertKeys, BertTok
 use ldm_conditioning::clip::{
     ClipKeys, ClipText, ClipTextConfig, ClipTextEncoder, ClipTokenizer, HiddenState,
 };
+use ldm_nn::DIFFUSERS_VERSION;
 use ldm_nn::weights::{KeyMap, Loader, Saver, WeightFile};
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::{UNet, UNetConfig};
@@ -306,7 +307,7 @@ fn index(model: &StableDiffusion) -> Result<Value, Error> {
         _ => ("CLIPTokenizer", "text_encoder", ["transformers", "CLIPTextModel"]),
     };
     let mut index = json!({
-        "_diffusers_version": "0.30.0",
+        "_diffusers_version": DIFFUSERS_VERSION,
         "unet": ["diffusers", "UNet2DConditionModel"],
         vae_folder(model.family): ["diffusers", "AutoencoderKL"],
         "scheduler": ["diffusers", scheduler],
