@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::DType;
+use ldm_scheduler::SamplerKind;
 use ldm_vae::Naming;
 use serde_json::{Value, json};
 
@@ -35,15 +36,20 @@ pub(super) fn save(
         writer.clip(text, ["text_encoder_2", "tokenizer_2"], "CLIPTextModelWithProjection")?;
     }
     writer.scheduler(kind, &model.scheduler)?;
-    writer.finish(pipeline(model), settings(model))
+    writer.finish(pipeline(model, kind), settings(model))
 }
 
 /// The class of diffusers that runs the model.
-fn pipeline(model: &StableDiffusion) -> &'static str {
-    let inpaints = model.unet.config().in_channels > model.vae.config().embed_dim;
+fn pipeline(model: &StableDiffusion, kind: SamplerKind) -> &'static str {
+    let unet = model.unet.config();
+    let inpaints = unet.in_channels > model.vae.config().embed_dim;
+    // The latent consistency pipeline embeds the guidance scale always and hands its scheduler what only LCM's takes;
+    // the others run such a U-Net with any sampler.
+    let consistent = unet.time_cond_proj_dim.is_some() && kind == SamplerKind::Lcm;
     match model.family {
         Family::LatentDiffusion => "LDMTextToImagePipeline",
         Family::StableDiffusion if inpaints => "StableDiffusionInpaintPipeline",
+        Family::StableDiffusion if consistent => "LatentConsistencyModelPipeline",
         Family::StableDiffusion => "StableDiffusionPipeline",
         Family::StableDiffusionXl if inpaints => "StableDiffusionXLInpaintPipeline",
         Family::StableDiffusionXl => "StableDiffusionXLPipeline",
