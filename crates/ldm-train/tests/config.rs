@@ -16,7 +16,7 @@ use ldm_train::conditions::ConditionConfig;
 use ldm_train::config::{
     ConditioningKey, DataSection, DiffusionConfig, EncoderSection, ModelConfig, RunConfig, TrainConfig,
 };
-use ldm_train::data::{Crop, DataConfig, LoaderConfig, MapConfig, MapKind, Transform};
+use ldm_train::data::{Crop, DataConfig, Filter, LoaderConfig, MapConfig, MapKind, Transform};
 use ldm_train::optim::{AdamWConfig, Decay, RateConfig, RateCycle, names};
 use ldm_train::run::{At, AutoencoderTraining, Batches, DiffusionTraining, Latents, LoadedBatches, Stage};
 use ldm_train::{
@@ -236,6 +236,7 @@ data:
     assert_eq!(config.data.loader.batch_size, 64);
     let transform = &config.data.loader.transform;
     assert_eq!((transform.size, transform.crop, transform.crop_f), (128, Crop::Random, Some([0.5, 0.75])));
+    assert_eq!(transform.filter, Filter::Area);
     let error = ConditionConfig::of_model(&model, config.data.condition.as_ref()).unwrap_err();
     assert!(matches!(error, RunError::Degradation { .. }), "{error}");
     assert!(error.to_string().contains("is bsrgan_light,"), "{error}");
