@@ -208,6 +208,9 @@ fn without_network_and_cache_the_error_says_what_to_download() {
     let output = draw(NAME, NOBODY, &cache, &picture, &[]);
     let by_hand = ["huggingface.co/someone/tiny-model", "By hand", "unet/*.safetensors", "model_index.json"];
     refused(&output, &by_hand);
+    // Told once, by us.
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!error.contains("ERROR") && !error.contains("retry exhausted"), "{error}");
     // A repository that isn't there is named as well.
     let empty = tempfile::tempdir().unwrap();
     let hub = Hub::of(empty.path());

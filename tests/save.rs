@@ -305,7 +305,7 @@ const NOTES: [&str; 6] =
 /// The JSON files of a saved directory say what those of the directory that it was loaded from say, key by key.
 #[test]
 fn a_saved_directory_has_the_configs_that_it_was_loaded_from() {
-    for name in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl", "pipeline_inpaint9"] {
+    for name in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl", "pipeline_inpaint9", "pipeline_lcm"] {
         let fixture = Fixture::open(name);
         let folder = tempfile::tempdir().unwrap();
         load(&fixture).save_directory(folder.path(), DType::F32).unwrap();
@@ -329,6 +329,28 @@ fn a_saved_directory_has_the_configs_that_it_was_loaded_from() {
         }
         assert!(wrong.is_empty() && equal > 60, "{equal} equal\n{}", wrong.join("\n"));
     }
+}
+
+/// A latent consistency model is one by its U-Net and its scheduler; with another sampler's it is a Stable Diffusion.
+#[test]
+fn a_latent_consistency_model_is_saved_as_its_own_pipeline() {
+    let mut model = load(&Fixture::open("pipeline_lcm"));
+    let ddim = model.scheduler.clone().with("_class_name", "DDIMScheduler");
+    let class = |model: &StableDiffusion| {
+        let folder = tempfile::tempdir().unwrap();
+        model.save_directory(folder.path(), DType::F32).unwrap();
+        let index = fs::read_to_string(folder.path().join("model_index.json")).unwrap();
+        let again = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
+        assert_eq!((again.family, &again.scheduler), (model.family, &model.scheduler));
+        serde_json::from_str::<Value>(&index).unwrap()["_class_name"].clone()
+    };
+    assert_eq!(class(&model), "LatentConsistencyModelPipeline");
+    model.scheduler = ddim;
+    assert_eq!(class(&model), "StableDiffusionPipeline");
+
+    let mut model = load(&Fixture::open("pipeline_sd1"));
+    model.scheduler = model.scheduler.with("_class_name", "LCMScheduler");
+    assert_eq!(class(&model), "StableDiffusionPipeline");
 }
 
 /// Equal at the levels that have attention; those without have no heads to count.

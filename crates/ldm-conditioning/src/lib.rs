@@ -6,6 +6,7 @@ pub mod clip;
 mod class;
 mod condition;
 mod conditioner;
+mod depth;
 mod error;
 mod layout;
 mod rescaler;

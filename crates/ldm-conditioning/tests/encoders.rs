@@ -379,6 +379,11 @@ fn configs_name_what_is_wrong() {
     let expected =
         BertConfigError::Value { key: "n_embed", value: "0".into(), reason: "not between 1 and 2^24" };
     assert!(matches!(error, CondStageConfigError::Bert(e) if e == expected));
+    let layers = |n_layer: usize| of("BERTEmbedder", json!({"n_embed": 8, "n_layer": n_layer}));
+    assert!(layers(1024).is_ok());
+    let expected =
+        BertConfigError::Value { key: "n_layer", value: "1025".into(), reason: "not between 1 and 1024" };
+    assert!(matches!(layers(1025).unwrap_err(), CondStageConfigError::Bert(e) if e == expected));
     let clip = of("FrozenClipImageEmbedder", json!({"model": "RN50"})).unwrap();
     assert!(clip.init(&Device::default()).unwrap_err().to_string().contains("`model` = RN50"));
 

@@ -1,6 +1,10 @@
 //! What a denoiser is told beside the noisy latent and the timestep.
 
+mod key;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+pub use key::ConditioningKey;
 
 /// The conditions of one forward pass; each has the batch of the latent.
 ///

@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod conditioning;
 mod conv;
+mod diffusers;
 mod embedding;
 mod interpolate;
 mod linear;
@@ -16,8 +17,9 @@ mod resnet;
 
 pub use activation::{Activation, quick_gelu, silu};
 pub use attention::{AttentionOptions, attention, merge_heads, split_heads};
-pub use conditioning::{Conditioning, ConditioningMismatch};
+pub use conditioning::{Conditioning, ConditioningKey, ConditioningMismatch};
 pub use conv::{Conv2d, Conv2dConfig, Padding, upsample_nearest};
+pub use diffusers::DIFFUSERS_VERSION;
 pub use embedding::{Embedding, EmbeddingConfig};
 pub use interpolate::{InterpolateMethod, Interpolation};
 pub use ldm_kernels::{Conv2dOptions, conv2d, geglu};

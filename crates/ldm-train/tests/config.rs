@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod tiny;
+#[path = "tiny/trained.rs"]
+mod trained;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
@@ -14,7 +16,7 @@ use ldm_train::conditions::ConditionConfig;
 use ldm_train::config::{
     ConditioningKey, DataSection, DiffusionConfig, EncoderSection, ModelConfig, RunConfig, TrainConfig,
 };
-use ldm_train::data::{Crop, DataConfig, LoaderConfig, MapConfig, MapKind, Transform};
+use ldm_train::data::{Crop, DataConfig, Filter, LoaderConfig, MapConfig, MapKind, Transform};
 use ldm_train::optim::{AdamWConfig, Decay, RateConfig, RateCycle, names};
 use ldm_train::run::{At, AutoencoderTraining, Batches, DiffusionTraining, Latents, LoadedBatches, Stage};
 use ldm_train::{
@@ -22,9 +24,7 @@ use ldm_train::{
 };
 use ldm_vae::FirstStageConfig;
 use serde_json::{Value, json};
-
-/// burn's generator is one for all threads: what is drawn from a seed must not be interrupted.
-static DRAWING: Mutex<()> = Mutex::new(());
+use trained::{DRAWING, trained};
 
 /// A file of the reference: what all of them share, and what one has of its own.
 fn reference(params: &str, unet: &str, rest: &str) -> String {
@@ -236,6 +236,7 @@ data:
     assert_eq!(config.data.loader.batch_size, 64);
     let transform = &config.data.loader.transform;
     assert_eq!((transform.size, transform.crop, transform.crop_f), (128, Crop::Random, Some([0.5, 0.75])));
+    assert_eq!(transform.filter, Filter::Area);
     let error = ConditionConfig::of_model(&model, config.data.condition.as_ref()).unwrap_err();
     assert!(matches!(error, RunError::Degradation { .. }), "{error}");
     assert!(error.to_string().contains("is bsrgan_light,"), "{error}");
@@ -489,26 +490,6 @@ fn every_key_is_documented() {
     assert!(keys.len() > 100, "{}", keys.len());
     let missing: Vec<_> = keys.iter().filter(|key| !docs.contains(&format!("`{key}`"))).collect();
     assert!(missing.is_empty(), "not in docs/training.md: {missing:?}");
-}
-
-/// A tiny diffusion model's training after `steps` steps.
-fn trained(root: &Path, change: &[(&str, Value)], steps: u64) -> Result<DiffusionTraining, RunError> {
-    let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-    let config = tiny::config(root, "diffusion", change);
-    let ModelConfig::Diffusion(model) = &config.model else { panic!() };
-    let device = Device::default();
-    device.seed(3);
-    let first_stage = model.first_stage.init(&device)?;
-    let loader = config.data.open()?;
-    let latents = Latents::open(&root.join("latents.safetensors"), &loader, &first_stage, &device)?;
-    let mut batches = LoadedBatches::new(loader, latents.cache());
-    let tau = model.tau(&device)?;
-    let mut training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
-    for step in 0..steps {
-        let batch = batches.next_batch()?;
-        training.step(&At { step, micro: step, rate: 1e-3 }, &[batch])?;
-    }
-    Ok(training)
 }
 
 /// All float parameters by their paths.

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod tiny;
+#[path = "tiny/trained.rs"]
+mod trained;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -19,8 +21,9 @@ use ldm_train::optim::{
     AdamW, AdamWConfig, Decay, Named, Precision, clip_by_global_norm, gradients, trainable,
 };
 use ldm_train::parallel::{Reduction, average, on_devices};
-use ldm_train::run::{At, Batches, DiffusionTraining, Latents, LoadedBatches, Stage};
+use ldm_train::run::DiffusionTraining;
 use serde_json::{Value, json};
+use trained::{DRAWING, trained};
 
 fn seeded<const D: usize>(name: &str, shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(seeded_weight(name, &shape), shape), (device, DType::F32))
@@ -287,33 +290,6 @@ fn the_configs_of_the_shipped_model_load() {
         let known = ["model.params.first_stage_key", "model.params.cond_stage_key"];
         assert!(config.unused.iter().all(|key| known.contains(&key.as_str())), "{:?}", config.unused);
     }
-}
-
-/// burn's generator is one for all threads: what is drawn from a seed must not be interrupted.
-static DRAWING: Mutex<()> = Mutex::new(());
-
-/// A tiny diffusion model's training after `steps` steps.
-fn trained(
-    root: &std::path::Path,
-    change: &[(&str, Value)],
-    steps: u64,
-) -> Result<DiffusionTraining, RunError> {
-    let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-    let config = tiny::config(root, "diffusion", change);
-    let ModelConfig::Diffusion(model) = &config.model else { panic!() };
-    let device = Device::default();
-    device.seed(3);
-    let first_stage = model.first_stage.init(&device)?;
-    let loader = config.data.open()?;
-    let latents = Latents::open(&root.join("latents.safetensors"), &loader, &first_stage, &device)?;
-    let mut batches = LoadedBatches::new(loader, latents.cache());
-    let tau = model.tau(&device)?;
-    let mut training = DiffusionTraining::new(model, &config, first_stage, latents, tau, &device)?;
-    for step in 0..steps {
-        let batch = batches.next_batch()?;
-        training.step(&At { step, micro: step, rate: 1e-3 }, &[batch])?;
-    }
-    Ok(training)
 }
 
 /// For comparisons of runs that draw differently.

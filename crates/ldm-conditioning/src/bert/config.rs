@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::BertTokenizer;
+use crate::depth::MOST_LAYERS;
 
 /// The params of `BERTEmbedder` and `TransformerEmbedder` in a CompVis YAML file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,6 +158,9 @@ impl BertEmbedderConfig {
         // The upper bound keeps products of sizes far from overflow.
         if let Some((key, size)) = sizes.into_iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
             return Err(wrong(key, size, "not between 1 and 2^24"));
+        }
+        if self.n_layer > MOST_LAYERS {
+            return Err(wrong("n_layer", self.n_layer, "not between 1 and 1024"));
         }
         if self.use_tokenizer && self.max_seq_len < 2 {
             return Err(wrong("max_seq_len", self.max_seq_len, "no place for [CLS] and [SEP]"));

@@ -4,6 +4,8 @@ use ldm_nn::Activation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::depth::MOST_LAYERS;
+
 /// A text encoder's `config.json`: the fields of transformers' `CLIPTextConfig`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -38,9 +40,6 @@ pub struct ClipTextConfig {
     /// configs, the position of the largest id is taken.
     pub eos_token_id: u32,
 }
-
-/// The most layers of a CLIP transformer; published ones have 48 at most.
-pub(super) const MOST_LAYERS: usize = 1024;
 
 /// Why a text encoder's config can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,9 @@ use ldm_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigError, MOST_LAYERS};
+use super::config::ConfigError;
 use super::encoder::ClipLayer;
+use crate::depth::MOST_LAYERS;
 
 /// An image encoder's `config.json`: the fields of transformers' `CLIPVisionConfig`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

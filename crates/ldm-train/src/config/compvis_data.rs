@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::compvis::{name_unused, parse};
 use super::{DataSection, Target};
 use crate::conditions::ConditionConfig;
-use crate::data::{Crop, Transform};
+use crate::data::{Crop, Filter, Transform};
 
 /// The data, and what a `LR_image` of it is.
 pub(super) fn read(
@@ -36,8 +36,7 @@ pub(super) fn read(
 
 /// The arguments of the reference's data of pictures and small pictures.
 ///
-/// The reference shrinks a crop to `size` by OpenCV's INTER_AREA, which is none of our filters: here it is bicubic, as
-/// without this.
+/// The reference resizes a crop to `size` by OpenCV's INTER_AREA.
 ///
 /// Source: `ImageNetSR` in `ldm/data/imagenet.py`.
 #[derive(Deserialize)]
@@ -92,7 +91,8 @@ impl SmallPictures {
 
     fn transform(&self) -> Transform {
         let crop = if self.random_crop { Crop::Random } else { Crop::Center };
-        Transform { crop, crop_f: Some([self.min_crop_f, self.max_crop_f]), ..Transform::new(self.size) }
+        let crop_f = Some([self.min_crop_f, self.max_crop_f]);
+        Transform { crop, crop_f, filter: Filter::Area, ..Transform::new(self.size) }
     }
 
     fn condition(self) -> ConditionConfig {

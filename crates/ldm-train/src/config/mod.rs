@@ -15,9 +15,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 pub use data::DataSection;
-pub use model::{
-    AutoencoderConfig, ConditioningKey, DiffusionConfig, EncoderConfig, EncoderSection, ModelConfig, Target,
-};
+pub use ldm_nn::ConditioningKey;
+pub use model::{AutoencoderConfig, DiffusionConfig, EncoderConfig, EncoderSection, ModelConfig, Target};
 pub use train::TrainConfig;
 
 use crate::RunError;

@@ -1,10 +1,10 @@
-use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::Device;
 use ldm_conditioning::bert::BertTokenizer;
 use ldm_conditioning::{CondStage, CondStageConfig, ConditioningError};
+use ldm_nn::ConditioningKey;
 use ldm_nn::weights::WeightFile;
 use ldm_unet::UNetConfig;
 use ldm_vae::{FirstStage, FirstStageConfig};
@@ -133,31 +133,6 @@ pub struct DiffusionConfig {
     pub scheduler: Option<RateConfig>,
     /// `params.ckpt_path`: weights of a whole model to start from.
     pub ckpt_path: Option<PathBuf>,
-}
-
-/// How a condition reaches the U-Net (paper, section 3.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConditioningKey {
-    /// Joined to the latent's channels.
-    Concat,
-    /// As keys and values of the cross-attention.
-    CrossAttn,
-    /// Both at once.
-    Hybrid,
-    /// A class or vector, embedded by the U-Net and added to the time embedding.
-    Adm,
-}
-
-impl Display for ConditioningKey {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Concat => "concat",
-            Self::CrossAttn => "crossattn",
-            Self::Hybrid => "hybrid",
-            Self::Adm => "adm",
-        })
-    }
 }
 
 /// `cond_stage_config`: what encodes the condition.

@@ -54,39 +54,24 @@ pub(super) fn encoder(stage: CondStage, path: &Path) -> Result<CondStage, RunErr
 }
 
 #[cfg(test)]
+#[path = "../../tests/tiny/clip.rs"]
+mod tiny;
+
+#[cfg(test)]
 mod tests {
     use burn::module::Module;
     use burn::tensor::Device;
-    use ldm_conditioning::clip::{
-        ClipImageEmbedder, ClipText, ClipTextConfig, ClipTokenizer, ClipVisionConfig, HiddenState,
-    };
+    use ldm_conditioning::clip::{ClipImageEmbedder, ClipText, ClipTokenizer, HiddenState};
     use ldm_nn::weights::Saver;
 
     use super::*;
 
     fn vision(device: &Device) -> CondStage {
-        let config = ClipVisionConfig {
-            hidden_size: 8,
-            intermediate_size: 16,
-            projection_dim: 8,
-            num_hidden_layers: 1,
-            num_attention_heads: 2,
-            image_size: 16,
-            patch_size: 8,
-            ..ClipVisionConfig::default()
-        };
-        CondStage::ClipImageEmbedder(ClipImageEmbedder::new(config.init(device).unwrap()))
+        CondStage::ClipImageEmbedder(ClipImageEmbedder::new(tiny::vision().init(device).unwrap()))
     }
 
     fn text(device: &Device) -> CondStage {
-        let config = ClipTextConfig {
-            hidden_size: 8,
-            intermediate_size: 16,
-            num_hidden_layers: 1,
-            num_attention_heads: 2,
-            ..ClipTextConfig::default()
-        };
-        let (tokenizer, encoder) = (ClipTokenizer::open_ai().unwrap(), config.init(device).unwrap());
+        let (tokenizer, encoder) = (ClipTokenizer::open_ai().unwrap(), tiny::text().init(device).unwrap());
         CondStage::ClipText(ClipText::new(tokenizer, encoder, HiddenState::LAST))
     }
 

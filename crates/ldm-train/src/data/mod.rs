@@ -5,6 +5,7 @@
 //! picture that can't be read is skipped, named in a warning and counted in the [`Report`].
 //! [`LatentCache`] keeps what the first stage makes of every view.
 
+mod area;
 mod batch;
 mod decode;
 mod error;

@@ -4,8 +4,8 @@ use ldm_conditioning::BoundingBox;
 use ldm_scheduler::NativeRng;
 use serde::{Deserialize, Serialize};
 
-use super::DataError;
 use super::random::{below, uniform};
+use super::{DataError, area};
 use crate::pixels::upper_bytes;
 
 /// What is done to a picture before it is trained on: on a background, resized, cropped, perhaps mirrored.
@@ -65,6 +65,8 @@ pub enum Filter {
     Bilinear,
     Bicubic,
     Lanczos,
+    /// OpenCV's `INTER_AREA`: the mean of the area that a pixel covers; enlarging, a ramp between whole pixels.
+    Area,
 }
 
 /// One way to see a picture: where the crop lies (0 to 1 of the room there is) and whether it is mirrored.
@@ -254,6 +256,7 @@ impl Transform {
             Filter::Bilinear => FilterType::Triangle,
             Filter::Bicubic => FilterType::CatmullRom,
             Filter::Lanczos => FilterType::Lanczos3,
+            Filter::Area => return Ok(area::resize(&picture, width, height)),
         };
         Ok(image::imageops::resize(&picture, width, height, filter))
     }

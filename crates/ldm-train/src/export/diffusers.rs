@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::DType;
 use ldm_conditioning::CondStage;
 use ldm_conditioning::bert::BertKeys;
+use ldm_nn::DIFFUSERS_VERSION;
 use ldm_nn::weights::save_safetensors;
 use ldm_unet::{DiffusersClass, UNetConfig};
 use ldm_vae::LatentScaling;
@@ -19,9 +20,6 @@ use crate::run::DiffusionTraining;
 
 const FORMAT: &str = "diffusers";
 const OVER_TOKENS: RunError = RunError::Inexpressible { format: FORMAT, what: "a tau_theta over tokens" };
-
-/// The version of diffusers whose formats these are.
-const VERSION: &str = "0.42.1";
 
 impl DiffusionTraining {
     /// Says what keeps this model from being written by [`save_diffusers`](Self::save_diffusers): to be asked before a
@@ -104,7 +102,7 @@ impl DiffusionTraining {
 
         let mut index = json!({
             "_class_name": pipeline,
-            "_diffusers_version": VERSION,
+            "_diffusers_version": DIFFUSERS_VERSION,
             "scheduler": ["diffusers", "DDIMScheduler"],
             "unet": ["diffusers", unet.config().diffusers_class().name()],
             "vqvae": ["diffusers", class],

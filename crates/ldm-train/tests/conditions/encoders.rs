@@ -2,10 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use ldm_conditioning::bert::BertEmbedderConfig;
-use ldm_conditioning::clip::{
-    ClipImageEmbedder, ClipText, ClipTextConfig, ClipTextEmbedder, ClipTokenizer, ClipVisionConfig,
-    HiddenState,
-};
+use ldm_conditioning::clip::{ClipImageEmbedder, ClipText, ClipTextEmbedder, ClipTokenizer, HiddenState};
 use ldm_conditioning::{ClassEmbedderConfig, CondStage, CondStageConfig, Condition, SpatialRescalerConfig};
 use ldm_train::RunError;
 use ldm_train::conditions::{Asked, ConditionConfig, Conditions};
@@ -14,6 +11,7 @@ use ldm_train::run::{At, Stage};
 use ldm_vae::{AutoencoderKlConfig, FirstStage};
 use serde_json::{Value, json};
 
+use crate::clip;
 use crate::made::{
     SIDE, batch, config, cross_attention, layouts, mapped, moved, steps, training, unet, weights,
 };
@@ -26,17 +24,6 @@ struct Case {
     conditions: fn() -> Box<dyn Conditions>,
     /// Whether pictures go through a first stage of f = 2.
     encoded: bool,
-}
-
-fn text_config() -> ClipTextConfig {
-    ClipTextConfig {
-        hidden_size: 8,
-        intermediate_size: 16,
-        projection_dim: 8,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        ..ClipTextConfig::default()
-    }
 }
 
 fn bert(config: BertEmbedderConfig, device: &Device) -> CondStage {
@@ -123,7 +110,7 @@ fn cases() -> Vec<Case> {
             attending(),
             "crossattn",
             |device| {
-                let encoder = text_config().init(device).unwrap();
+                let encoder = clip::text().init(device).unwrap();
                 CondStage::ClipText(ClipText::new(
                     ClipTokenizer::open_ai().unwrap(),
                     encoder,
@@ -137,7 +124,7 @@ fn cases() -> Vec<Case> {
             attending(),
             "crossattn",
             |device| {
-                let mut config = text_config();
+                let mut config = clip::text();
                 config.architectures = vec!["CLIPTextModelWithProjection".into()];
                 let tokenizer = ClipTokenizer::open_ai().unwrap();
                 let embedder = ClipTextEmbedder::new(tokenizer, config.init(device).unwrap()).unwrap();
@@ -150,17 +137,7 @@ fn cases() -> Vec<Case> {
             attending(),
             "crossattn",
             |device| {
-                let config = ClipVisionConfig {
-                    hidden_size: 8,
-                    intermediate_size: 16,
-                    projection_dim: 8,
-                    num_hidden_layers: 1,
-                    num_attention_heads: 2,
-                    image_size: 16,
-                    patch_size: 8,
-                    ..ClipVisionConfig::default()
-                };
-                CondStage::ClipImageEmbedder(ClipImageEmbedder::new(config.init(device).unwrap()))
+                CondStage::ClipImageEmbedder(ClipImageEmbedder::new(clip::vision().init(device).unwrap()))
             },
             || Box::new(ConditionConfig::Picture),
         ),

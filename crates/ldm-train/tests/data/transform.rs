@@ -49,7 +49,7 @@ fn the_shorter_side_is_resized_and_the_middle_taken() {
     // An area of four becomes its average, however it is resized.
     let checks: DynamicImage =
         RgbImage::from_fn(16, 16, |x, y| Rgb([if (x + y) % 2 == 0 { 0 } else { 200 }; 3])).into();
-    for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
+    for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos, Filter::Area] {
         let transform = Transform { filter, ..Transform::new(8) };
         let planes = transform.apply(&checks, transform.view(0).unwrap()).unwrap();
         let inner = planes[3 * 8 + 3];

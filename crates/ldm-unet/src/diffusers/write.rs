@@ -1,3 +1,4 @@
+use ldm_nn::DIFFUSERS_VERSION;
 use serde_json::{Map, Value, json};
 
 use super::{BLOCK_TYPES, BlockAttention, DiffusersClass};
@@ -67,7 +68,7 @@ impl Writer<'_> {
         };
         let fields = json!({
             "_class_name": self.class.name(),
-            "_diffusers_version": "0.30.0",
+            "_diffusers_version": DIFFUSERS_VERSION,
             "act_fn": "silu",
             "block_out_channels": levels.iter().map(|level| level.channels).collect::<Vec<_>>(),
             "center_input_sample": config.center_input_sample,

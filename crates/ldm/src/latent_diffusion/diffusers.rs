@@ -1,11 +1,9 @@
 //! The directories that diffusers' latent diffusion pipelines save: read, and written so that they read them back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::DType;
 use ldm_conditioning::CondStage;
-use ldm_conditioning::bert::BertKeys;
-use ldm_nn::weights::save_safetensors;
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::{DiffusersClass, UNetConfig};
 use ldm_vae::{FirstStageConfig, LatentScaling, Naming};
@@ -14,8 +12,8 @@ use serde_json::{Value, json};
 use super::LatentDiffusion;
 use crate::Error;
 use crate::model::{
-    ConditioningKey, LoadOptions, ModelIndex, load_bert, load_first_stage, load_scheduler, load_unet, write,
-    write_json,
+    ConditioningKey, DirectoryWriter, LoadOptions, ModelIndex, load_bert, load_first_stage, load_scheduler,
+    load_unet,
 };
 
 const TEXT_TO_IMAGE: &str = "LDMTextToImagePipeline";
@@ -104,46 +102,18 @@ pub(super) fn save(model: &LatentDiffusion, directory: &Path, dtype: DType) -> R
     // What can't be written is found before anything is.
     let class = pipeline(model).map_err(|what| unsupported(directory, what))?;
     let (vae_class, vae_config) = first_stage(model, directory)?;
-    let named = |e| Error::config(directory.join("unet/config.json"), e);
-    let config = model.unet.config();
-    let sized = UNetConfig { sample_size: Some(model.size), ..config.clone() };
-    let unet_config = sized.to_diffusers().map_err(named)?;
-    let keys = config.diffusers_keys().map_err(named)?;
-    let scheduler = model.scheduler.kind()?.class_name();
-    let folder = |part: &str| -> Result<PathBuf, Error> {
-        let folder = directory.join(part);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        Ok(folder)
-    };
-
-    let unet = folder("unet")?;
-    write_json(&unet.join("config.json"), &unet_config)?;
-    save_safetensors(&model.unet, &keys, unet.join("diffusion_pytorch_model.safetensors"), dtype)?;
-    let vae = folder("vqvae")?;
-    write_json(&vae.join("config.json"), &vae_config)?;
+    let kind = model.scheduler.kind()?;
+    let sized = UNetConfig { sample_size: Some(model.size), ..model.unet.config().clone() };
+    let mut unobserved = |_: &Path, _: usize, _: usize| ();
+    let mut writer = DirectoryWriter::new(directory, dtype, &mut unobserved);
+    writer.unet(&model.unet, &sized)?;
     let names = model.first_stage.weight_names(Naming::Diffusers);
-    save_safetensors(&model.first_stage, &names, vae.join("diffusion_pytorch_model.safetensors"), dtype)?;
-    let config = model.scheduler.clone().for_diffusers().to_json();
-    write(&folder("scheduler")?.join("scheduler_config.json"), &config)?;
-    let mut index = json!({
-        "_class_name": class,
-        "_diffusers_version": "0.30.0",
-        "scheduler": ["diffusers", scheduler],
-        "unet": ["diffusers", model.unet.config().diffusers_class().name()],
-        "vqvae": ["diffusers", vae_class],
-    });
+    writer.part("vqvae", ["diffusers", vae_class], &vae_config, &model.first_stage, &names)?;
     if let Some(CondStage::BertEmbedder(bert)) = &model.cond_stage {
-        let encoder = folder("bert")?;
-        write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
-        save_safetensors(bert, &BertKeys::Diffusers, encoder.join("model.safetensors"), dtype)?;
-        if let Some(tokenizer) = bert.tokenizer() {
-            tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
-        }
-        index["bert"] = json!(["latent_diffusion", "LDMBertModel"]);
-        index["tokenizer"] = json!(["transformers", "BertTokenizer"]);
+        writer.bert(bert)?;
     }
-    // Last, since it is what makes the folder a model.
-    write_json(&directory.join("model_index.json"), &index)
+    writer.scheduler(kind, &model.scheduler.clone().for_diffusers())?;
+    writer.finish(class, vec![])
 }
 
 /// The class and the config of the first stage.

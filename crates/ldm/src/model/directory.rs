@@ -1,4 +1,4 @@
-//! Diffusers directories: read, and written so that diffusers reads them back.
+//! Diffusers directories, read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use ldm_conditioning::bert::{BertEmbedder, BertEmbedderConfig, BertKeys, BertTok
 use ldm_conditioning::clip::{
     ClipKeys, ClipText, ClipTextConfig, ClipTextEncoder, ClipTokenizer, HiddenState,
 };
-use ldm_nn::weights::{KeyMap, Loader, Saver, WeightFile};
+use ldm_nn::weights::{KeyMap, Loader, WeightFile};
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::{UNet, UNetConfig};
 use ldm_vae::{
     AutoencoderKl, AutoencoderKlConfig, DiffusersAutoencoderKl, DiffusersVqModel, FirstStage,
     FirstStageConfig, Naming, VqModelConfig,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::files::{part_folder, part_json, part_weights};
 use super::index::{Family, ModelIndex};
@@ -223,136 +223,4 @@ fn load_file<M: Module>(
         tracing::warn!(part, unknown = ?report.unknown, "tensors that nothing asked for");
     }
     Ok(module)
-}
-
-/// Writes every part; each file is whole or absent.
-pub(super) fn save(
-    model: &StableDiffusion,
-    directory: &Path,
-    dtype: DType,
-    observer: &mut dyn FnMut(&Path, usize, usize),
-) -> Result<(), Error> {
-    let folder = |part: &str| -> Result<std::path::PathBuf, Error> {
-        let folder = directory.join(part);
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        Ok(folder)
-    };
-    let unet = folder("unet")?;
-    let config = model.unet.config();
-    let named = |e| Error::config(directory.join("unet/config.json"), e);
-    write_json(&unet.join("config.json"), &config.to_diffusers().map_err(named)?)?;
-    let keys = config.diffusers_keys().map_err(named)?;
-    let weights = unet.join("diffusion_pytorch_model.safetensors");
-    save_part(&model.unet, &keys, &weights, dtype, observer)?;
-
-    let vae = folder(vae_folder(model.family))?;
-    let config = model.vae.config().to_diffusers()?;
-    let config = serde_json::to_value(config).map_err(|e| Error::config(vae.join("config.json"), e))?;
-    write_json(&vae.join("config.json"), &config)?;
-    let names = model.vae.weight_names(Naming::Diffusers);
-    let weights = vae.join("diffusion_pytorch_model.safetensors");
-    save_part(&model.vae, &names, &weights, dtype, observer)?;
-
-    if let TextEncoder::Bert(bert) = &model.text.first {
-        let encoder = folder("bert")?;
-        write_json(&encoder.join("config.json"), &Value::Object(bert.config().to_diffusers()))?;
-        let weights = encoder.join("model.safetensors");
-        save_part(&**bert, &BertKeys::Diffusers, &weights, dtype, observer)?;
-        if let Some(tokenizer) = bert.tokenizer() {
-            tokenizer.save(folder("tokenizer")?).map_err(|e| Error::Conditioning(e.into()))?;
-        }
-    }
-    let texts = [
-        ("text_encoder", "tokenizer", model.text.first.clip()),
-        ("text_encoder_2", "tokenizer_2", model.text.second.as_ref()),
-    ];
-    for (encoder, tokenizer, text) in texts {
-        let Some(text) = text else { continue };
-        let (encoder, tokenizer) = (folder(encoder)?, folder(tokenizer)?);
-        let path = encoder.join("config.json");
-        let config = serde_json::to_value(text.encoder.config()).map_err(|e| Error::config(&path, e))?;
-        write_json(&path, &config)?;
-        let weights = encoder.join("model.safetensors");
-        save_part(&text.encoder, &ClipKeys::Transformers, &weights, dtype, observer)?;
-        text.tokenizer.save(&tokenizer).map_err(|e| Error::Conditioning(e.into()))?;
-    }
-    let scheduler = folder("scheduler")?.join("scheduler_config.json");
-    write(&scheduler, &model.scheduler.to_json())?;
-    // Last, since it is what makes the folder a model.
-    write_json(&directory.join("model_index.json"), &index(model)?)
-}
-
-/// Writes the weights of one part, telling how far it is.
-fn save_part<M: Module>(
-    module: &M,
-    keys: &dyn KeyMap,
-    path: &Path,
-    dtype: DType,
-    observer: &mut dyn FnMut(&Path, usize, usize),
-) -> Result<(), Error> {
-    let saver = Saver::new().dtype(dtype).add(module, keys, "");
-    Ok(saver.write_observed(path, &mut |done, of| observer(path, done, of))?)
-}
-
-/// What diffusers calls a first stage's folder.
-fn vae_folder(family: Family) -> &'static str {
-    if family == Family::LatentDiffusion { "vqvae" } else { "vae" }
-}
-
-fn index(model: &StableDiffusion) -> Result<Value, Error> {
-    let scheduler = model.scheduler.kind()?.class_name();
-    let (tokenizer, encoder, class) = match model.family {
-        Family::LatentDiffusion => ("BertTokenizer", "bert", ["latent_diffusion", "LDMBertModel"]),
-        _ => ("CLIPTokenizer", "text_encoder", ["transformers", "CLIPTextModel"]),
-    };
-    let mut index = json!({
-        "_diffusers_version": "0.30.0",
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        vae_folder(model.family): ["diffusers", "AutoencoderKL"],
-        "scheduler": ["diffusers", scheduler],
-        "tokenizer": ["transformers", tokenizer],
-        encoder: class,
-    });
-    let more = match model.family {
-        Family::LatentDiffusion => json!({ "_class_name": "LDMTextToImagePipeline" }),
-        Family::StableDiffusion => {
-            let inpaint = model.unet.config().in_channels > model.vae.config().embed_dim;
-            let class = if inpaint { "StableDiffusionInpaintPipeline" } else { "StableDiffusionPipeline" };
-            json!({
-                "_class_name": class,
-                "safety_checker": [null, null],
-                "feature_extractor": [null, null],
-                "image_encoder": [null, null],
-                "requires_safety_checker": false,
-            })
-        }
-        Family::StableDiffusionXl => {
-            let inpaint = model.unet.config().in_channels > model.vae.config().embed_dim;
-            let class =
-                if inpaint { "StableDiffusionXLInpaintPipeline" } else { "StableDiffusionXLPipeline" };
-            json!({
-                "_class_name": class,
-                "tokenizer_2": ["transformers", "CLIPTokenizer"],
-                "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-                "feature_extractor": [null, null],
-                "image_encoder": [null, null],
-                "force_zeros_for_empty_prompt": model.text.zeros_for_no_negative,
-            })
-        }
-    };
-    if let (Some(index), Value::Object(more)) = (index.as_object_mut(), more) {
-        index.extend(more);
-    }
-    Ok(index)
-}
-
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::config(path, e))?;
-    write(path, &(text + "\n"))
-}
-
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let beside = path.with_extension("json.part");
-    std::fs::write(&beside, text).map_err(Error::io(&beside))?;
-    std::fs::rename(&beside, path).map_err(Error::io(path))
 }

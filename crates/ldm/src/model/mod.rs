@@ -9,11 +9,13 @@ mod hub;
 mod index;
 mod lora;
 mod recognise;
+mod save;
 mod shapes;
 mod single_file;
 mod text_model;
 mod text_tower;
 mod unclaimed;
+mod writer;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -27,9 +29,10 @@ use crate::Error;
 use crate::device::check_dtype;
 use crate::pipeline::TextStage;
 
+pub(crate) use directory::load_scheduler;
 pub use directory::{load_bert, load_bert_encoder, load_first_stage, load_text_encoder, load_unet, load_vae};
-pub(crate) use directory::{load_scheduler, write, write_json};
 pub use index::{Defaults, Family, ModelIndex};
+pub use ldm_nn::ConditioningKey;
 pub use recognise::Known;
 pub(crate) use single_file::{UNET, VAE, ema_wanted, read, read_unet, scale_factor};
 pub use single_file::{
@@ -37,7 +40,8 @@ pub use single_file::{
 };
 pub use text_model::{TextModel, load_text_encoder_from_checkpoint};
 pub(crate) use unclaimed::warn_of_unclaimed;
-pub use yaml::{CondStageTarget, ConditioningKey, LatentDiffusionConfig, Target};
+pub(crate) use writer::DirectoryWriter;
+pub use yaml::{CondStageTarget, LatentDiffusionConfig, Target};
 pub(crate) use yaml::{Described, FIRST_STAGE, UNCONDITIONAL};
 
 /// A text-to-image model, Stable Diffusion or one of the paper's: its parts, each usable alone.
@@ -184,7 +188,7 @@ impl StableDiffusion {
         dtype: DType,
         observer: &mut dyn FnMut(&Path, usize, usize),
     ) -> Result<(), Error> {
-        directory::save(self, directory.as_ref(), dtype, observer)
+        save::save(self, directory.as_ref(), dtype, observer)
     }
 
     /// Writes a single `.safetensors` with CompVis' names, with weights in `dtype`.

@@ -1,8 +1,8 @@
 //! The reference's YAML: `target` names and their parameters.
 
-use std::fmt::{Display, Formatter};
 use std::path::Path;
 
+use ldm_nn::ConditioningKey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,32 +38,6 @@ pub enum CondStageTarget {
     Encoder(Target),
     /// `__is_first_stage__` (E encodes the condition too) or `__is_unconditional__`.
     Name(String),
-}
-
-/// How a condition reaches the U-Net (`conditioning_key`; paper, section 3.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConditioningKey {
-    /// Joined to the latent's channels.
-    Concat,
-    /// As keys and values of the cross-attention.
-    CrossAttn,
-    /// Both at once.
-    Hybrid,
-    /// A class or vector, embedded and added to the time embedding.
-    Adm,
-}
-
-impl Display for ConditioningKey {
-    /// As a YAML file says it.
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Concat => "concat",
-            Self::CrossAttn => "crossattn",
-            Self::Hybrid => "hybrid",
-            Self::Adm => "adm",
-        })
-    }
 }
 
 /// `model.params` of a latent diffusion YAML: CompVis' `LatentDiffusion`, Stability's `DiffusionEngine`.
