@@ -5,7 +5,9 @@ mod workloads;
 
 use burn::module::Module;
 use criterion::{Criterion, criterion_group, criterion_main};
-use ldm_nn::{AttentionOptions, Conv2dConfig, GroupNormConfig, LinearConfig, attention, geglu};
+use ldm_nn::{
+    AttentionOptions, Conv2dConfig, GroupNormConfig, LayerNormConfig, LinearConfig, attention, geglu,
+};
 use workloads::{Cheap, Pass, Place, finish, groups, values};
 
 /// Channels and side: the U-Net's levels, then the decoder's.
@@ -41,6 +43,7 @@ fn bench(criterion: &mut Criterion) {
     group(criterion, "conv3x3", &MAPS, conv3x3 as Make<2>);
     group(criterion, "attention", &ATTENTION, attend as Make<4>);
     group(criterion, "linear", &LINEAR, linear as Make<3>);
+    group(criterion, "layer_norm", &[[1024, 320], [256, 640], [64, 1280]], layer_norm as Make<2>);
     group(criterion, "geglu", &[[1024, 1280], [256, 2560]], gated as Make<2>);
 }
 
@@ -79,6 +82,12 @@ fn linear([n, d_input, d_output]: [usize; 3], place: &Place) -> Pass {
     let layer = LinearConfig::new(d_input, d_output).init(&place.device).map(&mut Cheap(place.dtype));
     let x = values([1, 1, n, d_input], 1.0, place);
     Box::new(move || finish(layer.forward(x.clone())))
+}
+
+fn layer_norm([n, c]: [usize; 2], place: &Place) -> Pass {
+    let norm = LayerNormConfig::new(c).init(&place.device).map(&mut Cheap(place.dtype));
+    let x = values([1, 1, n, c], 1.0, place);
+    Box::new(move || finish(norm.forward(x.clone())))
 }
 
 fn gated([n, c]: [usize; 2], place: &Place) -> Pass {

@@ -14,6 +14,14 @@ pub fn geglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if let Some(y) = crate::cpu::autodiff::geglu(&x) {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::geglu(&x) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::geglu(&x) {
+        return y;
+    }
     plain(x)
 }
 

@@ -30,6 +30,14 @@ pub fn group_norm<const D: usize>(
     if let Some(y) = crate::cpu::autodiff::group_norm(&x, &weight, &bias, options) {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::group_norm(&x, &weight, &bias, options) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::group_norm(&x, &weight, &bias, options) {
+        return y;
+    }
     plain(x, weight, bias, options)
 }
 

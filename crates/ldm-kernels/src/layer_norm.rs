@@ -14,6 +14,14 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     if let Some(y) = crate::cpu::autodiff::layer_norm(&x, &weight, &bias, eps) {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::layer_norm(&x, &weight, &bias, eps) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::layer_norm(&x, &weight, &bias, eps) {
+        return y;
+    }
     plain(x, weight, bias, eps)
 }
 

@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 //!
 //! Every operation is one function that takes and gives burn tensors. It looks at its inputs: f32 on the flex
-//! backend runs a CPU kernel (feature `flex`), under autodiff one with a backward by hand where there is one
-//! (feature `autodiff`); everything else runs `plain` of the same module, which is also what the kernels and their
-//! gradients are tested against. Models need not know.
+//! backend runs a CPU kernel (feature `flex`); f32, f16 and bf16 on a GPU run one in CubeCL where there is one (feature
+//! `gpu-kernels` beside `cuda`, `rocm`, `vulkan`, `metal` or `wgpu`); under autodiff both have a backward by hand where
+//! there is one (feature `autodiff`). Everything else runs `plain` of the same module, which is also what the kernels
+//! and their gradients are tested against. Models need not know.
 
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+mod gpu;
 
 pub mod attention;
 pub mod conv2d;

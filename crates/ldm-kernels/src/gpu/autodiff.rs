@@ -1,0 +1,157 @@
+//! The kernels under autodiff: their gradients are kernels too.
+//!
+//! As on the CPU, a kernel takes the tensors out of the graph, computes its output as without a graph, and records how
+//! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Cube};
+use burn::tensor::Tensor;
+
+use super::bridge::{Gpu, Primitive, same};
+use super::ops::Kernels;
+use super::{takes_geglu, takes_group_norm, takes_layer_norm};
+use crate::group_norm::GroupNormOptions;
+
+/// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
+pub fn group_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    options: GroupNormOptions,
+) -> Option<Tensor<D>> {
+    if !takes_group_norm(x, weight, bias, options) {
+        return None;
+    }
+    let nodes = [node(x)?, node(weight)?, node(bias)?];
+    let [x, weight, bias] = [value(&nodes[0])?, value(&nodes[1])?, value(&nodes[2])?];
+    let (y, statistics) = Gpu::group_norm(x.clone(), weight.clone(), bias.clone(), options);
+    record(nodes.each_ref(), y, GroupNorm { x, weight, bias, statistics, options })
+}
+
+/// See [`crate::layer_norm`]; `None` where the kernel does not take the tensors.
+pub fn layer_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    eps: f64,
+) -> Option<Tensor<D>> {
+    if !takes_layer_norm(x, weight, bias) {
+        return None;
+    }
+    let nodes = [node(x)?, node(weight)?, node(bias)?];
+    let [x, weight, bias] = [value(&nodes[0])?, value(&nodes[1])?, value(&nodes[2])?];
+    let (y, statistics) = Gpu::layer_norm(x.clone(), weight.clone(), bias, eps);
+    record(nodes.each_ref(), y, LayerNorm { x, weight, statistics })
+}
+
+/// See [`crate::geglu`]; `None` where the kernel does not take the tensor.
+pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    if !takes_geglu(x) {
+        return None;
+    }
+    let node = node(x)?;
+    let x = value(&node)?;
+    record([&node], Gpu::geglu(x.clone()), Geglu { x })
+}
+
+#[derive(Debug, Clone)]
+struct GroupNorm {
+    x: Primitive,
+    weight: Primitive,
+    bias: Primitive,
+    statistics: Primitive,
+    options: GroupNormOptions,
+}
+
+impl Gradient<3> for GroupNorm {
+    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+        let Self { x, weight, bias, statistics, options } = self;
+        Gpu::group_norm_backward(x, weight, bias, statistics, output, options).into()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct LayerNorm {
+    x: Primitive,
+    weight: Primitive,
+    statistics: Primitive,
+}
+
+impl Gradient<3> for LayerNorm {
+    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+        let Self { x, weight, statistics } = self;
+        Gpu::layer_norm_backward(x, weight, statistics, output).into()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Geglu {
+    x: Primitive,
+}
+
+impl Gradient<1> for Geglu {
+    fn gradients(self, output: Primitive) -> [Primitive; 1] {
+        [Gpu::geglu_backward(self.x, output)]
+    }
+}
+
+/// A tensor with its node in the graph.
+type Node = FloatTensor<Autodiff<Cube>>;
+
+/// What an operation keeps for its backward, and the backward.
+trait Gradient<const N: usize>: Clone + Debug + Send + 'static {
+    /// The inputs' gradients from the output's.
+    fn gradients(self, output: Primitive) -> [Primitive; N];
+}
+
+/// The tensor under autodiff that `x` is, or becomes as a constant beside others that are; `None` where it is not on a
+/// CubeCL device.
+fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
+    let node = |x: Tensor<D>| x.try_into_primitive::<Autodiff<Cube>>().ok();
+    node(x.clone()).or_else(|| if x.device().is_autodiff() { None } else { node(x.clone().autodiff()) })
+}
+
+/// The same values outside the graph.
+fn value(x: &Node) -> Option<Primitive> {
+    same(x.primitive().clone())
+}
+
+/// Puts `output`, computed from `inputs` outside the graph, into it.
+fn record<const N: usize, const D: usize>(
+    inputs: [&Node; N],
+    output: Primitive,
+    gradient: impl Gradient<N>,
+) -> Option<Tensor<D>> {
+    let output: FloatTensor<Cube> = same(output)?;
+    let step = Step(PhantomData).prepare::<NoCheckpointing>(inputs.map(|x| x.node()));
+    let output = match step.compute_bound().stateful() {
+        OpsKind::Tracked(step) => step.finish(gradient, output),
+        OpsKind::UnTracked(step) => step.finish(output),
+    };
+    Some(Tensor::from_primitive::<Autodiff<Cube>>(output))
+}
+
+/// burn's form of a [`Gradient`].
+#[derive(Debug)]
+struct Step<G>(PhantomData<G>);
+
+impl<G: Gradient<N>, const N: usize> Backward<Cube, N> for Step<G> {
+    type State = G;
+
+    fn backward(self, ops: Ops<G, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        // Both are the same type wherever a step was recorded.
+        let Some(output) = same(gradients.consume::<Cube>(&ops.node)) else { return };
+        for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(output)) {
+            if let (Some(parent), Some(gradient)) = (parent, same(gradient)) {
+                gradients.register::<Cube>(parent.id, gradient);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! From burn's tensors to CubeCL's and back.
+
+use std::any::Any;
+
+use burn::backend::Cube;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::Tensor;
+
+/// burn's CubeCL backend as the kernels run on it: with the feature `fusion` inside burn's fusion.
+#[cfg(feature = "fusion")]
+pub type Gpu = Cube;
+/// burn's CubeCL backend as the kernels run on it.
+#[cfg(not(feature = "fusion"))]
+pub type Gpu = burn_cubecl::CubeBackend;
+
+/// A float tensor of [`Gpu`].
+pub type Primitive = FloatTensor<Gpu>;
+
+/// The tensor behind `x`, where it is on a CubeCL device and no gradient is recorded. Shares the data.
+pub fn primitive<const D: usize>(x: &Tensor<D>) -> Option<Primitive> {
+    same(x.clone().try_into_primitive::<Cube>().ok()?)
+}
+
+/// burn's tensor of a primitive.
+pub fn tensor<const D: usize>(x: Primitive) -> Option<Tensor<D>> {
+    Some(Tensor::from_primitive::<Cube>(same(x)?))
+}
+
+/// From a type to the same type under another name. [`Gpu`] is burn's `Cube`, except where another crate of the build
+/// switched burn's fusion on without this crate's feature: there no kernel takes a tensor.
+pub fn same<A: 'static, B: 'static>(a: A) -> Option<B> {
+    (&mut Some(a) as &mut dyn Any).downcast_mut::<Option<B>>()?.take()
+}

@@ -1,0 +1,157 @@
+//! GEGLU and its gradient, a vector of the output a unit.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+
+use burn::tensor::Shape;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+
+use super::view::View;
+use super::walk::{Units, cubes};
+
+/// `[.., 2 c] -> [.., c]`.
+pub fn forward(x: CubeTensor) -> CubeTensor {
+    let x = View::rows(x);
+    let mut shape = x.tensor.meta.shape().clone();
+    let last = shape.num_dims() - 1;
+    shape[last] /= 2;
+    let y = View::rows(empty(&x, shape));
+    let vector = vector(&x, &[&x, &y]);
+    let client = x.tensor.client.clone();
+    let ([row, column], width) = (strides(&x, vector), y.shape[1] / vector);
+    let count = x.shape[0] * width;
+    let units = Units::together(&client);
+    // SAFETY: the indices are in the views; units beyond the output end at once.
+    unsafe {
+        forward_kernel::launch_unchecked(
+            &client,
+            cubes(&client, count.div_ceil(units.across)),
+            units.dim(),
+            vector,
+            x.buffer(),
+            y.buffer(),
+            count,
+            width,
+            row,
+            column,
+            x.elements(),
+        );
+    }
+    y.tensor
+}
+
+/// The input's gradient from the output's.
+#[cfg(feature = "autodiff")]
+pub fn backward(x: CubeTensor, gradient: CubeTensor) -> CubeTensor {
+    let (x, gradient) = (View::rows(x), View::rows(gradient));
+    let dx = View::rows(empty(&x, x.tensor.meta.shape().clone()));
+    let vector = vector(&x, &[&x, &gradient, &dx]);
+    let client = x.tensor.client.clone();
+    let [row, column] = strides(&x, vector);
+    let [gradient_row, gradient_column] = strides(&gradient, vector);
+    let width = gradient.shape[1] / vector;
+    let count = x.shape[0] * width;
+    let units = Units::together(&client);
+    // SAFETY: the indices are in the views; units beyond the output end at once.
+    unsafe {
+        backward_kernel::launch_unchecked(
+            &client,
+            cubes(&client, count.div_ceil(units.across)),
+            units.dim(),
+            vector,
+            x.buffer(),
+            gradient.buffer(),
+            dx.buffer(),
+            count,
+            width,
+            row,
+            column,
+            gradient_row,
+            gradient_column,
+            x.elements(),
+        );
+    }
+    dx.tensor
+}
+
+fn empty(x: &View, shape: Shape) -> CubeTensor {
+    let (client, device) = (x.tensor.client.clone(), x.tensor.device.clone());
+    empty_device_contiguous_dtype(client, device, shape, x.tensor.dtype)
+}
+
+/// The widest vector that divides half a row of `x` and lies dense in all of them.
+fn vector(x: &View, views: &[&View]) -> usize {
+    let width = x.shape[1] / 2;
+    let fits = |n: usize| {
+        let fits = |view: &&View| view.strides[1] == 1 && view.strides[0].is_multiple_of(n);
+        width.is_multiple_of(n) && views.iter().all(fits)
+    };
+    x.tensor.client.io_optimized_vector_sizes(x.tensor.dtype.size()).find(|n| fits(*n)).unwrap_or(1)
+}
+
+/// To the next row and to the next vector of it, in vectors, of which there are more than one only where they lie
+/// dense.
+fn strides(view: &View, vector: usize) -> [usize; 2] {
+    [view.strides[0] / vector, view.strides[1]]
+}
+
+/// The normal distribution's cumulative function.
+#[cube]
+fn phi<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
+    let half = Vector::<f32, N>::new(0.5f32);
+    half + half * (u * Vector::<f32, N>::new(0.707_106_77f32)).erf()
+}
+
+#[cube(launch_unchecked)]
+fn forward_kernel<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    y: &mut [Vector<F, N>],
+    count: usize,
+    width: usize,
+    row: usize,
+    column: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= count {
+        terminate!();
+    }
+    let value = i / width * row + i % width * column;
+    let v = Vector::<f32, N>::cast_from(x[value]);
+    let u = Vector::<f32, N>::cast_from(x[value + width * column]);
+    y[i] = Vector::<F, N>::cast_from(v * u * phi::<N>(u));
+}
+
+/// `gelu'(u) = Phi(u) + u * density(u)`.
+#[cfg(feature = "autodiff")]
+#[cube(launch_unchecked)]
+fn backward_kernel<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    gradient: &[Vector<F, N>],
+    dx: &mut [Vector<F, N>],
+    count: usize,
+    width: usize,
+    row: usize,
+    column: usize,
+    gradient_row: usize,
+    gradient_column: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= count {
+        terminate!();
+    }
+    let value = i / width * row + i % width * column;
+    let v = Vector::<f32, N>::cast_from(x[value]);
+    let u = Vector::<f32, N>::cast_from(x[value + width * column]);
+    let g = Vector::<f32, N>::cast_from(gradient[i / width * gradient_row + i % width * gradient_column]);
+    let cumulative = phi::<N>(u);
+    let density = Vector::<f32, N>::new(0.398_942_3f32) * (Vector::<f32, N>::new(-0.5f32) * u * u).exp();
+    let to = i / width * 2 * width + i % width;
+    dx[to] = Vector::<F, N>::cast_from(g * u * cumulative);
+    dx[to + width] = Vector::<F, N>::cast_from(g * v * (cumulative + u * density));
+}

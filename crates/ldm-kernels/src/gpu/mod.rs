@@ -1,0 +1,87 @@
+//! Kernels for burn's CubeCL devices (CUDA, ROCm, Vulkan, Metal, WebGPU), written once.
+//!
+//! They take f32, f16 and bf16, add up in f32, and read tensors where they lie: a convolution's channels-last result is
+//! normalised as it is and stays channels-last. Under fusion each is one opaque operation among burn's ([`ops`]).
+
+#[cfg(feature = "autodiff")]
+pub mod autodiff;
+mod bridge;
+mod chunks;
+mod geglu;
+mod norm;
+#[cfg(feature = "autodiff")]
+mod norm_backward;
+mod ops;
+mod statistics;
+#[cfg(test)]
+mod tests;
+mod view;
+mod walk;
+
+use burn::tensor::{DType, Tensor};
+
+use crate::group_norm::GroupNormOptions;
+use bridge::{Gpu, primitive, tensor};
+use ops::Kernels;
+
+/// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
+pub fn group_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    options: GroupNormOptions,
+) -> Option<Tensor<D>> {
+    if !takes_group_norm(x, weight, bias, options) {
+        return None;
+    }
+    let (y, _) = Gpu::group_norm(primitive(x)?, primitive(weight)?, primitive(bias)?, options);
+    tensor(y)
+}
+
+/// See [`crate::layer_norm`]; `None` where the kernel does not take the tensors.
+pub fn layer_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    eps: f64,
+) -> Option<Tensor<D>> {
+    if !takes_layer_norm(x, weight, bias) {
+        return None;
+    }
+    let (y, _) = Gpu::layer_norm(primitive(x)?, primitive(weight)?, primitive(bias)?, eps);
+    tensor(y)
+}
+
+/// See [`crate::geglu`]; `None` where the kernel does not take the tensor.
+pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
+    if !takes_geglu(x) {
+        return None;
+    }
+    tensor(Gpu::geglu(primitive(x)?))
+}
+
+fn takes_group_norm<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<1>,
+    bias: &Tensor<1>,
+    options: GroupNormOptions,
+) -> bool {
+    let channels = if D < 2 { 0 } else { x.dims()[1] };
+    takes(x)
+        && channels.is_multiple_of(options.groups)
+        && [weight, bias].into_iter().all(|p| p.dims() == [channels] && p.dtype() == x.dtype())
+}
+
+fn takes_layer_norm<const D: usize>(x: &Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>) -> bool {
+    takes(x) && [weight, bias].into_iter().all(|p| p.dims() == [x.dims()[D - 1]] && p.dtype() == x.dtype())
+}
+
+fn takes_geglu<const D: usize>(x: &Tensor<D>) -> bool {
+    takes(x) && x.dims()[D - 1].is_multiple_of(2)
+}
+
+/// The kernels count elements in 32 bits.
+fn takes<const D: usize>(x: &Tensor<D>) -> bool {
+    let count = x.shape().num_elements();
+    matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && (1..=i32::MAX as usize).contains(&count)
+}

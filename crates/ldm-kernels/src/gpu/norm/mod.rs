@@ -1,0 +1,122 @@
+//! Group norm with or without SiLU, and layer norm, which is group norm of a row.
+//!
+//! A small group is one kernel's: its units read it for mean and variance, and again, from the cache, to write the
+//! output ([`whole`]). A large one would leave most of a device idle that way, so its moments come in chunks from one
+//! kernel, and the next puts them together and writes a chunk of the output ([`parts`]).
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+mod parts;
+mod whole;
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::statistics::sigmoid;
+use super::view::View;
+use super::walk::{Extents, Strides, Walk, at, channel, parameter, start};
+use crate::group_norm::GroupNormOptions;
+
+/// The most elements of a group that one kernel takes.
+const WHOLE: usize = 1 << 15;
+
+/// Which norm.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm {
+    /// Groups of the channels.
+    pub groups: usize,
+    /// Whether `x * sigmoid(x)` follows.
+    pub silu: bool,
+}
+
+impl Norm {
+    /// Group norm.
+    pub fn of_groups(options: GroupNormOptions) -> Self {
+        Self { groups: options.groups, silu: options.silu }
+    }
+
+    /// Layer norm: a row is a group.
+    pub fn of_rows() -> Self {
+        Self { groups: 1, silu: false }
+    }
+}
+
+/// What the kernels read and write.
+pub struct Job {
+    x: View,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    y: View,
+    statistics: CubeTensor,
+    walk: Walk,
+    eps: f32,
+    silu: bool,
+}
+
+/// Norm, scale, shift, and perhaps SiLU. Gives the output and, f32 `[groups of the batch, 2]`, mean and 1 / deviation.
+pub fn forward(
+    x: View,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    norm: Norm,
+    eps: f64,
+) -> (CubeTensor, CubeTensor) {
+    let (client, device) = (x.tensor.client.clone(), x.tensor.device.clone());
+    let y = x.empty_like();
+    let walk = Walk::new(&[&x, &y], norm.groups);
+    let statistics = empty_device_contiguous_dtype(client, device, Shape::from([walk.all(), 2]), DType::F32);
+    let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
+    let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu: norm.silu };
+    if walk.group() <= WHOLE {
+        whole::launch(&job);
+    } else {
+        parts::launch(&job);
+    }
+    (job.y.tensor, job.statistics)
+}
+
+/// The output of the group's vectors `first`, `first + units`, .. before `end`.
+#[cube]
+pub fn apply<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    weight: &[F],
+    bias: &[F],
+    y: &mut [Vector<F, N>],
+    extents: &Extents,
+    from: &Strides,
+    to: &Strides,
+    group: usize,
+    first: usize,
+    end: usize,
+    mean: f32,
+    scale: f32,
+    #[comptime] units: usize,
+    #[comptime] channels_last: bool,
+    #[comptime] silu: bool,
+) {
+    let read = start(from, group, extents.groups);
+    let write = start(to, group, extents.groups);
+    let channels = group % extents.groups * extents.width;
+    let mean = Vector::<f32, N>::new(mean);
+    let scale = Vector::<f32, N>::new(scale);
+    let mut i = first;
+    while i < end {
+        let outer = i / extents.inner;
+        let inner = i % extents.inner;
+        let c = channels + channel(outer, inner, N::value(), channels_last);
+        let weight = parameter::<F, N>(weight, c, channels_last);
+        let bias = parameter::<F, N>(bias, c, channels_last);
+        let v = Vector::<f32, N>::cast_from(x[at(from, read, outer, inner)]);
+        let mut u = (v - mean) * scale * weight + bias;
+        if comptime![silu] {
+            u = u * sigmoid::<N>(u);
+        }
+        y[at(to, write, outer, inner)] = Vector::<F, N>::cast_from(u);
+        i += units;
+    }
+}

@@ -1,0 +1,135 @@
+//! The kernels as an extension of burn's backend, which fusion needs: it computes shapes now and runs kernels later.
+
+// burn's macro implements the trait for its dispatching backend too; it lists no backend there, since tensors are told
+// apart in `bridge`, and so leaves the arguments unused.
+#![allow(unused_variables)]
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, backend_extension};
+use burn_cubecl::CubeBackend;
+
+use super::geglu;
+use super::norm::{self, Norm};
+#[cfg(feature = "autodiff")]
+use super::norm_backward;
+use super::view::View;
+use crate::group_norm::GroupNormOptions;
+
+/// Every output is a new tensor. Gradients are in the order of the inputs.
+#[backend_extension(Fusion: cfg(feature = "fusion"))]
+pub trait Kernels: Backend {
+    /// The output and, f32 `[b * groups, 2]`, each group's mean and 1 / deviation.
+    #[fusion(meta = |x, weight, bias, options| (x.clone(), means(x.shape[0] * options.groups)))]
+    fn group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: GroupNormOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Of [`group_norm`](Self::group_norm), from the gradient of its first output.
+    #[cfg(feature = "autodiff")]
+    #[fusion(meta = |x, weight, bias, statistics, gradient, options| (x.clone(), weight.clone(), bias.clone()))]
+    fn group_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        options: GroupNormOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The output and, f32 `[rows, 2]`, each row's mean and 1 / deviation.
+    #[fusion(meta = |x, weight, bias, eps| {
+        (x.clone(), means(x.shape.num_elements() / weight.shape[0]))
+    })]
+    fn layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Of [`layer_norm`](Self::layer_norm), from the gradient of its first output.
+    #[cfg(feature = "autodiff")]
+    #[fusion(meta = |x, weight, statistics, gradient| (x.clone(), weight.clone(), weight.clone()))]
+    fn layer_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `a * gelu(b)` of the last axis' halves.
+    #[fusion(dtype = x, shape = {
+        let mut half = x.clone();
+        let last = half.num_dims() - 1;
+        half[last] /= 2;
+        half
+    })]
+    fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Of [`geglu`](Self::geglu).
+    #[cfg(feature = "autodiff")]
+    #[fusion(dtype = x, shape = x)]
+    fn geglu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Mean and 1 / deviation of so many groups.
+#[cfg(feature = "fusion")]
+fn means(groups: usize) -> burn::backend::fusion::custom::TensorSpec {
+    let shape = burn::tensor::Shape::from([groups, 2]);
+    burn::backend::fusion::custom::TensorSpec::new(shape, burn::tensor::DType::F32)
+}
+
+impl Kernels for CubeBackend {
+    fn group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: GroupNormOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::forward(View::planes(x), weight, bias, Norm::of_groups(options), options.eps)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn group_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        options: GroupNormOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (x, gradient) = (View::planes(x), View::planes(gradient));
+        norm_backward::groups(x, weight, bias, statistics, gradient, Norm::of_groups(options))
+    }
+
+    fn layer_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::forward(View::rows(x), weight, bias, Norm::of_rows(), eps)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn layer_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        norm_backward::rows(View::rows(x), weight, statistics, View::rows(gradient))
+    }
+
+    fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::forward(x)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn geglu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::backward(x, gradient)
+    }
+}

@@ -1,0 +1,41 @@
+use burn::tensor::{DType, Tensor};
+use ldm_test_support::{assert_close, seeded_input};
+
+use super::{TAKEN, TWIN, device, exact, laid, types};
+use crate::{geglu, gpu};
+
+/// The twin's gradient is right on flex alone: elsewhere burn's GELU has that of the tanh approximation.
+#[test]
+fn geglu_equals_its_twin() {
+    let Some(device) = device() else { return };
+    let cases = [[1, 2, 2], [2, 3, 10], [3, 77, 640], [1, 5, 642]];
+    for ([b, n, c], (dtype, tolerance)) in
+        cases.into_iter().flat_map(|case| types(&device).map(move |t| (case, t)))
+    {
+        let x = (seeded_input::<3>("x", [b, n, c], &device) * 3.0).cast(dtype);
+        for (name, x) in [("", x.clone()), (", turned", laid(&x.swap_dims(1, 2)).swap_dims(1, 2))] {
+            let name = format!("{b} {n} {c} {dtype:?}{name}");
+            let loss = seeded_input::<3>("loss", [b, n, c / 2], &device).cast(dtype);
+            let run = |f: &dyn Fn(Tensor<3>) -> Tensor<3>, x: Tensor<3>, loss: Tensor<3>| {
+                let x = x.autodiff().require_grad();
+                let y = f(x.clone());
+                let gradients = (y.clone() * loss.autodiff()).sum().backward();
+                (y.inner(), x.grad(&gradients).expect("a gradient"))
+            };
+            let (y2, dx2) = run(&crate::geglu::plain, exact(&x), exact(&loss));
+            if dtype == DType::F32 {
+                assert_close(&format!("{name}: the twin"), &crate::geglu::plain(x.clone()), &y2, TWIN);
+            }
+            assert!(gpu::geglu(&x).is_some(), "{TAKEN}");
+            assert_close(&format!("{name}: alone"), &geglu(x.clone()), &y2, tolerance);
+            let ours = |x: Tensor<3>| {
+                assert!(gpu::autodiff::geglu(&x).is_some(), "{TAKEN}");
+                geglu(x)
+            };
+            let (y, dx) = run(&ours, x, loss);
+            assert_eq!([y.dtype(), dx.dtype()], [dtype; 2]);
+            assert_close(&format!("{name}: output"), &y, &y2, tolerance);
+            assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
+        }
+    }
+}
