@@ -1,10 +1,12 @@
 //! One training step.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use ldm_train::config::{DiffusionConfig, ModelConfig, RunConfig};
 use ldm_train::optim::{AdamW, AdamWConfig, Precision, gradients, trainable};
+use ldm_train::parallel::{Reduction, average, on_devices};
 use ldm_train::run::Denoiser;
 use ldm_unet::{Conditioning, PerLevel, UNetConfig};
 
@@ -67,8 +69,9 @@ pub fn train(config: &UNetConfig, tokens: usize, Size { side, batch, .. }: Size,
 }
 
 /// Loss and gradients of a small text-conditional U-Net: 16x16 latents, batch 32, 16 tokens of context, attention at 8x8
-/// and 4x4.
+/// and 4x4. A processor shares the batch among replicas, a thread each, as the trainer does with `devices`.
 pub fn train_small(place: &Place) -> Pass {
+    const BATCH: usize = 32;
     let place = Place { device: place.device.clone().autodiff(), dtype: place.dtype };
     let config = UNetConfig {
         num_res_blocks: PerLevel::All(1),
@@ -81,13 +84,23 @@ pub fn train_small(place: &Place) -> Pass {
         ..UNetConfig::new(4, 96, 4)
     };
     let unet = unet_of(&config, &place);
-    let conditioning = Conditioning::context(values([32, 16, 128], 1.0, &place));
-    let z = values([32, 4, 16, 16], 1.0, &place);
+    let threads = if place.is_cpu() { rayon::current_num_threads() } else { 1 };
+    let replicas = (1..=threads).rev().find(|n| BATCH.is_multiple_of(*n)).unwrap_or(1);
+    let share = BATCH / replicas;
+    let devices = vec![place.device.clone(); replicas];
+    let conditioning = Conditioning::context(values([share, 16, 128], 1.0, &place));
+    let z = values([share, 4, 16, 16], 1.0, &place);
     Box::new(move || {
-        let t = Tensor::full([32], 500.0, &z.device());
-        let output = unet.forward(z.clone(), t, &conditioning).expect("fitting inputs");
-        let loss = (output - z.clone()).square().mean();
-        let gradients = loss.backward();
-        finish(unet.conv_in.weight.val().grad(&gradients).expect("a gradient"))
+        let sets = on_devices(&devices, |_, device| {
+            let working = trainable(&unet, Precision::F32);
+            let t = Tensor::full([share], 500.0, device);
+            let output = working.forward(z.clone(), t, &conditioning).expect("fitting inputs");
+            let loss = (output - z.clone()).square().mean();
+            Ok::<_, Infallible>(gradients(&working, &mut loss.backward()))
+        });
+        let Ok(sets) = sets;
+        let mean = average(sets, Reduction::Gather);
+        let (_, first) = mean.iter().next().expect("a gradient");
+        first.clone().into_data().iter::<f32>().next().expect("a value")
     })
 }
