@@ -9,6 +9,7 @@ use super::super::buffer::Buffer;
 use super::super::im2col::Geometry;
 use super::super::simd::Level;
 use super::super::weight_gradient::weight_gradient;
+use super::super::winograd;
 use super::{Gradient, node, primitive, record, sums, value};
 use crate::conv2d::Conv2dOptions;
 
@@ -95,15 +96,13 @@ impl Conv2d {
         };
         let x = bridge::contiguous(&self.x)?;
         let mut values = Buffer::take(c_out * c_in * kh * kw);
-        let level = Level::best();
-        weight_gradient(
-            level,
-            bridge::slice(&x),
-            bridge::slice(output),
-            &mut values,
-            [c_in, c_out],
-            &geometry,
-        );
+        let [batch, _, _, _] = self.x.dims();
+        let run = if winograd::pays(&geometry, [c_in, c_out], batch) {
+            winograd::weight_gradient
+        } else {
+            weight_gradient
+        };
+        run(Level::best(), bridge::slice(&x), bridge::slice(output), &mut values, [c_in, c_out], &geometry);
         Some(bridge::primitive(values, [c_out, c_in, kh, kw]))
     }
 }

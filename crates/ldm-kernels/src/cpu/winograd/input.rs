@@ -1,5 +1,7 @@
 //! Patches of the image, transformed into the columns of the 36 products.
 
+use std::ops::Range;
+
 use super::super::im2col::Geometry;
 use super::super::panels::Panel;
 use super::shuffle::{Row, Shuffle};
@@ -14,34 +16,69 @@ multiversion! {
     pub fn transform<S: Shuffle>(images: &[f32], c_in: usize, geometry: &Geometry, panel: &Panel, values: &mut [f32]) {
         let width = panel.width;
         for group in (0..panel.columns).step_by(LANES) {
-            let count = LANES.min(panel.columns - group);
             let first = panel.first + group;
-            let strips: Vec<Strip> = strips(geometry, first..first + count).collect();
+            let strips = strips_of(geometry, first..panel.first + panel.columns);
             // A panel of fewer lanes than ours (another level) takes the first ones.
             let lanes = LANES.min(width - group);
             // What lies outside the image or beyond the last tile does so for every channel: it stays zero.
             let mut patch = [[0.0; LANES]; POINTS];
             for channel in 0..c_in {
-                for strip in &strips {
-                    let plane = (strip.image * c_in + channel) * geometry.plane();
-                    let plane = &images[plane..plane + geometry.plane()];
-                    for y in 0..PATCH {
-                        let Some(line) = line(plane, geometry, strip.row * SIDE + y) else { continue };
-                        let patch = &mut patch[y * PATCH..(y + 1) * PATCH];
-                        let x = strip.column * SIDE;
-                        if strip.len == LANES {
-                            // SAFETY: this version runs where the machine has its instructions.
-                            unsafe { whole::<S>(line, x, patch) };
-                        } else {
-                            part(line, x, strip, patch);
-                        }
-                    }
-                }
-                let points = both(&patch);
-                for (point, lane) in points.iter().enumerate() {
+                // SAFETY: this version runs where the machine has its instructions.
+                unsafe { read::<S>(images, [channel, c_in], geometry, &strips, &mut patch) };
+                for (point, lane) in both(&patch).iter().enumerate() {
                     let to = &mut values[(point * c_in + channel) * width + group..][..lanes];
                     copy::<LANES>(to, &lane[..lanes]);
                 }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// One channel (`at` is which, and of how many) of `tiles`: `to` is `[36, tiles]`.
+    pub fn channel<S: Shuffle>(images: &[f32], at: [usize; 2], geometry: &Geometry, tiles: Range<usize>, to: &mut [f32]) {
+        for first in tiles.clone().step_by(LANES) {
+            let count = LANES.min(tiles.end - first);
+            let strips = strips_of(geometry, first..tiles.end);
+            let mut patch = [[0.0; LANES]; POINTS];
+            // SAFETY: this version runs where the machine has its instructions.
+            unsafe { read::<S>(images, at, geometry, &strips, &mut patch) };
+            for (point, lane) in both(&patch).iter().enumerate() {
+                copy::<LANES>(&mut to[point * tiles.len() + first - tiles.start..][..count], &lane[..count]);
+            }
+        }
+    }
+}
+
+/// The strips of the first [`LANES`] of these tiles.
+fn strips_of(geometry: &Geometry, tiles: Range<usize>) -> Vec<Strip> {
+    strips(geometry, tiles.start..tiles.end.min(tiles.start + LANES)).collect()
+}
+
+/// The patches of one channel.
+///
+/// # Safety
+/// The machine must have the instructions of `S`.
+#[inline(always)]
+unsafe fn read<S: Shuffle>(
+    images: &[f32],
+    [channel, c_in]: [usize; 2],
+    geometry: &Geometry,
+    strips: &[Strip],
+    patch: &mut [Lane; POINTS],
+) {
+    for strip in strips {
+        let plane = (strip.image * c_in + channel) * geometry.plane();
+        let plane = &images[plane..plane + geometry.plane()];
+        for y in 0..PATCH {
+            let Some(line) = line(plane, geometry, strip.row * SIDE + y) else { continue };
+            let patch = &mut patch[y * PATCH..(y + 1) * PATCH];
+            let x = strip.column * SIDE;
+            if strip.len == LANES {
+                // SAFETY: as the caller vouches.
+                unsafe { whole::<S>(line, x, patch) };
+            } else {
+                part(line, x, strip, patch);
             }
         }
     }

@@ -4,6 +4,8 @@
 //! tiles and channels together are 36 matrix products. Interpolating at 0, +-3/4, +-3/2 and infinity rather than at
 //! the usual 0, +-1, +-2 keeps the error near 4e-6 of the largest output, a quarter of what those give.
 
+#[cfg(feature = "autodiff")]
+mod gradient;
 mod input;
 mod output;
 pub(super) mod shuffle;
@@ -18,6 +20,8 @@ use super::product::{Bias, Block, Rows, Target, multiply_block};
 use super::scratch::Scratch;
 use super::simd::Level;
 use super::tile::ROWS;
+#[cfg(feature = "autodiff")]
+pub use gradient::weight_gradient;
 use output::{Plane, Products};
 
 /// Outputs along a side of a tile.
@@ -171,7 +175,7 @@ mod tests {
     use super::super::convolution::convolution;
     use super::*;
 
-    fn values(n: usize, seed: u32) -> Vec<f32> {
+    pub fn values(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32)
             .map(|i| ((i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 8) as f32) / 8_388_608.0 - 1.0)
             .collect()

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::im2col::Geometry;
 use super::shuffle::Shuffle;
-use super::transform::{Lane, copy, each, lane, output};
+use super::transform::{Lane, copy, each, lane, output, output_adjoint};
 use super::{LANES, PATCH, POINTS, SIDE, strips};
 
 /// The products of one channel: one value a tile, for each point.
@@ -52,6 +52,45 @@ multiversion! {
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// The transpose of [`transform`], for the gradient of the output: one channel (`at` is which, and of how many) of
+    /// `tiles`; `to` is `[36, tiles]`.
+    pub fn adjoint<S: Shuffle>(gradient: &[f32], at: [usize; 2], geometry: &Geometry, tiles: Range<usize>, to: &mut [f32]) {
+        let ([channel, channels], [height, width]) = (at, geometry.output);
+        for first in tiles.clone().step_by(LANES) {
+            let count = LANES.min(tiles.end - first);
+            let mut pixels = [[0.0; LANES]; SIDE * SIDE];
+            for strip in strips(geometry, first..first + count) {
+                let plane = (strip.image * channels + channel) * geometry.outputs();
+                let x = strip.column * SIDE;
+                let len = (strip.len * SIDE).min(width - x);
+                for (y, row) in pixels.chunks_exact_mut(SIDE).enumerate().take(height - strip.row * SIDE) {
+                    let line = &gradient[plane + (strip.row * SIDE + y) * width + x..][..len];
+                    match line.first_chunk() {
+                        // SAFETY: this version runs where the machine has its instructions.
+                        Some(line) => row.copy_from_slice(&unsafe { S::split(line) }),
+                        None => line.iter().enumerate().for_each(|(i, v)| row[i % SIDE][strip.lane + i / SIDE] = *v),
+                    }
+                }
+            }
+            let mut columns = [[0.0; LANES]; PATCH * SIDE];
+            for x in 0..SIDE {
+                let column = each(std::array::from_fn(|y| &pixels[y * SIDE + x]), output_adjoint);
+                for y in 0..PATCH {
+                    columns[y * SIDE + x] = column[y];
+                }
+            }
+            for y in 0..PATCH {
+                let row = each(std::array::from_fn(|x| &columns[y * SIDE + x]), output_adjoint);
+                for (x, lane) in row.iter().enumerate() {
+                    let to = &mut to[(y * PATCH + x) * tiles.len() + first - tiles.start..][..count];
+                    copy::<LANES>(to, &lane[..count]);
                 }
             }
         }

@@ -8,6 +8,8 @@ const P: f32 = 0.75;
 const Q: f32 = 1.5;
 const P2: f32 = P * P;
 const Q2: f32 = Q * Q;
+const SCALE_P: f32 = 1.0 / (2.0 * P2 * (P2 - Q2));
+const SCALE_Q: f32 = 1.0 / (2.0 * Q2 * (Q2 - P2));
 
 /// One value a lane.
 pub type Lane = [f32; LANES];
@@ -30,8 +32,6 @@ pub fn input(d: [f32; PATCH]) -> [f32; PATCH] {
 /// `G g`.
 #[inline(always)]
 pub fn weight(g: [f32; 3]) -> [f32; PATCH] {
-    const SCALE_P: f32 = 1.0 / (2.0 * P2 * (P2 - Q2));
-    const SCALE_Q: f32 = 1.0 / (2.0 * Q2 * (Q2 - P2));
     let (even_p, odd_p) = ((g[0] + P2 * g[2]) * SCALE_P, P * SCALE_P * g[1]);
     let (even_q, odd_q) = ((g[0] + Q2 * g[2]) * SCALE_Q, Q * SCALE_Q * g[1]);
     [g[0] * (1.0 / (P2 * Q2)), even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g[2]]
@@ -48,6 +48,22 @@ pub fn output(m: [f32; PATCH]) -> [f32; SIDE] {
         P2 * sum_p + Q2 * sum_q,
         P * P2 * difference_p + Q * Q2 * difference_q + m[5],
     ]
+}
+
+/// `G^T m`, the transpose of [`weight`].
+#[inline(always)]
+pub fn weight_adjoint(m: [f32; PATCH]) -> [f32; 3] {
+    let (sum_p, difference_p) = ((m[1] + m[2]) * SCALE_P, (m[1] - m[2]) * (P * SCALE_P));
+    let (sum_q, difference_q) = ((m[3] + m[4]) * SCALE_Q, (m[3] - m[4]) * (Q * SCALE_Q));
+    [m[0] * (1.0 / (P2 * Q2)) + sum_p + sum_q, difference_p + difference_q, P2 * sum_p + Q2 * sum_q + m[5]]
+}
+
+/// `A y`, the transpose of [`output`].
+#[inline(always)]
+pub fn output_adjoint(y: [f32; SIDE]) -> [f32; PATCH] {
+    let (even_p, odd_p) = (y[0] + P2 * y[2], P * (y[1] + P2 * y[3]));
+    let (even_q, odd_q) = (y[0] + Q2 * y[2], Q * (y[1] + Q2 * y[3]));
+    [y[0], even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y[3]]
 }
 
 /// Applies `f` to `N` rows of lanes.
