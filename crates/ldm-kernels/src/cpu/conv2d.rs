@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 
 use super::bridge;
 use super::buffer::Buffer;
-use super::convolution::convolution;
+use super::convolution::{Added, convolution};
 use super::im2col::Geometry;
 use super::simd::Level;
 use super::winograd;
@@ -52,8 +52,7 @@ pub fn conv2d(
         Level::best(),
         bridge::slice(&input),
         bridge::slice(&weight),
-        bias.as_ref().map(bridge::slice),
-        addend.as_ref().map(bridge::slice),
+        Added { bias: bias.as_ref().map(bridge::slice), addend: addend.as_ref().map(bridge::slice) },
         &mut values,
         [c_in, c_out],
         &geometry,

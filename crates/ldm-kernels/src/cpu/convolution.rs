@@ -10,14 +10,21 @@ use super::simd::Level;
 /// Values of the columns that are made at a time (16 MiB): a part of the image where it is large.
 const COLUMNS: usize = 4 << 20;
 
-/// `output` `[b, c_out, h', w']` = `input` `[b, c_in, h, w]` * `weight` `[c_out, c_in, kh, kw]` + `bias` `[c_out]` + `addend`,
-/// which is as large as the output.
+/// What a convolution adds to its sums.
+#[derive(Debug, Clone, Copy)]
+pub struct Added<'a> {
+    /// One value an output channel.
+    pub bias: Option<&'a [f32]>,
+    /// One value an output.
+    pub addend: Option<&'a [f32]>,
+}
+
+/// `output` `[b, c_out, h', w']` = `input` `[b, c_in, h, w]` * `weight` `[c_out, c_in, kh, kw]` + what is `added`.
 pub fn convolution(
     level: Level,
     input: &[f32],
     weight: &[f32],
-    bias: Option<&[f32]>,
-    addend: Option<&[f32]>,
+    Added { bias, addend }: Added,
     output: &mut [f32],
     channels: [usize; 2],
     geometry: &Geometry,
@@ -118,7 +125,7 @@ mod tests {
             let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
             for level in Level::available() {
                 let mut y = vec![f32::NAN; expected.len()];
-                convolution(*level, &x, &w, Some(&bias), None, &mut y, channels, &g);
+                convolution(*level, &x, &w, Added { bias: Some(&bias), addend: None }, &mut y, channels, &g);
                 for (y, e) in y.iter().zip(&expected) {
                     assert!((y - e).abs() <= 2e-6 * largest, "{level:?} {g:?}: {y} {e}");
                 }

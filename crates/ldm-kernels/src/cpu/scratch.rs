@@ -76,7 +76,7 @@ mod tests {
         let line = LINE * size_of::<f32>();
         for len in [1, 1000, KEEP / 2, KEEP] {
             let both = [Scratch::take(len), Scratch::take(len / 2)];
-            assert!(both.iter().all(|s| s.as_ptr() as usize % line == 0));
+            assert!(both.iter().all(|s| (s.as_ptr() as usize).is_multiple_of(line)));
             assert_eq!(both.each_ref().map(|s| s.len()), [len, len / 2]);
         }
         let kept: usize = KEPT.with_borrow(|kept| kept.iter().map(Vec::len).sum());

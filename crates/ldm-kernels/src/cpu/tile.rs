@@ -106,6 +106,7 @@ unsafe fn halves<V: Lanes>(
 }
 
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "i and j name the tile's rows and columns")]
 unsafe fn rows<V: Lanes, const R: usize, const W: usize>(
     depth: usize,
     a: &Left<R>,

@@ -111,13 +111,12 @@ unsafe fn whole<S: Shuffle>(line: &[f32], x: usize, patch: &mut [Lane]) {
     let before = before.last().copied().unwrap_or(0.0);
     let after = rest.get(LANES * SIDE).copied().unwrap_or(0.0);
     // A patch begins a pixel before its tile and ends one after it: with the neighbours' pixels.
+    let (first, last) = (columns[0], columns[SIDE - 1]);
     for tile in 0..LANES {
-        patch[0][tile] = if tile == 0 { before } else { columns[SIDE - 1][tile - 1] };
-        patch[PATCH - 1][tile] = if tile + 1 == LANES { after } else { columns[0][tile + 1] };
+        patch[0][tile] = if tile == 0 { before } else { last[tile - 1] };
+        patch[PATCH - 1][tile] = if tile + 1 == LANES { after } else { first[tile + 1] };
     }
-    for x in 0..SIDE {
-        patch[1 + x] = columns[x];
-    }
+    patch[1..].iter_mut().zip(columns).for_each(|(to, column)| *to = column);
 }
 
 /// The same for a strip of fewer tiles, from its lane on.

@@ -14,6 +14,7 @@ mod weight;
 
 use rayon::prelude::*;
 
+use super::convolution::Added;
 use super::im2col::Geometry;
 use super::panels::Panels;
 use super::product::{Bias, Block, Rows, Target, multiply_block};
@@ -57,8 +58,7 @@ pub fn winograd(
     level: Level,
     input: &[f32],
     weight: &[f32],
-    bias: Option<&[f32]>,
-    addend: Option<&[f32]>,
+    Added { bias, addend }: Added,
     output: &mut [f32],
     [c_in, c_out]: [usize; 2],
     geometry: &Geometry,
@@ -196,11 +196,12 @@ mod tests {
             let x = values(b * c_in * g.plane(), 1);
             let w = values(c_out * c_in * 9, 2);
             let bias = values(c_out, 3);
+            let added = Added { bias: Some(&bias), addend: None };
             for level in Level::available() {
                 let mut expected = vec![f32::NAN; b * c_out * g.outputs()];
-                convolution(*level, &x, &w, Some(&bias), None, &mut expected, channels, &g);
+                convolution(*level, &x, &w, added, &mut expected, channels, &g);
                 let mut y = vec![f32::NAN; expected.len()];
-                winograd(*level, &x, &w, Some(&bias), None, &mut y, channels, &g);
+                winograd(*level, &x, &w, added, &mut y, channels, &g);
                 let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
                 let worst = y.iter().zip(&expected).fold(0f32, |m, (y, e)| {
                     if y.is_nan() { f32::INFINITY } else { m.max((y - e).abs() / largest) }
