@@ -61,11 +61,12 @@ def emoji_unet():
     return UNet2DConditionModel(
         sample_size=16,
         layers_per_block=1,
-        block_out_channels=(64, 128),
-        down_block_types=(CROSS_DOWN, CROSS_DOWN),
-        up_block_types=(CROSS_UP, CROSS_UP),
+        block_out_channels=(64, 64),
+        down_block_types=("DownBlock2D", CROSS_DOWN),
+        up_block_types=(CROSS_UP, "UpBlock2D"),
+        transformer_layers_per_block=2,
         cross_attention_dim=128,
-        attention_head_dim=(2, 4),
+        attention_head_dim=2,
     )
 
 
