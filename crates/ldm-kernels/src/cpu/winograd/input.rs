@@ -36,6 +36,7 @@ multiversion! {
 
 multiversion! {
     /// One channel (`at` is which, and of how many) of `tiles`: `to` is `[36, tiles]`.
+    #[cfg(feature = "autodiff")]
     pub fn channel<S: Shuffle>(images: &[f32], at: [usize; 2], geometry: &Geometry, tiles: Range<usize>, to: &mut [f32]) {
         for first in tiles.clone().step_by(LANES) {
             let count = LANES.min(tiles.end - first);

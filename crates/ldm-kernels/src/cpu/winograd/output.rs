@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::super::im2col::Geometry;
 use super::shuffle::Shuffle;
-use super::transform::{Lane, copy, each, lane, output, output_adjoint};
+#[cfg(feature = "autodiff")]
+use super::transform::output_adjoint;
+use super::transform::{Lane, copy, each, lane, output};
 use super::{LANES, PATCH, POINTS, SIDE, strips};
 
 /// The products of one channel: one value a tile, for each point.
@@ -61,6 +63,7 @@ multiversion! {
 multiversion! {
     /// The transpose of [`transform`], for the gradient of the output: one channel (`at` is which, and of how many) of
     /// `tiles`; `to` is `[36, tiles]`.
+    #[cfg(feature = "autodiff")]
     pub fn adjoint<S: Shuffle>(gradient: &[f32], at: [usize; 2], geometry: &Geometry, tiles: Range<usize>, to: &mut [f32]) {
         let ([channel, channels], [height, width]) = (at, geometry.output);
         for first in tiles.clone().step_by(LANES) {

@@ -51,6 +51,7 @@ pub fn output(m: [f32; PATCH]) -> [f32; SIDE] {
 }
 
 /// `G^T m`, the transpose of [`weight`].
+#[cfg(feature = "autodiff")]
 #[inline(always)]
 pub fn weight_adjoint(m: [f32; PATCH]) -> [f32; 3] {
     let (sum_p, difference_p) = ((m[1] + m[2]) * SCALE_P, (m[1] - m[2]) * (P * SCALE_P));
@@ -59,6 +60,7 @@ pub fn weight_adjoint(m: [f32; PATCH]) -> [f32; 3] {
 }
 
 /// `A y`, the transpose of [`output`].
+#[cfg(feature = "autodiff")]
 #[inline(always)]
 pub fn output_adjoint(y: [f32; SIDE]) -> [f32; PATCH] {
     let (even_p, odd_p) = (y[0] + P2 * y[2], P * (y[1] + P2 * y[3]));
