@@ -78,6 +78,11 @@ impl Panels {
         self.split().into_par_iter().for_each(|(panel, values)| fill(panel, values));
     }
 
+    /// Fills the panels on this thread, each in one piece.
+    pub fn fill_here(&mut self, fill: impl Fn(&Panel, &mut [f32])) {
+        self.split().into_iter().for_each(|(panel, values)| fill(panel, values));
+    }
+
     fn split(&mut self) -> Vec<(&Panel, &mut [f32])> {
         let mut rest = &mut self.data[..];
         let panels = self.panels.iter();

@@ -10,8 +10,11 @@ use super::super::panels::{Panels, fill_transposed};
 use super::super::product::{Bias, Block, Rows, Target, multiply_block};
 use super::super::scratch::Scratch;
 use super::super::simd::Level;
-use super::transform::{Lane, each, lane, weight_adjoint};
-use super::{LANES, PATCH, POINTS, VALUES, input, output, tiles};
+use super::transform::{both, lane, weight_adjoint};
+use super::{LANES, PATCH, POINTS, input, output, tiles};
+
+/// Most transformed values at a time (24 MiB).
+const VALUES: usize = 6 << 20;
 
 /// As [`weight_gradient`](super::super::weight_gradient::weight_gradient), for a 3x3 kernel, stride 1 and one pixel of padding.
 pub fn weight_gradient(
@@ -64,39 +67,14 @@ multiversion! {
         let [c_in, c_out] = channels;
         let outputs = values.len() / (c_in * 9);
         for channel in 0..c_in {
-            let mut points = [[0.0; LANES]; POINTS];
-            for (point, to) in points.iter_mut().enumerate() {
-                *to = lane(&sums[(point * c_in + channel) * c_out + first..][..outputs]);
-            }
-            let taps = taps(&points);
-            for output in 0..outputs {
-                let to = &mut values[(output * c_in + channel) * 9..][..9];
-                for tap in 0..9 {
-                    to[tap] = taps[tap][output];
+            let point = |y, x| lane(&sums[((y * PATCH + x) * c_in + channel) * c_out + first..][..outputs]);
+            both(point, weight_adjoint, |y, x, lane| {
+                for (output, value) in lane.iter().enumerate().take(outputs) {
+                    values[(output * c_in + channel) * 9 + y * 3 + x] = *value;
                 }
-            }
+            });
         }
     }
-}
-
-/// Along columns, then along rows.
-#[inline(always)]
-fn taps(points: &[Lane; POINTS]) -> [Lane; 9] {
-    let mut columns = [[0.0; LANES]; 3 * PATCH];
-    for x in 0..PATCH {
-        let column = each(std::array::from_fn(|y| &points[y * PATCH + x]), weight_adjoint);
-        for y in 0..3 {
-            columns[y * PATCH + x] = column[y];
-        }
-    }
-    let mut taps = [[0.0; LANES]; 9];
-    for y in 0..3 {
-        let row = each(std::array::from_fn(|x| &columns[y * PATCH + x]), weight_adjoint);
-        for x in 0..3 {
-            taps[y * 3 + x] = row[x];
-        }
-    }
-    taps
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::im2col::Geometry;
 use super::super::panels::Panel;
 use super::shuffle::{Row, Shuffle};
-use super::transform::{Lane, copy, each, input};
+use super::transform::{Lane, both, copy, input};
 use super::{LANES, PATCH, POINTS, SIDE, Strip, strips};
 
 /// The pixels that a strip of tiles needs of one row.
@@ -15,20 +15,22 @@ multiversion! {
     /// Fills a panel: rows `point * c_in + channel`, one column a tile.
     pub fn transform<S: Shuffle>(images: &[f32], c_in: usize, geometry: &Geometry, panel: &Panel, values: &mut [f32]) {
         let width = panel.width;
-        for group in (0..panel.columns).step_by(LANES) {
-            let first = panel.first + group;
-            let strips = strips_of(geometry, first..panel.first + panel.columns);
-            // A panel of fewer lanes than ours (another level) takes the first ones.
-            let lanes = LANES.min(width - group);
-            // What lies outside the image or beyond the last tile does so for every channel: it stays zero.
-            let mut patch = [[0.0; LANES]; POINTS];
-            for channel in 0..c_in {
+        let all = panel.first..panel.first + panel.columns;
+        let groups = all.clone().step_by(LANES);
+        // What lies outside the image or beyond the last tile does so for every channel: it stays zero.
+        let mut groups: Vec<_> =
+            groups.map(|first| (strips_of(geometry, first..all.end), [[0.0; LANES]; POINTS])).collect();
+        for channel in 0..c_in {
+            for (group, (strips, patch)) in groups.iter_mut().enumerate() {
                 // SAFETY: this version runs where the machine has its instructions.
-                unsafe { read::<S>(images, [channel, c_in], geometry, &strips, &mut patch) };
-                for (point, lane) in both(&patch).iter().enumerate() {
-                    let to = &mut values[(point * c_in + channel) * width + group..][..lanes];
-                    copy::<LANES>(to, &lane[..lanes]);
-                }
+                unsafe { read::<S>(images, [channel, c_in], geometry, strips, patch) };
+                let group = group * LANES;
+                // A panel of fewer lanes than ours (another level) takes the first ones.
+                let lanes = LANES.min(width - group);
+                both(|y, x| patch[y * PATCH + x], input, |y, x, lane| {
+                    let to = ((y * PATCH + x) * c_in + channel) * width + group;
+                    copy::<LANES>(&mut values[to..][..lanes], &lane[..lanes]);
+                });
             }
         }
     }
@@ -44,9 +46,10 @@ multiversion! {
             let mut patch = [[0.0; LANES]; POINTS];
             // SAFETY: this version runs where the machine has its instructions.
             unsafe { read::<S>(images, at, geometry, &strips, &mut patch) };
-            for (point, lane) in both(&patch).iter().enumerate() {
-                copy::<LANES>(&mut to[point * tiles.len() + first - tiles.start..][..count], &lane[..count]);
-            }
+            both(|y, x| patch[y * PATCH + x], input, |y, x, lane| {
+                let to = &mut to[(y * PATCH + x) * tiles.len() + first - tiles.start..][..count];
+                copy::<LANES>(to, &lane[..count]);
+            });
         }
     }
 }
@@ -131,24 +134,4 @@ fn part(line: &[f32], x: usize, strip: &Strip, patch: &mut [Lane]) {
             patch[x][strip.lane + i] = row[i * SIDE + x];
         }
     }
-}
-
-/// Along columns, then along rows.
-#[inline(always)]
-fn both(patch: &[Lane; POINTS]) -> [Lane; POINTS] {
-    let mut columns = [[0.0; LANES]; POINTS];
-    for x in 0..PATCH {
-        let column = each(std::array::from_fn(|y| &patch[y * PATCH + x]), input);
-        for y in 0..PATCH {
-            columns[y * PATCH + x] = column[y];
-        }
-    }
-    let mut points = [[0.0; LANES]; POINTS];
-    for y in 0..PATCH {
-        let row = each(std::array::from_fn(|x| &columns[y * PATCH + x]), input);
-        for x in 0..PATCH {
-            points[y * PATCH + x] = row[x];
-        }
-    }
-    points
 }

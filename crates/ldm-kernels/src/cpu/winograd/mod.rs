@@ -7,23 +7,19 @@
 #[cfg(feature = "autodiff")]
 mod gradient;
 mod input;
+mod layer;
 mod output;
 pub(super) mod shuffle;
 mod transform;
 mod weight;
 
-use rayon::prelude::*;
-
 use super::convolution::Added;
 use super::im2col::Geometry;
-use super::panels::Panels;
-use super::product::{Bias, Block, Rows, Target, multiply_block};
-use super::scratch::Scratch;
+use super::product::Target;
 use super::simd::Level;
-use super::tile::ROWS;
 #[cfg(feature = "autodiff")]
 pub use gradient::weight_gradient;
-use output::{Plane, Products};
+use layer::Layer;
 
 /// Outputs along a side of a tile.
 const SIDE: usize = 4;
@@ -33,20 +29,18 @@ const PATCH: usize = SIDE + 2;
 const POINTS: usize = PATCH * PATCH;
 /// Tiles that are transformed together, one a lane.
 const LANES: usize = 16;
-/// Output channels in a task.
+/// Output channels at a time.
 const CHANNELS: usize = 32;
-/// Most tiles at a time.
-const TILES: usize = 512;
-/// Most values of transformed input at a time (24 MiB).
-const VALUES: usize = 6 << 20;
 
 /// Whether this convolution is one that the algorithm does, and faster.
 ///
-/// Transforming the weights costs as much as about 30 tiles; the U-Net's smaller maps don't earn it.
+/// Transforming the weights costs as much as about 30 tiles; the U-Net's smaller maps don't earn it. Few output channels
+/// earn the input's transform on a large map only, where the plain product moves nine times the image.
 pub fn pays(geometry: &Geometry, [c_in, c_out]: [usize; 2], batch: usize) -> bool {
     let g = geometry;
     let fits = g.kernel == [3, 3] && g.stride == [1, 1] && g.padding == [1, 1] && g.output == g.input;
-    fits && batch * tiles(g) >= 64 && c_in >= CHANNELS && c_out >= CHANNELS
+    let least = if c_out >= CHANNELS { 64 } else { 1024 };
+    fits && c_in >= CHANNELS && batch * tiles(g) >= least
 }
 
 fn tiles(geometry: &Geometry) -> usize {
@@ -58,84 +52,20 @@ pub fn winograd(
     level: Level,
     input: &[f32],
     weight: &[f32],
-    Added { bias, addend }: Added,
+    added: Added,
     output: &mut [f32],
     [c_in, c_out]: [usize; 2],
     geometry: &Geometry,
 ) {
-    let all = input.len() / (c_in * geometry.plane()) * tiles(geometry);
-    let most = (VALUES / (POINTS * c_in)).clamp(LANES, TILES);
-    let step = all.div_ceil(all.div_ceil(most));
-    // Weights that several passes read are transformed once; those of one pass where they are needed, in the cache.
-    let transformed = (step < all).then(|| transformed(weight, c_in));
-    let len = output.len();
-    let target = Target::new(output, geometry.outputs(), 1);
-    for start in (0..all).step_by(step) {
-        let tiles = start..(start + step).min(all);
-        let mut patches = Panels::new(level, POINTS * c_in, [tiles.clone()]);
-        patches.fill_whole(|panel, values| input::transform(input, c_in, geometry, panel, values));
-        (0..c_out.div_ceil(CHANNELS)).into_par_iter().for_each(|task| {
-            let channels = task * CHANNELS..((task + 1) * CHANNELS).min(c_out);
-            let (count, width) = (channels.len(), tiles.len());
-            let rows = count.next_multiple_of(ROWS);
-            let own = POINTS * rows * c_in;
-            let mut scratch =
-                Scratch::take(if transformed.is_some() { 0 } else { own } + POINTS * count * width);
-            let (weights, products) = match &transformed {
-                Some(all) => (&all[POINTS * channels.start * c_in..][..own], &mut scratch[..]),
-                None => {
-                    let (weights, products) = scratch.split_at_mut(own);
-                    weight::transform(
-                        &weight[channels.start * 9 * c_in..channels.end * 9 * c_in],
-                        c_in,
-                        weights,
-                    );
-                    (&*weights, products)
-                }
-            };
-            for point in 0..POINTS {
-                let weights =
-                    Rows { data: &weights[point * rows * c_in..], count, stride: c_in, tiles: true };
-                let products = &mut products[point * count * width..][..count * width];
-                let products = Target::new(products, width, 1);
-                let depth = point * c_in..(point + 1) * c_in;
-                let block = Block { rows: 0..count, panels: 0..patches.panels.len(), depth };
-                // SAFETY: the products are this task's own.
-                unsafe {
-                    multiply_block(weights, &patches, block, Bias::None, &products, &|p| {
-                        p.first - tiles.start
-                    });
-                }
-            }
-            for (i, channel) in channels.enumerate() {
-                let plane = |image: usize| {
-                    let start = (image * c_out + channel) * geometry.outputs();
-                    debug_assert!(start < len);
-                    let range = start..start + geometry.outputs();
-                    // SAFETY: this channel belongs to this task.
-                    let to = unsafe { target.slice(start, geometry.outputs()) };
-                    Plane { to, addend: addend.map(|addend| &addend[range]) }
-                };
-                let products = Products { values: &products[i * width..], stride: count * width };
-                output::transform(
-                    products,
-                    bias.map_or(0.0, |b| b[channel]),
-                    geometry,
-                    tiles.clone(),
-                    &plane,
-                );
-            }
-        });
+    let tiles = input.len() / (c_in * geometry.plane()) * tiles(geometry);
+    let output = Target::new(output, geometry.outputs(), 1);
+    let layer = Layer { level, input, weight, added, output, c_in, c_out, geometry, tiles };
+    // Weights that many tiles need are transformed once; those of a few where they are needed, in the cache.
+    if tiles >= 4 * layer.width() * rayon::current_num_threads() {
+        layer.by_tiles()
+    } else {
+        layer.by_channels()
     }
-}
-
-/// All weights, task by task, each as [`weight::transform`] has them.
-fn transformed(weight: &[f32], c_in: usize) -> Scratch {
-    let c_out = weight.len() / (9 * c_in);
-    let mut all = Scratch::take(c_out.next_multiple_of(ROWS) * c_in * POINTS);
-    let tasks = all.par_chunks_mut(CHANNELS * c_in * POINTS).zip(weight.par_chunks(CHANNELS * c_in * 9));
-    tasks.for_each(|(to, weight)| weight::transform(weight, c_in, to));
-    all
 }
 
 /// Tiles that lie side by side: `len` of them from lane `lane` on.

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::super::im2col::Geometry;
+use super::super::product::Target;
 use super::shuffle::Shuffle;
 #[cfg(feature = "autodiff")]
 use super::transform::output_adjoint;
-use super::transform::{Lane, copy, each, lane, output};
-use super::{LANES, PATCH, POINTS, SIDE, strips};
+use super::transform::{both, copy, lane, output};
+use super::{LANES, PATCH, SIDE, strips};
 
 /// The products of one channel: one value a tile, for each point.
 #[derive(Clone, Copy)]
@@ -17,41 +18,60 @@ pub struct Products<'a> {
     pub stride: usize,
 }
 
-/// Where the pixels of one channel of one image go.
-pub struct Plane<'a> {
-    pub to: &'a mut [f32],
-    /// What is added to them, pixel by pixel.
-    pub addend: Option<&'a [f32]>,
+/// Where the pixels of one channel go.
+pub struct Pixels<'a> {
+    to: &'a Target<'a>,
+    /// What is added to them, laid out as they are.
+    addend: Option<&'a [f32]>,
+    /// Which, and of how many.
+    channel: [usize; 2],
+    geometry: &'a Geometry,
+}
+
+impl<'a> Pixels<'a> {
+    /// # Safety
+    /// Nothing else may use the pixels of the channel's tiles that are written through it while it lives.
+    pub unsafe fn new(
+        to: &'a Target<'a>,
+        addend: Option<&'a [f32]>,
+        channel: [usize; 2],
+        geometry: &'a Geometry,
+    ) -> Self {
+        Self { to, addend, channel, geometry }
+    }
 }
 
 multiversion! {
-    /// Writes one channel's pixels of `tiles`; `plane(image)` takes them.
-    pub fn transform<S: Shuffle, 'a>(products: Products<'_>, bias: f32, geometry: &Geometry, tiles: Range<usize>, plane: &dyn Fn(usize) -> Plane<'a>) {
+    /// Writes one channel's pixels of `tiles`.
+    pub fn transform<S: Shuffle, 'a>(products: Products<'_>, bias: f32, pixels: &Pixels<'a>, tiles: Range<usize>) {
+        let Pixels { to, addend, channel: [channel, channels], geometry } = *pixels;
         let [height, width] = geometry.output;
         for first in tiles.clone().step_by(LANES) {
             let count = LANES.min(tiles.end - first);
-            let mut points = [[0.0; LANES]; POINTS];
-            for (point, to) in points.iter_mut().enumerate() {
-                *to = lane(&products.values[point * products.stride + first - tiles.start..][..count]);
-            }
-            let columns = columns(&points);
-            for y in 0..SIDE {
-                let mut lanes = each(std::array::from_fn(|x| &columns[y * PATCH + x]), output);
-                lanes.iter_mut().flatten().for_each(|v| *v += bias);
-                // SAFETY: this version runs where the machine has its instructions.
-                let row = unsafe { S::join(&lanes) };
-                for strip in strips(geometry, first..first + count) {
-                    let (x, y) = (strip.column * SIDE, strip.row * SIDE + y);
-                    if y < height {
-                        let len = (strip.len * SIDE).min(width - x);
-                        let (Plane { to, addend }, from) = (plane(strip.image), &row[strip.lane * SIDE..][..len]);
-                        let range = y * width + x..y * width + x + len;
-                        match addend {
-                            None => copy::<{ LANES * SIDE }>(&mut to[range], from),
-                            Some(addend) => {
-                                let sums = addend[range.clone()].iter().zip(from);
-                                to[range].iter_mut().zip(sums).for_each(|(to, (a, b))| *to = a + b);
-                            }
+            let mut tile = [[[0.0; LANES]; SIDE]; SIDE];
+            let point =
+                |y, x| lane(&products.values[(y * PATCH + x) * products.stride + first - tiles.start..][..count]);
+            both(point, output, |y, x, lane| {
+                for (to, v) in tile[y][x].iter_mut().zip(lane) {
+                    *to = v + bias;
+                }
+            });
+            for strip in strips(geometry, first..first + count) {
+                let (x, top) = (strip.column * SIDE, strip.row * SIDE);
+                let len = (strip.len * SIDE).min(width - x);
+                let plane = (strip.image * channels + channel) * geometry.outputs();
+                for (y, lanes) in tile.iter().enumerate().take(height - top) {
+                    // SAFETY: this version runs where the machine has its instructions.
+                    let row = unsafe { S::join(lanes) };
+                    let from = &row[strip.lane * SIDE..][..len];
+                    let start = plane + (top + y) * width + x;
+                    // SAFETY: as whoever made `pixels` vouched.
+                    let to = unsafe { to.slice(start, len) };
+                    match addend {
+                        None => copy::<{ LANES * SIDE }>(to, from),
+                        Some(addend) => {
+                            let sums = addend[start..start + len].iter().zip(from);
+                            to.iter_mut().zip(sums).for_each(|(to, (a, b))| *to = a + b);
                         }
                     }
                 }
@@ -82,33 +102,10 @@ multiversion! {
                     }
                 }
             }
-            let mut columns = [[0.0; LANES]; PATCH * SIDE];
-            for x in 0..SIDE {
-                let column = each(std::array::from_fn(|y| &pixels[y * SIDE + x]), output_adjoint);
-                for y in 0..PATCH {
-                    columns[y * SIDE + x] = column[y];
-                }
-            }
-            for y in 0..PATCH {
-                let row = each(std::array::from_fn(|x| &columns[y * SIDE + x]), output_adjoint);
-                for (x, lane) in row.iter().enumerate() {
-                    let to = &mut to[(y * PATCH + x) * tiles.len() + first - tiles.start..][..count];
-                    copy::<LANES>(to, &lane[..count]);
-                }
-            }
+            both(|y, x| pixels[y * SIDE + x], output_adjoint, |y, x, lane| {
+                let to = &mut to[(y * PATCH + x) * tiles.len() + first - tiles.start..][..count];
+                copy::<LANES>(to, &lane[..count]);
+            });
         }
     }
-}
-
-/// Along columns; what is left are rows.
-#[inline(always)]
-fn columns(points: &[Lane; POINTS]) -> [Lane; SIDE * PATCH] {
-    let mut columns = [[0.0; LANES]; SIDE * PATCH];
-    for x in 0..PATCH {
-        let column = each(std::array::from_fn(|y| &points[y * PATCH + x]), output);
-        for y in 0..SIDE {
-            columns[y * PATCH + x] = column[y];
-        }
-    }
-    columns
 }

@@ -68,12 +68,48 @@ pub fn output_adjoint(y: [f32; SIDE]) -> [f32; PATCH] {
     [y[0], even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y[3]]
 }
 
+/// A transform of both axes: along columns, then along rows. `read(y, x)` gives what is transformed, `write(y, x, _)` takes
+/// the result, both a lane a tile.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "x and y name columns and rows")]
+pub fn both<const N: usize, const M: usize>(
+    read: impl Fn(usize, usize) -> Lane,
+    f: impl Fn([f32; N]) -> [f32; M],
+    mut write: impl FnMut(usize, usize, Lane),
+) {
+    let mut columns = [[[0.0; LANES]; N]; M];
+    for x in 0..N {
+        let mut column = [[0.0; LANES]; N];
+        for y in 0..N {
+            column[y] = read(y, x);
+        }
+        let column = each(column, &f);
+        for y in 0..M {
+            columns[y][x] = column[y];
+        }
+    }
+    for y in 0..M {
+        let mut row = [[0.0; LANES]; N];
+        for x in 0..N {
+            row[x] = columns[y][x];
+        }
+        let row = each(row, &f);
+        for x in 0..M {
+            write(y, x, row[x]);
+        }
+    }
+}
+
 /// Applies `f` to `N` rows of lanes.
 #[inline(always)]
-pub fn each<const N: usize, const M: usize>(x: [&Lane; N], f: impl Fn([f32; N]) -> [f32; M]) -> [Lane; M] {
+fn each<const N: usize, const M: usize>(x: [Lane; N], f: impl Fn([f32; N]) -> [f32; M]) -> [Lane; M] {
     let mut y = [[0.0; LANES]; M];
     for lane in 0..LANES {
-        let values = f(std::array::from_fn(|i| x[i][lane]));
+        let mut values = [0.0; N];
+        for i in 0..N {
+            values[i] = x[i][lane];
+        }
+        let values = f(values);
         for i in 0..M {
             y[i][lane] = values[i];
         }
@@ -101,6 +137,13 @@ pub fn copy<const USUAL: usize>(to: &mut [f32], from: &[f32]) {
 pub fn lane(values: &[f32]) -> Lane {
     match values.first_chunk() {
         Some(lane) => *lane,
-        None => std::array::from_fn(|i| values.get(i).copied().unwrap_or(0.0)),
+        None => few(values),
     }
+}
+
+/// Out of line: together the compiler makes of both one loop over single values.
+#[cold]
+#[inline(never)]
+fn few(values: &[f32]) -> Lane {
+    std::array::from_fn(|i| values.get(i).copied().unwrap_or(0.0))
 }

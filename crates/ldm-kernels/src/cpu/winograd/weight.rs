@@ -1,7 +1,7 @@
 //! The kernels, transformed into the rows of the 36 products.
 
 use super::super::tile::ROWS;
-use super::transform::{Lane, each, weight};
+use super::transform::{Lane, both, weight};
 use super::{LANES, PATCH, POINTS};
 
 multiversion! {
@@ -19,37 +19,17 @@ multiversion! {
                     let at = |lane: usize| ((first + lane.min(lanes - 1)) * c_in + channel) * 9 + tap;
                     std::array::from_fn(|lane| weights[at(lane)])
                 });
-                for (point, lane) in both(&taps).iter().enumerate() {
+                both(|y, x| taps[y * 3 + x], weight, |y, x, lane| {
                     // Of the sixteen lanes, eight in each tile.
                     for (half, values) in lane.chunks_exact(ROWS).enumerate() {
                         let row = first + half * ROWS;
                         if row < rows {
-                            let to = (point * rows + row) * c_in + channel * ROWS;
+                            let to = ((y * PATCH + x) * rows + row) * c_in + channel * ROWS;
                             tiles[to..to + ROWS].copy_from_slice(values);
                         }
                     }
-                }
+                });
             }
         }
     }
-}
-
-/// Along columns, then along rows.
-#[inline(always)]
-fn both(taps: &[Lane; 9]) -> [Lane; POINTS] {
-    let mut columns = [[0.0; LANES]; PATCH * 3];
-    for x in 0..3 {
-        let column = each([&taps[x], &taps[3 + x], &taps[6 + x]], weight);
-        for y in 0..PATCH {
-            columns[y * 3 + x] = column[y];
-        }
-    }
-    let mut points = [[0.0; LANES]; POINTS];
-    for y in 0..PATCH {
-        let row = each([&columns[y * 3], &columns[y * 3 + 1], &columns[y * 3 + 2]], weight);
-        for x in 0..PATCH {
-            points[y * PATCH + x] = row[x];
-        }
-    }
-    points
 }
