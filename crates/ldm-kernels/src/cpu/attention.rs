@@ -18,8 +18,8 @@ const QUERIES: usize = 64;
 pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
     let [batch, heads, n, _] = q.dims();
     let [_, _, _, width] = v.dims();
-    let attended = attend(&Heads::new(q)?, &Heads::new(k)?, &Heads::new(v)?)?;
-    let output: Tensor<4> = bridge::tensor(attended.output, [batch, n, heads, width], &q.device());
+    let (output, _) = attend(&Heads::new(q)?, &Heads::new(k)?, &Heads::new(v)?)?;
+    let output: Tensor<4> = bridge::tensor(output, [batch, n, heads, width], &q.device());
     Some(output.swap_dims(1, 2))
 }
 
@@ -28,17 +28,11 @@ pub fn scale(d: usize) -> f32 {
     1.0 / (d as f32).sqrt()
 }
 
-/// What [`attend`] gives.
-pub struct Attended {
-    /// `[b, n, heads, width]`, so that merging the heads copies nothing.
-    pub output: Buffer,
-    /// `[2, b, heads, n]`: every query's largest score, before it is scaled; then 1 over the sum of the exponentials of
-    /// the scaled differences to it.
-    pub statistics: Vec<f32>,
-}
-
-/// [`attention`]; `None` where the shapes don't fit.
-pub fn attend(q: &Heads, k: &Heads, v: &Heads) -> Option<Attended> {
+/// [`attention`] and what its gradient needs; `None` where the shapes don't fit.
+///
+/// The output is `[b, n, heads, width]`, so that merging the heads copies nothing. The second is `[2, b, heads, n]`: every
+/// query's largest score, before it is scaled; then 1 over the sum of the exponentials of the scaled differences to it.
+pub fn attend(q: &Heads, k: &Heads, v: &Heads) -> Option<(Buffer, Vec<f32>)> {
     let [batch, heads, n, d] = q.dims();
     let [_, _, m, width] = v.dims();
     let fits = k.dims() == [batch, heads, m, d] && v.dims()[..2] == [batch, heads];
@@ -63,7 +57,7 @@ pub fn attend(q: &Heads, k: &Heads, v: &Heads) -> Option<Attended> {
             unsafe { head.attend(rows, &target, start, largest, inverses) };
         });
     });
-    Some(Attended { output, statistics })
+    Some((output, statistics))
 }
 
 /// One head.

@@ -17,9 +17,9 @@ pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4
     let [_, _, _, width] = v.dims();
     let nodes = [node(q)?, node(k)?, node(v)?];
     let [q, k, v] = nodes.each_ref().map(|x| Heads::of(x.primitive().clone()));
-    let attended = attend(&q, &k, &v)?;
-    let output = merged(attended.output, [batch, n, heads, width]);
-    let statistics = bridge::primitive(attended.statistics, [2, batch * heads, n]);
+    let (output, statistics) = attend(&q, &k, &v)?;
+    let output = merged(output, [batch, n, heads, width]);
+    let statistics = bridge::primitive(statistics, [2, batch * heads, n]);
     let saved = Attention { q, k, v, output: Heads::of(output.clone()), statistics };
     record(nodes.each_ref(), Tensor::<4>::from_primitive::<Flex>(output), saved)
 }
