@@ -1,93 +1,110 @@
-use burn::backend::flex::FlexTensor;
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge;
 use super::buffer::Buffer;
 use super::exp::exp;
-use super::panels::{Panels, fill_straight, fill_transposed};
+use super::heads::{Head, Heads};
+use super::panels::Panels;
 use super::product::{Bias, Block, Rows, Target, multiply_block};
 use super::scratch::Scratch;
-use super::simd::Level;
 
 /// Queries in a task.
 const QUERIES: usize = 64;
 
 /// See [`crate::attention`]; `None` where the tensors are not plain f32 flex tensors of fitting shapes.
 pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
+    let [batch, heads, n, _] = q.dims();
+    let [_, _, _, width] = v.dims();
+    let (output, _) = attend(&Heads::new(q)?, &Heads::new(k)?, &Heads::new(v)?)?;
+    let output: Tensor<4> = bridge::tensor(output, [batch, n, heads, width], &q.device());
+    Some(output.swap_dims(1, 2))
+}
+
+/// The factor of the scores of `d` products.
+pub fn scale(d: usize) -> f32 {
+    1.0 / (d as f32).sqrt()
+}
+
+/// [`attention`] and what its gradient needs; `None` where the shapes don't fit.
+///
+/// The output is `[b, n, heads, width]`, so that merging the heads copies nothing. The second is `[2, b, heads, n]`: every
+/// query's largest score, before it is scaled; then 1 over the sum of the exponentials of the scaled differences to it.
+pub fn attend(q: &Heads, k: &Heads, v: &Heads) -> Option<(Buffer, Vec<f32>)> {
     let [batch, heads, n, d] = q.dims();
     let [_, _, m, width] = v.dims();
     let fits = k.dims() == [batch, heads, m, d] && v.dims()[..2] == [batch, heads];
     if !fits || batch * heads * n * d * m * width == 0 {
         return None;
     }
-    let (q_heads, k_heads, v_heads) = (Heads::new(q)?, Heads::new(k)?, Heads::new(v)?);
-    // [b, n, heads, width], so that merging the heads copies nothing.
     let mut output = Buffer::take(batch * n * heads * width);
-    let level = Level::best();
+    let mut statistics = vec![0.0; 2 * batch * heads * n];
     let target = Target::new(&mut output, heads * width, 1);
-    (0..batch * heads).into_par_iter().for_each(|index| {
+    let (largest, inverses) = statistics.split_at_mut(batch * heads * n);
+    let statistics_of_heads = largest.par_chunks_mut(n).zip(inverses.par_chunks_mut(n));
+    statistics_of_heads.enumerate().for_each(|(index, (largest, inverses))| {
         let at = [index / heads, index % heads];
-        let ((q, q_row), (k, k_row), (v, v_row)) = (q_heads.head(at), k_heads.head(at), v_heads.head(at));
-        let mut keys = Panels::whole(level, d, m);
-        keys.fill(1, |panel, rows, values| fill_transposed(panel, rows, values, k, k_row));
-        let mut values = Panels::whole(level, m, width);
-        values.fill(1, |panel, rows, out| fill_straight(panel, rows, out, v, v_row));
+        let (k, v) = (k.head(at), v.head(at));
+        let (keys, values) = (k.right_transposed(k.all()), v.right(v.all()));
         let start = at[0] * n * heads * width + at[1] * width;
-        let queries = Rows { data: q, count: n, stride: q_row, tiles: false };
-        let head = Head { queries, keys, values, scale: 1.0 / (d as f32).sqrt() };
-        (0..n.div_ceil(QUERIES)).into_par_iter().for_each(|block| {
+        let head = Attention { queries: q.head(at), keys, values, scale: scale(d) };
+        let blocks = largest.par_chunks_mut(QUERIES).zip(inverses.par_chunks_mut(QUERIES));
+        blocks.enumerate().for_each(|(block, (largest, inverses))| {
             let rows = block * QUERIES..((block + 1) * QUERIES).min(n);
             // SAFETY: these queries of this head belong to this task.
-            unsafe { head.attend(rows, width, m, &target, start) };
+            unsafe { head.attend(rows, &target, start, largest, inverses) };
         });
     });
-    let output: Tensor<4> = bridge::tensor(output, [batch, n, heads, width], &q.device());
-    Some(output.swap_dims(1, 2))
+    Some((output, statistics))
 }
 
-struct Head<'a> {
-    queries: Rows<'a>,
+/// One head.
+struct Attention<'a> {
+    queries: Head<'a>,
     keys: Panels,
     values: Panels,
     scale: f32,
 }
 
-impl Head<'_> {
-    /// The output of the queries `rows`; all their scores are in the second-level cache at once.
+impl Attention<'_> {
+    /// The output of the queries `rows`, and their statistics; all their scores are in the second-level cache at once.
     ///
     /// # Safety
     /// No other thread may write these rows of this head.
     unsafe fn attend(
         &self,
-        rows: std::ops::Range<usize>,
-        width: usize,
-        m: usize,
+        rows: Range<usize>,
         target: &Target,
         start: usize,
+        largest: &mut [f32],
+        inverses: &mut [f32],
     ) {
-        let count = rows.len();
+        let (count, m) = (rows.len(), self.values.depth);
+        let width = self.values.panels.iter().map(|panel| panel.columns).sum();
         let mut scores = Scratch::take(count * m);
-        let queries = Rows { data: &self.queries.data[rows.start * self.queries.stride..], ..self.queries };
+        let queries = self.queries.left(rows.clone());
         {
             let scores = Target::new(&mut scores, m, 1);
-            let block =
-                Block { rows: 0..count, panels: 0..self.keys.panels.len(), depth: 0..self.keys.depth };
+            let block = Block::all(count, &self.keys);
             // SAFETY: the scores are this thread's own.
             unsafe { multiply_block(queries, &self.keys, block, Bias::None, &scores, &|p| p.first) };
         }
-        let mut sums = [0.0; QUERIES];
-        for (scores, sum) in scores.chunks_exact_mut(m).zip(&mut sums) {
-            *sum = exponentials(scores, self.scale);
+        for (scores, (largest, inverse)) in
+            scores.chunks_exact_mut(m).zip(largest.iter_mut().zip(&mut *inverses))
+        {
+            let sum;
+            [*largest, sum] = exponentials(scores, self.scale);
+            *inverse = 1.0 / sum;
         }
         let weights = Rows { data: &scores, count, stride: m, tiles: false };
         let first = start + rows.start * target.row();
-        let block = Block { rows: 0..count, panels: 0..self.values.panels.len(), depth: 0..m };
+        let block = Block::all(count, &self.values);
         // SAFETY: as the caller vouches.
         unsafe {
             multiply_block(weights, &self.values, block, Bias::None, target, &|p| first + p.first);
-            for (i, sum) in sums[..count].iter().enumerate() {
-                let inverse = 1.0 / sum;
+            for (i, inverse) in inverses.iter().enumerate() {
                 let row = target.slice(first + i * target.row(), width);
                 row.iter_mut().for_each(|v| *v *= inverse);
             }
@@ -96,8 +113,8 @@ impl Head<'_> {
 }
 
 multiversion! {
-    /// `x = exp(scale (x - max x))` and the sum of it.
-    fn exponentials(x: &mut [f32], scale: f32) -> f32 {
+    /// `x = exp(scale (x - max x))`; gives `max x` and the sum of the new values.
+    fn exponentials(x: &mut [f32], scale: f32) -> [f32; 2] {
         const LANES: usize = 32;
         let mut largest = [f32::NEG_INFINITY; LANES];
         for chunk in x.chunks(LANES) {
@@ -113,29 +130,7 @@ multiversion! {
                 *sum += *v;
             }
         }
-        sums.iter().sum()
-    }
-}
-
-/// A tensor `[b, heads, n, d]` whose last axis lies in order; the others may be views.
-struct Heads {
-    tensor: FlexTensor,
-}
-
-impl Heads {
-    fn new(x: &Tensor<4>) -> Option<Self> {
-        let tensor = bridge::flex(x)?;
-        let strides = tensor.layout().strides();
-        let plain = strides[3] == 1 && strides.iter().all(|s| *s >= 0);
-        Some(Self { tensor: if plain { tensor } else { tensor.to_contiguous() } })
-    }
-
-    /// The values of one head from its first on, and the distance between rows.
-    fn head(&self, [b, head]: [usize; 2]) -> (&[f32], usize) {
-        let layout = self.tensor.layout();
-        let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
-        let start = layout.start_offset() + b * stride(0) + head * stride(1);
-        (&self.tensor.storage()[start..], stride(2))
+        [largest, sums.iter().sum()]
     }
 }
 

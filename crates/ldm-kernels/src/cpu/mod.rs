@@ -5,6 +5,8 @@ mod simd;
 
 mod attention;
 #[cfg(feature = "autodiff")]
+mod attention_gradient;
+#[cfg(feature = "autodiff")]
 pub mod autodiff;
 mod bridge;
 mod buffer;
@@ -13,6 +15,7 @@ mod convolution;
 mod exp;
 mod geglu;
 mod group_norm;
+mod heads;
 mod im2col;
 mod lanes;
 mod layer_norm;

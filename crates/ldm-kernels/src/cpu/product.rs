@@ -125,6 +125,13 @@ pub struct Block {
     pub depth: Range<usize>,
 }
 
+impl Block {
+    /// So many rows of A with all of `b`.
+    pub fn all(rows: usize, b: &Panels) -> Self {
+        Self { rows: 0..rows, panels: 0..b.panels.len(), depth: 0..b.depth }
+    }
+}
+
 /// [`multiply`] for a block, on this thread.
 ///
 /// # Safety

@@ -3,6 +3,7 @@
 //! A kernel of this folder takes the tensors out of the graph, computes its output as without a graph, and records how
 //! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
 
+mod attention;
 mod conv2d;
 mod geglu;
 mod group_norm;
@@ -25,6 +26,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{DType, Tensor};
 
+pub use attention::attention;
 pub use conv2d::conv2d;
 pub use geglu::geglu;
 pub use group_norm::group_norm;
@@ -37,7 +39,10 @@ type Node = FloatTensor<Autodiff<Flex>>;
 
 /// What an operation keeps for its backward, and the backward.
 trait Gradient<const N: usize>: Clone + Debug + Send + 'static {
-    /// The inputs' gradients, where `wanted`, from the output's, which is contiguous.
+    /// Whether the output's gradient may be a view. Else it is contiguous.
+    const VIEWS: bool = false;
+
+    /// The inputs' gradients, where `wanted`, from the output's.
     fn gradients(self, output: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N];
 }
 
@@ -82,7 +87,8 @@ impl<G: Gradient<N>, const N: usize> Backward<Flex, N> for Step<G> {
     type State = G;
 
     fn backward(self, ops: Ops<G, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let output = gradients.consume::<Flex>(&ops.node).to_contiguous();
+        let output = gradients.consume::<Flex>(&ops.node);
+        let output = if G::VIEWS { output } else { output.to_contiguous() };
         let wanted = ops.parents.each_ref().map(Option::is_some);
         for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(output, wanted)) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
