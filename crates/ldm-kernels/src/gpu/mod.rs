@@ -12,6 +12,7 @@ mod norm;
 #[cfg(feature = "autodiff")]
 mod norm_backward;
 mod ops;
+mod plane_tile;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 mod geglu;
 mod group_norm;
 mod layer_norm;
+mod plane_tile;
 
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
