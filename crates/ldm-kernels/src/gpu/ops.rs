@@ -8,6 +8,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 use burn_cubecl::CubeBackend;
 
+use super::conv2d::{self, Convolution};
 use super::geglu;
 use super::norm::{self, Norm};
 #[cfg(feature = "autodiff")]
@@ -59,6 +60,16 @@ pub trait Kernels: Backend {
         statistics: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Convolution, see [`conv2d::forward`].
+    #[fusion(dtype = x, shape = conv2d::shape(x, weight, convolution))]
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self>;
 
     /// `a * gelu(b)` of the last axis' halves.
     #[fusion(dtype = x, shape = {
@@ -122,6 +133,16 @@ impl Kernels for CubeBackend {
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         norm_backward::rows(View::rows(x), weight, statistics, View::rows(gradient))
+    }
+
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self> {
+        conv2d::forward(x, weight, bias, addend, convolution)
     }
 
     fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -155,30 +155,38 @@ impl PlaneTile {
 
     /// Writes the tile row by row, so many elements from one to the next.
     pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
+        #[unroll]
+        for block in 0..self.form.rows {
+            let start = comptime![block * SIDE * stride];
+            let end = to.len();
+            self.store_row(&mut to[start..end], stride, block);
+        }
+    }
+
+    /// Writes one row of blocks: 16 rows, so many elements from one to the next.
+    pub fn store_row(&self, to: &mut [f32], #[comptime] stride: usize, #[comptime] block: usize) {
         let form = comptime![self.form];
         match &self.sums {
             Sums::Fragments(fragments) =>
             {
                 #[unroll]
-                for i in 0..form.rows {
-                    #[unroll]
-                    for j in 0..form.columns {
-                        let start = comptime![i * SIDE * stride + j * SIDE];
-                        let end = to.len();
-                        cmma::store(
-                            &mut to[start..end],
-                            fragments.index(comptime![i * form.columns + j]),
-                            comptime![stride as u32],
-                            MatrixLayout::RowMajor,
-                        );
-                    }
+                for j in 0..form.columns {
+                    let start = comptime![j * SIDE];
+                    let end = to.len();
+                    cmma::store(
+                        &mut to[start..end],
+                        fragments.index(comptime![block * form.columns + j]),
+                        comptime![stride as u32],
+                        MatrixLayout::RowMajor,
+                    );
                 }
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
-                for i in 0..veiled(comptime![share(form)]) {
+                let count = comptime![share(form) / form.rows];
+                for i in 0..veiled(count) {
                     let place = UNIT_POS_X as usize + i * form.units;
-                    to[place / width * stride + place % width] = values[i];
+                    to[place / width * stride + place % width] = values[comptime![block * count] + i];
                 }
             }
         }
