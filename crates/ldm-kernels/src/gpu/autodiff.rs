@@ -10,13 +10,17 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Cube};
-use burn::tensor::Tensor;
+use burn::backend::{Autodiff, Cube, TensorMetadata};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Shape, Tensor};
 
-use super::bridge::{Gpu, Primitive, same};
+use super::bridge::{Gpu, Primitive, client, same};
+use super::conv2d::{Convolution, Work, input_padding, work};
 use super::ops::Kernels;
-use super::{takes_geglu, takes_group_norm, takes_layer_norm};
+use super::{takes_conv2d, takes_geglu, takes_group_norm, takes_layer_norm};
+use crate::conv2d::Conv2dOptions;
 use crate::group_norm::GroupNormOptions;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -61,6 +65,99 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     record([&node], Gpu::geglu(x.clone()), Geglu { x })
 }
 
+/// See [`crate::conv2d`]; `None` where the kernel does not take the tensors.
+pub fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    options: Conv2dOptions,
+) -> Option<Tensor<4>> {
+    if !takes_conv2d(x, weight, bias, options, None) {
+        return None;
+    }
+    let input = node(x)?;
+    let work = work(&client(&value(&input)?), x.dtype())?;
+    convolve(input, node(weight)?, bias.map(node), options, work)
+}
+
+/// The convolution of tensors that the kernel takes, by `work`.
+pub(super) fn convolve(
+    x: Node,
+    weight: Node,
+    bias: Option<Option<Node>>,
+    options: Conv2dOptions,
+    work: Work,
+) -> Option<Tensor<4>> {
+    let (input, weights) = (value(&x)?, value(&weight)?);
+    let has_bias = bias.is_some();
+    let convolution =
+        Convolution { options, spread: [1, 1], mirrored: false, bias: has_bias, addend: false, work };
+    let saved = Conv2d { x: input.clone(), weight: weights.clone(), convolution };
+    let Some(bias) = bias else {
+        let y = Gpu::conv2d(input, weights.clone(), weights.clone(), weights, convolution);
+        return record([&x, &weight], y, saved);
+    };
+    let bias = bias?;
+    let y = Gpu::conv2d(input, weights.clone(), value(&bias)?, weights, convolution);
+    record([&x, &weight, &bias], y, saved)
+}
+
+#[derive(Debug, Clone)]
+struct Conv2d {
+    x: Primitive,
+    weight: Primitive,
+    convolution: Convolution,
+}
+
+impl<const N: usize> Gradient<N> for Conv2d {
+    fn gradients(self, output: Primitive, wanted: [bool; N]) -> [Option<Primitive>; N] {
+        std::array::from_fn(|i| {
+            wanted[i].then(|| match i {
+                0 => self.input(output.clone()),
+                1 => {
+                    let (x, weight) = (self.x.clone(), self.weight.clone());
+                    Gpu::conv2d_weight_gradient(x, weight, output.clone(), self.convolution)
+                }
+                _ => channels(output.clone()),
+            })
+        })
+    }
+}
+
+impl Conv2d {
+    /// The output's gradient, spread out by the stride, convolved with the mirrored weights.
+    fn input(&self, output: Primitive) -> Primitive {
+        let Self { x, weight, convolution } = self.clone();
+        let options = convolution.options;
+        let [x_dims, w_dims, y_dims] = [&x, &weight, &output].map(|x| x.shape().dims::<4>());
+        let Some(padding) = input_padding(x_dims, w_dims, y_dims, options) else {
+            // Padding wider than the kernel reaches: rare enough for burn's own.
+            let padding = options.padding.map(|[before, after]| (before, after));
+            let options = ConvOptions::new_with_padding(options.stride, padding, [1, 1], 1);
+            return <Gpu as burn::backend::ops::ModuleOps<Gpu>>::conv2d_x_backward(
+                x, weight, output, options,
+            );
+        };
+        let weight = Gpu::float_swap_dims(weight, 0, 1);
+        let convolution = Convolution {
+            options: Conv2dOptions { stride: [1, 1], padding },
+            spread: options.stride,
+            mirrored: true,
+            bias: false,
+            addend: false,
+            ..convolution
+        };
+        Gpu::conv2d(output, weight.clone(), weight.clone(), weight, convolution)
+    }
+}
+
+/// `[b, c, h, w]` added up to `[c]`.
+fn channels(x: Primitive) -> Primitive {
+    let [_, c, _, _] = x.shape().dims::<4>();
+    let sum = [0, 2, 3].into_iter().fold(x, |x, axis| Gpu::float_sum_dim(x, axis));
+    Gpu::float_reshape(sum, Shape::from([c]))
+}
+
 #[derive(Debug, Clone)]
 struct GroupNorm {
     x: Primitive,
@@ -71,9 +168,9 @@ struct GroupNorm {
 }
 
 impl Gradient<3> for GroupNorm {
-    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+    fn gradients(self, output: Primitive, _: [bool; 3]) -> [Option<Primitive>; 3] {
         let Self { x, weight, bias, statistics, options } = self;
-        Gpu::group_norm_backward(x, weight, bias, statistics, output, options).into()
+        all(Gpu::group_norm_backward(x, weight, bias, statistics, output, options))
     }
 }
 
@@ -85,9 +182,9 @@ struct LayerNorm {
 }
 
 impl Gradient<3> for LayerNorm {
-    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+    fn gradients(self, output: Primitive, _: [bool; 3]) -> [Option<Primitive>; 3] {
         let Self { x, weight, statistics } = self;
-        Gpu::layer_norm_backward(x, weight, statistics, output).into()
+        all(Gpu::layer_norm_backward(x, weight, statistics, output))
     }
 }
 
@@ -97,23 +194,28 @@ struct Geglu {
 }
 
 impl Gradient<1> for Geglu {
-    fn gradients(self, output: Primitive) -> [Primitive; 1] {
-        [Gpu::geglu_backward(self.x, output)]
+    fn gradients(self, output: Primitive, _: [bool; 1]) -> [Option<Primitive>; 1] {
+        [Some(Gpu::geglu_backward(self.x, output))]
     }
 }
 
 /// A tensor with its node in the graph.
-type Node = FloatTensor<Autodiff<Cube>>;
+pub(super) type Node = FloatTensor<Autodiff<Cube>>;
 
 /// What an operation keeps for its backward, and the backward.
 trait Gradient<const N: usize>: Clone + Debug + Send + 'static {
-    /// The inputs' gradients from the output's.
-    fn gradients(self, output: Primitive) -> [Primitive; N];
+    /// The inputs' gradients from the output's, at least those that are wanted.
+    fn gradients(self, output: Primitive, wanted: [bool; N]) -> [Option<Primitive>; N];
+}
+
+/// As [`Gradient`] has them.
+fn all((x, weight, bias): (Primitive, Primitive, Primitive)) -> [Option<Primitive>; 3] {
+    [Some(x), Some(weight), Some(bias)]
 }
 
 /// The tensor under autodiff that `x` is, or becomes as a constant beside others that are; `None` where it is not on a
 /// CubeCL device.
-fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
+pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
     let node = |x: Tensor<D>| x.try_into_primitive::<Autodiff<Cube>>().ok();
     node(x.clone()).or_else(|| if x.device().is_autodiff() { None } else { node(x.clone().autodiff()) })
 }
@@ -148,8 +250,9 @@ impl<G: Gradient<N>, const N: usize> Backward<Cube, N> for Step<G> {
     fn backward(self, ops: Ops<G, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         // Both are the same type wherever a step was recorded.
         let Some(output) = same(gradients.consume::<Cube>(&ops.node)) else { return };
-        for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(output)) {
-            if let (Some(parent), Some(gradient)) = (parent, same(gradient)) {
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(output, wanted)) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient.and_then(same)) {
                 gradients.register::<Cube>(parent.id, gradient);
             }
         }

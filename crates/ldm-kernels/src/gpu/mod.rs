@@ -81,8 +81,14 @@ fn convolve(
     addend: Option<&Tensor<4>>,
     work: Work,
 ) -> Option<Tensor<4>> {
-    let (has_bias, has_addend) = (bias.is_some(), addend.is_some());
-    let convolution = Convolution { options, mirrored: false, bias: has_bias, addend: has_addend, work };
+    let convolution = Convolution {
+        options,
+        spread: [1, 1],
+        mirrored: false,
+        bias: bias.is_some(),
+        addend: addend.is_some(),
+        work,
+    };
     // The weights stand in for what isn't there.
     let bias = bias.map_or(Some(weight.clone()), primitive)?;
     let addend = addend.map_or(Some(weight.clone()), primitive)?;

@@ -71,6 +71,16 @@ pub trait Kernels: Backend {
         convolution: Convolution,
     ) -> FloatTensor<Self>;
 
+    /// Of [`conv2d`](Self::conv2d), the weights' gradient from the output's.
+    #[cfg(feature = "autodiff")]
+    #[fusion(dtype = weight, shape = weight)]
+    fn conv2d_weight_gradient(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self>;
+
     /// `a * gelu(b)` of the last axis' halves.
     #[fusion(dtype = x, shape = {
         let mut half = x.clone();
@@ -143,6 +153,16 @@ impl Kernels for CubeBackend {
         convolution: Convolution,
     ) -> FloatTensor<Self> {
         conv2d::forward(x, weight, bias, addend, convolution)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn conv2d_weight_gradient(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self> {
+        conv2d::weight_gradient(x, weight.meta.shape(), gradient, convolution)
     }
 
     fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {

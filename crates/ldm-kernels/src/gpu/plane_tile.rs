@@ -63,6 +63,8 @@ pub struct PlaneTile {
 }
 
 /// Where they are.
+// Built by what the macro makes of it.
+#[allow(dead_code)]
 #[derive(CubeType)]
 enum Sums {
     /// In the matrix units' registers, row after row of blocks.
@@ -154,12 +156,35 @@ impl PlaneTile {
     }
 
     /// Writes the tile row by row, so many elements from one to the next.
+    // For kernels that have room for whole tiles.
+    #[allow(dead_code)]
     pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
-        #[unroll]
-        for block in 0..self.form.rows {
-            let start = comptime![block * SIDE * stride];
-            let end = to.len();
-            self.store_row(&mut to[start..end], stride, block);
+        let form = comptime![self.form];
+        match &self.sums {
+            Sums::Fragments(fragments) =>
+            {
+                #[unroll]
+                for i in 0..form.rows {
+                    #[unroll]
+                    for j in 0..form.columns {
+                        let start = comptime![i * SIDE * stride + j * SIDE];
+                        let end = to.len();
+                        cmma::store(
+                            &mut to[start..end],
+                            fragments.index(comptime![i * form.columns + j]),
+                            comptime![stride as u32],
+                            MatrixLayout::RowMajor,
+                        );
+                    }
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                for i in 0..veiled(comptime![share(form)]) {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    to[place / width * stride + place % width] = values[i];
+                }
+            }
         }
     }
 

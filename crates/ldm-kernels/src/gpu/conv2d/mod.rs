@@ -18,24 +18,33 @@
 
 mod combine;
 mod fetch;
+mod geometry;
+mod lines;
 mod plan;
 mod product;
+mod tile;
+#[cfg(feature = "autodiff")]
+mod weights;
 
 pub use plan::Work;
+#[cfg(feature = "autodiff")]
+pub use weights::weight_gradient;
 
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
+#[cfg(feature = "fusion")]
+use burn::tensor::Shape;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::walk::{Units, cubes};
+use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
-use combine::combine_kernel;
-use fetch::{Fetch, SizesLaunch, StridesLaunch};
-use plan::{PLANES, Splits, TILE};
+use combine::{Parts, combine};
+use geometry::SizesLaunch;
+use lines::{Lines, dims, strided};
+use plan::{PLANES, Splits};
 use product::{Form, product_kernel};
 
 /// What the kernel is told beside its tensors.
@@ -43,6 +52,8 @@ use product::{Form, product_kernel};
 pub struct Convolution {
     /// Stride and padding.
     pub options: Conv2dOptions,
+    /// From a row, and a column, of the input to the next, where zeros lie between them.
+    pub spread: [usize; 2],
     /// Whether the weights' taps are taken from the last to the first.
     pub mirrored: bool,
     /// Whether there is a bias; any tensor stands in for it where there isn't.
@@ -70,17 +81,50 @@ pub fn fits(x: [usize; 4], weight: [usize; 4], options: Conv2dOptions) -> bool {
 
 /// The output's shape.
 pub fn output(x: [usize; 4], weight: [usize; 4], options: Conv2dOptions) -> [usize; 4] {
+    spread_output(x, weight, options, [1, 1])
+}
+
+/// The output's shape, where the input is spread.
+fn spread_output(
+    x: [usize; 4],
+    weight: [usize; 4],
+    options: Conv2dOptions,
+    spread: [usize; 2],
+) -> [usize; 4] {
     let side = |i: usize| {
-        let padded = x[2 + i] + options.padding[i].iter().sum::<usize>();
+        let padded = spread_side(x[2 + i], spread[i]) + options.padding[i].iter().sum::<usize>();
         (padded - weight[2 + i]) / options.stride[i] + 1
     };
     [x[0], weight[0], side(0), side(1)]
 }
 
+/// Rows or columns with zeros between them.
+fn spread_side(n: usize, spread: usize) -> usize {
+    (n - 1) * spread + 1
+}
+
+/// The padding with which the output's gradient, spread by the stride, makes the input's with the mirrored weights; `None`
+/// where the padding is wider than the kernel reaches.
+#[cfg(feature = "autodiff")]
+pub fn input_padding(
+    x: [usize; 4],
+    weight: [usize; 4],
+    y: [usize; 4],
+    options: Conv2dOptions,
+) -> Option<[[usize; 2]; 2]> {
+    let side = |i: usize| {
+        let before = options.padding[i][0];
+        let after = (x[2 + i] + before).checked_sub(spread_side(y[2 + i], options.stride[i]))?;
+        Some([(weight[2 + i] - 1).checked_sub(before)?, after])
+    };
+    Some([side(0)?, side(1)?])
+}
+
 /// [`output`] of shapes, as fusion asks for it.
 #[cfg(feature = "fusion")]
 pub fn shape(x: &Shape, weight: &Shape, convolution: &Convolution) -> Shape {
-    Shape::from(output(x.dims(), weight.dims(), convolution.options))
+    let Convolution { options, spread, .. } = *convolution;
+    Shape::from(spread_output(x.dims(), weight.dims(), options, spread))
 }
 
 /// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]`, `addend` and the result
@@ -92,35 +136,27 @@ pub fn forward(
     addend: CubeTensor,
     convolution: Convolution,
 ) -> CubeTensor {
-    let Convolution { options, mirrored, bias: has_bias, addend: has_addend, work } = convolution;
+    let Convolution { options, spread, mirrored, bias: has_bias, addend: has_addend, work } = convolution;
     let (x, weight) = (strided(x), strided(weight));
     let (x_dims, w_dims) = (dims(&x), dims(&weight));
-    let [b, outputs, height, width] = output(x_dims, w_dims, options);
-    let ([_, channels, input_height, input_width], [_, _, kernel_height, kernel_width]) = (x_dims, w_dims);
+    let y_dims = spread_output(x_dims, w_dims, options, spread);
+    let [b, outputs, height, width] = y_dims;
     let bias = if has_bias { into_contiguous(bias) } else { bias };
     let addend = if has_addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
 
-    let pixels = b * height * width;
-    let tiles = pixels.div_ceil(TILE) * outputs.div_ceil(TILE);
-    let (client, device, dtype) = (x.client.clone(), x.device.clone(), x.dtype);
-    let splits = Splits::new(&client, tiles, kernel_height * kernel_width * channels, work.splits);
+    let client = x.client.clone();
+    let rows = b * height * width;
+    let splits = Splits::new(&client, [rows, outputs], w_dims[1..].iter().product(), work.splits);
+    let parts = Parts::new(&x, [b, height, width, outputs], splits.count);
     let split = splits.count > 1;
-
     let units = work.tile.units * PLANES;
-    let from = Lines::new(&x, &[1], units);
-    // The weights of an input's gradient lie with neighbouring output channels together.
-    let taps = Lines::new(&weight, &[1, 0], units);
-    let empty = |shape: Vec<usize>, dtype: DType| {
-        empty_device_contiguous_dtype(client.clone(), device.clone(), Shape::from(shape), dtype)
-    };
-    let y = empty(vec![b, height, width, outputs], dtype);
-    let parts = if split { empty(vec![splits.count, pixels, outputs], DType::F32) } else { y.clone() };
-    let vector = widest(&parts, |n| outputs.is_multiple_of(n));
+    let (from, taps) = (Lines::pixels(&x, units), Lines::weights(&weight, units));
     let form = Form {
         tile: work.tile,
         x: from.fetch,
         weight: taps.fetch,
         mirrored,
+        spread: spread != [1, 1],
         bias: has_bias && !split,
         addend: has_addend && !split,
     };
@@ -129,114 +165,52 @@ pub fn forward(
     unsafe {
         product_kernel::launch_unchecked(
             &client,
-            cubes(&client, tiles * splits.count),
+            cubes(&client, splits.cubes()),
             CubeDim::new_2d(work.tile.units as u32, PLANES as u32),
             from.fetch.vector,
             taps.fetch.vector,
-            vector,
-            x.into_buffer_arg(),
+            parts.vector,
+            x.clone().into_buffer_arg(),
             weight.into_buffer_arg(),
             bias.clone().into_buffer_arg(),
             addend.clone().into_buffer_arg(),
-            parts.clone().into_buffer_arg(),
-            SizesLaunch::new(
-                pixels,
-                height,
-                width,
-                outputs,
-                input_height,
-                input_width,
-                channels,
-                kernel_height,
-                kernel_width,
-                options.stride[0],
-                options.stride[1],
-                options.padding[0][0],
-                options.padding[1][0],
-            ),
+            parts.sums.clone().into_buffer_arg(),
+            sizes(x_dims, w_dims, y_dims, options, spread),
             from.strides(),
             taps.strides(),
             splits.count,
             splits.length,
             form,
-            dtype_to_storage_type(dtype),
-            dtype_to_storage_type(parts.dtype),
+            dtype_to_storage_type(x.dtype),
+            dtype_to_storage_type(parts.sums.dtype),
         );
     }
-    if split {
-        let count = pixels * outputs / vector;
-        let units = Units::together(&client);
-        // SAFETY: the indices are in the tensors; units beyond the output end at once.
-        unsafe {
-            combine_kernel::launch_unchecked(
-                &client,
-                cubes(&client, count.div_ceil(units.across)),
-                units.dim(),
-                vector,
-                parts.into_buffer_arg(),
-                bias.into_buffer_arg(),
-                addend.into_buffer_arg(),
-                y.clone().into_buffer_arg(),
-                splits.count,
-                count,
-                outputs,
-                has_bias,
-                has_addend,
-                dtype_to_storage_type(dtype),
-            );
-        }
-    }
-    permute(y, &[0, 3, 1, 2])
+    permute(combine(parts, bias, addend, has_bias, has_addend), &[0, 3, 1, 2])
 }
 
-/// How a `[rows, depth, height, width]` tensor is read.
-struct Lines {
-    fetch: Fetch,
-    /// The axis that vectors lie along.
-    axis: usize,
-    /// In elements.
-    strides: [usize; 4],
-}
-
-impl Lines {
-    /// Along the first of the axes (0: rows, 1: depth) whose elements are neighbours. Where none's are, one element after
-    /// the other: in the depth, or along the pixels where these are closer together.
-    fn new(tensor: &CubeTensor, axes: &[usize], units: usize) -> Self {
-        let dims = dims(tensor);
-        // An axis of one element has no stride.
-        let strides: [usize; 4] =
-            std::array::from_fn(|i| if dims[i] == 1 { 0 } else { tensor.meta.strides()[i] });
-        let fits = |axis: usize, n: usize| {
-            dims[axis].is_multiple_of(n) && (0..4).all(|i| i == axis || strides[i].is_multiple_of(n))
-        };
-        let dense = axes.iter().find(|axis| strides[**axis] == 1);
-        let (deep, axis, vector) = match dense {
-            Some(axis) => (*axis == 1, *axis, widest(tensor, |n| fits(*axis, n))),
-            None => (axes != [1] || strides[1] < strides[3], 1, 1),
-        };
-        Self { fetch: Fetch { deep, vector, units }, axis, strides }
-    }
-
-    /// In vectors, as a kernel's argument.
-    fn strides(&self) -> StridesLaunch {
-        let stride = |i: usize| {
-            if i == self.axis { self.strides[i] } else { self.strides[i] / self.fetch.vector }
-        };
-        StridesLaunch::new(stride(0), stride(1), stride(2), stride(3))
-    }
-}
-
-/// The widest vector of the tensor's elements that the kernel can use there.
-fn widest(tensor: &CubeTensor, fits: impl Fn(usize) -> bool) -> usize {
-    let mut sizes = tensor.client.io_optimized_vector_sizes(tensor.dtype.size());
-    sizes.find(|n| *n <= Fetch::WIDEST && fits(*n)).unwrap_or(1)
-}
-
-/// As strides describe it.
-fn strided(tensor: CubeTensor) -> CubeTensor {
-    if tensor.meta.is_tiled() { into_contiguous(tensor) } else { tensor }
-}
-
-fn dims(tensor: &CubeTensor) -> [usize; 4] {
-    tensor.meta.shape().dims()
+/// As a kernel's argument.
+fn sizes(
+    x: [usize; 4],
+    weight: [usize; 4],
+    y: [usize; 4],
+    Conv2dOptions { stride, padding }: Conv2dOptions,
+    spread: [usize; 2],
+) -> SizesLaunch {
+    SizesLaunch::new(
+        x[0],
+        y[2],
+        y[3],
+        weight[0],
+        spread_side(x[2], spread[0]),
+        spread_side(x[3], spread[1]),
+        weight[1],
+        weight[2],
+        weight[3],
+        stride[0],
+        stride[1],
+        padding[0][0],
+        padding[1][0],
+        spread[0],
+        spread[1],
+    )
 }

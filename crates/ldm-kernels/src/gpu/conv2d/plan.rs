@@ -59,16 +59,25 @@ pub struct Splits {
     pub count: usize,
     /// Steps of each but the last.
     pub length: usize,
+    /// Tiles of the output.
+    tiles: usize,
 }
 
 impl Splits {
-    /// Of `depth` elements, where there are so many tiles: enough to fill the device, none of fewer than [`STEPS`].
-    pub fn new(client: &Client, tiles: usize, depth: usize, wanted: Option<usize>) -> Self {
+    /// Of `depth` elements, for an output of so many rows and columns: enough to fill the device, none of fewer than
+    /// [`STEPS`].
+    pub fn new(client: &Client, sides: [usize; 2], depth: usize, wanted: Option<usize>) -> Self {
+        let tiles = sides.map(|side| side.div_ceil(TILE)).iter().product::<usize>();
         let steps = depth.div_ceil(DEPTH);
         let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
         let cubes = CUBES * multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
         let filling = cubes.div_ceil(tiles).min(steps / STEPS);
         let length = steps.div_ceil(wanted.unwrap_or(filling).clamp(1, steps));
-        Self { count: steps.div_ceil(length), length }
+        Self { count: steps.div_ceil(length), length, tiles }
+    }
+
+    /// A cube a tile and split.
+    pub fn cubes(&self) -> usize {
+        self.tiles * self.count
     }
 }

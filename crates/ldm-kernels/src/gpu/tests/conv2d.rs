@@ -79,27 +79,23 @@ impl Tensors {
         Self { x, weight, bias, addend, options }
     }
 
-    /// The kernel, in so many splits.
-    fn ours(&self, splits: Option<usize>) -> Tensor<4> {
-        let Self { x, weight, bias, addend, options } = self;
-        self.by(splits, Some(bias), Some(addend), || panic!("{TAKEN}: {x:?} {weight:?} {options:?}"))
+    /// How the kernels emulate it.
+    fn work(&self, splits: Option<usize>) -> Work {
+        let client = client(&primitive(&self.x).expect("on the device"));
+        let work = Work::new(&client, dtype_to_storage_type(self.x.dtype()), true);
+        Work { splits, ..work.expect("room for the tiles") }
     }
 
-    fn by(
-        &self,
-        splits: Option<usize>,
-        bias: Option<&Tensor<1>>,
-        addend: Option<&Tensor<4>>,
-        otherwise: impl Fn() -> Tensor<4>,
-    ) -> Tensor<4> {
+    /// The kernel, in so many splits.
+    fn ours(&self, splits: Option<usize>) -> Tensor<4> {
+        self.with(splits, Some(&self.bias), Some(&self.addend))
+    }
+
+    fn with(&self, splits: Option<usize>, bias: Option<&Tensor<1>>, addend: Option<&Tensor<4>>) -> Tensor<4> {
         let Self { x, weight, options, .. } = self;
         assert!(gpu::takes_conv2d(x, weight, bias, *options, addend), "{TAKEN}");
-        let (Some(input), Some(weight)) = (primitive(x), primitive(weight)) else { return otherwise() };
-        let client = client(&input);
-        let work = Work::new(&client, dtype_to_storage_type(x.dtype()), true);
-        let work = work.map(|work| Work { splits, ..work });
-        let y = work.and_then(|work| gpu::convolve(input, weight, bias, *options, addend, work));
-        y.unwrap_or_else(otherwise)
+        let [x, weight] = [x, weight].map(|x| primitive(x).expect(TAKEN));
+        gpu::convolve(x, weight, bias, *options, addend, self.work(splits)).expect(TAKEN)
     }
 
     /// The twin in f32 on the CPU, without the addend.
@@ -155,11 +151,69 @@ fn bias_and_addend_are_added_where_there_are() {
     {
         let expected = if bias { given.twin() } else { without.clone() };
         let expected = if addend { expected + exact(&given.addend) } else { expected };
-        let otherwise = || panic!("{TAKEN}");
-        let bias = bias.then_some(&given.bias);
-        let y = given.by(Some(splits), bias, addend.then_some(&given.addend), otherwise);
+        let y = given.with(Some(splits), bias.then_some(&given.bias), addend.then_some(&given.addend));
         assert_close(&format!("{splits} splits"), &y, &expected, 1e-5);
     }
+}
+
+/// Gradients of input, weights and bias under a loss that weighs every output differently.
+type Gradients = (Tensor<4>, Tensor<4>, Tensor<1>);
+
+fn gradients(
+    f: impl Fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>,
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    loss: Tensor<4>,
+) -> (Tensor<4>, Gradients) {
+    let [x, weight] = [x, weight].map(|x| x.autodiff().require_grad());
+    let bias = bias.autodiff().require_grad();
+    let y = f(x.clone(), weight.clone(), bias.clone());
+    let gradients = (y.clone() * loss.autodiff()).sum().backward();
+    let [dx, dw] = [x, weight].map(|x| x.grad(&gradients).expect("a gradient"));
+    (y.inner(), (dx, dw, bias.grad(&gradients).expect("a gradient")))
+}
+
+#[test]
+fn gradients_equal_the_twins() {
+    let Some(device) = device() else { return };
+    let cases = CASES.into_iter().flat_map(|case| LAYOUTS.map(|layout| (case, layout)));
+    for (i, (case, layout)) in cases.enumerate() {
+        for (dtype, tolerance) in types(&device) {
+            let given = Tensors::new(case, dtype, layout, &device);
+            let Tensors { x, weight, bias, addend: loss, options } = given.clone();
+            let twin = |x, w, b| plain(x, w, Some(b), options);
+            let (exact_x, exact_weight) = (exact(&x), exact(&weight));
+            let (y2, (dx2, dw2, db2)) = gradients(twin, exact_x, exact_weight, exact(&bias), exact(&loss));
+            let work = given.work(Some(1 + i % 2));
+            let ours = |x: Tensor<4>, w: Tensor<4>, b: Tensor<1>| {
+                let [x, w] = [x, w].map(|x| gpu::autodiff::node(&x).expect(TAKEN));
+                gpu::autodiff::convolve(x, w, Some(gpu::autodiff::node(&b)), options, work).expect(TAKEN)
+            };
+            let (y, (dx, dw, db)) = gradients(ours, x, weight, bias, loss);
+            assert_eq!([y.dtype(), dx.dtype(), dw.dtype(), db.dtype()], [dtype; 4]);
+            let name = format!("{case:?} {layout:?} {dtype:?}");
+            assert_close(&format!("{name}: output"), &y, &y2, tolerance);
+            assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
+            assert_close(&format!("{name}: weight"), &dw, &dw2, tolerance);
+            assert_close(&format!("{name}: bias"), &db, &db2, tolerance);
+        }
+    }
+}
+
+/// Without a bias, and where only the input's gradient is wanted.
+#[test]
+fn frozen_weights_have_no_gradient() {
+    let Some(device) = device() else { return };
+    let given = Tensors::new(CASES[1], DType::F32, Layout::ChannelsLast, &device);
+    let x = given.x.clone().autodiff().require_grad();
+    let [input, weight] = [&x, &given.weight].map(|x| gpu::autodiff::node(x).expect(TAKEN));
+    let y = gpu::autodiff::convolve(input, weight, None, given.options, given.work(None)).expect(TAKEN);
+    let dx = x.grad(&y.square().sum().backward()).expect("a gradient");
+    let twin = exact(&given.x).autodiff().require_grad();
+    let y = plain(twin.clone(), exact(&given.weight).autodiff(), None, given.options);
+    let expected = twin.grad(&y.square().sum().backward()).expect("a gradient");
+    assert_close("x", &dx, &expected, 1e-5);
 }
 
 /// Fusion shows no strides.
