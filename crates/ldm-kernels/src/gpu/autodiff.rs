@@ -3,6 +3,8 @@
 //! As on the CPU, a kernel takes the tensors out of the graph, computes its output as without a graph, and records how
 //! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
 
+mod conv2d;
+
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -10,18 +12,17 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Cube, TensorMetadata};
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Shape, Tensor};
+use burn::backend::{Autodiff, Cube};
+use burn::tensor::Tensor;
 
-use super::bridge::{Gpu, Primitive, client, same};
-use super::conv2d::{Convolution, Work, input_padding, work};
+use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
-use super::{takes_conv2d, takes_geglu, takes_group_norm, takes_layer_norm};
-use crate::conv2d::Conv2dOptions;
+use super::{takes_geglu, takes_group_norm, takes_layer_norm};
 use crate::group_norm::GroupNormOptions;
+pub use conv2d::conv2d;
+#[cfg(test)]
+pub use conv2d::convolve;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
 pub fn group_norm<const D: usize>(
@@ -63,99 +64,6 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     let node = node(x)?;
     let x = value(&node)?;
     record([&node], Gpu::geglu(x.clone()), Geglu { x })
-}
-
-/// See [`crate::conv2d`]; `None` where the kernel does not take the tensors.
-pub fn conv2d(
-    x: &Tensor<4>,
-    weight: &Tensor<4>,
-    bias: Option<&Tensor<1>>,
-    options: Conv2dOptions,
-) -> Option<Tensor<4>> {
-    if !takes_conv2d(x, weight, bias, options, None) {
-        return None;
-    }
-    let input = node(x)?;
-    let work = work(&client(&value(&input)?), x.dtype())?;
-    convolve(input, node(weight)?, bias.map(node), options, work)
-}
-
-/// The convolution of tensors that the kernel takes, by `work`.
-pub(super) fn convolve(
-    x: Node,
-    weight: Node,
-    bias: Option<Option<Node>>,
-    options: Conv2dOptions,
-    work: Work,
-) -> Option<Tensor<4>> {
-    let (input, weights) = (value(&x)?, value(&weight)?);
-    let has_bias = bias.is_some();
-    let convolution =
-        Convolution { options, spread: [1, 1], mirrored: false, bias: has_bias, addend: false, work };
-    let saved = Conv2d { x: input.clone(), weight: weights.clone(), convolution };
-    let Some(bias) = bias else {
-        let y = Gpu::conv2d(input, weights.clone(), weights.clone(), weights, convolution);
-        return record([&x, &weight], y, saved);
-    };
-    let bias = bias?;
-    let y = Gpu::conv2d(input, weights.clone(), value(&bias)?, weights, convolution);
-    record([&x, &weight, &bias], y, saved)
-}
-
-#[derive(Debug, Clone)]
-struct Conv2d {
-    x: Primitive,
-    weight: Primitive,
-    convolution: Convolution,
-}
-
-impl<const N: usize> Gradient<N> for Conv2d {
-    fn gradients(self, output: Primitive, wanted: [bool; N]) -> [Option<Primitive>; N] {
-        std::array::from_fn(|i| {
-            wanted[i].then(|| match i {
-                0 => self.input(output.clone()),
-                1 => {
-                    let (x, weight) = (self.x.clone(), self.weight.clone());
-                    Gpu::conv2d_weight_gradient(x, weight, output.clone(), self.convolution)
-                }
-                _ => channels(output.clone()),
-            })
-        })
-    }
-}
-
-impl Conv2d {
-    /// The output's gradient, spread out by the stride, convolved with the mirrored weights.
-    fn input(&self, output: Primitive) -> Primitive {
-        let Self { x, weight, convolution } = self.clone();
-        let options = convolution.options;
-        let [x_dims, w_dims, y_dims] = [&x, &weight, &output].map(|x| x.shape().dims::<4>());
-        let Some(padding) = input_padding(x_dims, w_dims, y_dims, options) else {
-            // Padding wider than the kernel reaches: rare enough for burn's own.
-            let padding = options.padding.map(|[before, after]| (before, after));
-            let options = ConvOptions::new_with_padding(options.stride, padding, [1, 1], 1);
-            return <Gpu as burn::backend::ops::ModuleOps<Gpu>>::conv2d_x_backward(
-                x, weight, output, options,
-            );
-        };
-        let weight = Gpu::float_swap_dims(weight, 0, 1);
-        let convolution = Convolution {
-            options: Conv2dOptions { stride: [1, 1], padding },
-            spread: options.stride,
-            mirrored: true,
-            bias: false,
-            addend: false,
-            ..convolution
-        };
-        Gpu::conv2d(output, weight.clone(), weight.clone(), weight, convolution)
-    }
-}
-
-/// `[b, c, h, w]` added up to `[c]`.
-fn channels(x: Primitive) -> Primitive {
-    let [_, c, _, _] = x.shape().dims::<4>();
-    let sum = [0, 2, 3].into_iter().fold(x, |x, axis| Gpu::float_sum_dim(x, axis));
-    Gpu::float_reshape(sum, Shape::from([c]))
 }
 
 #[derive(Debug, Clone)]

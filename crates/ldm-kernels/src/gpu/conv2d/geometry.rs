@@ -117,7 +117,7 @@ pub fn input<E: Float, N: Size>(
     let mut row = row - sizes.above;
     let mut column = column - sizes.left;
     if comptime![spread] {
-        there = there && row % sizes.spread_down == 0usize && column % sizes.spread_across == 0usize;
+        there = there && row.is_multiple_of(sizes.spread_down) && column.is_multiple_of(sizes.spread_across);
         row /= sizes.spread_down;
         column /= sizes.spread_across;
     }
@@ -160,6 +160,7 @@ pub fn weight<E: Float, N: Size>(
 }
 
 /// A vector of the output's gradient at a pixel, of a channel or, where there are several in one, vector of channels.
+#[cfg(feature = "autodiff")]
 #[cube]
 pub fn output<E: Float, N: Size>(
     gradient: &[Vector<E, N>],

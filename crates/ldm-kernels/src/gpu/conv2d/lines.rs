@@ -1,6 +1,7 @@
 //! Which elements of a tensor are read together.
 
 use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::fetch::Fetch;
@@ -63,6 +64,15 @@ impl Lines {
 pub fn widest(x: &CubeTensor, fits: impl Fn(usize) -> bool) -> usize {
     let mut sizes = x.client.io_optimized_vector_sizes(x.dtype.size());
     sizes.find(|n| *n <= Fetch::WIDEST && fits(*n)).unwrap_or(1)
+}
+
+/// Weights as they lie, or laid out anew, where neighbours are of neither channels and they are read `often`.
+pub fn laid_out(weight: CubeTensor, often: bool) -> CubeTensor {
+    let strides = strides(&weight);
+    if !often || strides[0] == 1 || strides[1] == 1 {
+        return weight;
+    }
+    permute(into_contiguous(permute(weight, &[0, 2, 3, 1])), &[0, 3, 1, 2])
 }
 
 /// As strides describe it.

@@ -7,7 +7,8 @@
 //! go to cubes of their own, and a second kernel adds the parts up in order: the same sums every time ([`combine`]).
 //!
 //! Tensors are read where they lie. Fast is what burn's convolutions leave: pictures with neighbouring channels together
-//! (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. The output is channels-last.
+//! (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. The output is channels-last. Weights as PyTorch
+//! keeps them are laid out anew where more than one tile of pixels reads them.
 //!
 //! What bounds it from below: `2 b h' w' c_out c_in kh kw` operations of the matrix units, or the bytes of input, weights
 //! and output, whichever takes longer. Known weaknesses: blocks of 16x16x16 by each plane for itself, where the newest
@@ -43,8 +44,8 @@ use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
 use geometry::SizesLaunch;
-use lines::{Lines, dims, strided};
-use plan::{PLANES, Splits};
+use lines::{Lines, dims, laid_out, strided};
+use plan::{PLANES, Splits, TILE};
 use product::{Form, product_kernel};
 
 /// What the kernel is told beside its tensors.
@@ -146,6 +147,7 @@ pub fn forward(
 
     let client = x.client.clone();
     let rows = b * height * width;
+    let weight = laid_out(weight, rows > TILE);
     let splits = Splits::new(&client, [rows, outputs], w_dims[1..].iter().product(), work.splits);
     let parts = Parts::new(&x, [b, height, width, outputs], splits.count);
     let split = splits.count > 1;
