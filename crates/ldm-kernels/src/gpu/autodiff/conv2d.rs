@@ -93,8 +93,8 @@ impl Conv2d {
     }
 }
 
-/// The input's gradient where padding is wider than the kernel reaches: rare enough for burn's own, in f32, since burn adds
-/// up in f16 on some devices.
+/// The input's gradient where padding is wider than the kernel reaches: rare enough for burn's own, in f32, since
+/// burn adds up in f16 on some devices.
 fn wide(x: Primitive, weight: Primitive, output: Primitive, options: Conv2dOptions) -> Primitive {
     let padding = options.padding.map(|[before, after]| (before, after));
     let options = ConvOptions::new_with_padding(options.stride, padding, [1, 1], 1);
@@ -104,9 +104,10 @@ fn wide(x: Primitive, weight: Primitive, output: Primitive, options: Conv2dOptio
     Gpu::float_cast(dx, dtype.into())
 }
 
-/// `[b, c, h, w]` added up to `[c]`.
+/// `[b, c, h, w]` added up to `[c]`: a column's sums in its type, those of columns and pictures in f32.
 fn channels(x: Primitive) -> Primitive {
-    let [_, c, _, _] = x.shape().dims::<4>();
-    let sum = [0, 2, 3].into_iter().fold(x, |x, axis| Gpu::float_sum_dim(x, axis));
-    Gpu::float_reshape(sum, Shape::from([c]))
+    let ([_, c, _, _], dtype) = (x.shape().dims::<4>(), x.dtype());
+    let sums = Gpu::float_cast(Gpu::float_sum_dim(x, 2), FloatDType::F32);
+    let sums = Gpu::float_sum_dim(Gpu::float_sum_dim(sums, 3), 0);
+    Gpu::float_cast(Gpu::float_reshape(sums, Shape::from([c])), dtype.into())
 }

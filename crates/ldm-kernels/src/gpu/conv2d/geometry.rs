@@ -92,8 +92,8 @@ pub fn corner(
     corners[comptime![at + 2]] = pixel[0] * sizes.across;
 }
 
-/// A vector of the input, of a tap `[channel, column, row]` from a [`corner`]; zero outside of the picture, and beyond the
-/// last tap.
+/// A vector of the input, of a tap `[channel, column, row]` from a [`corner`]; zero outside of the picture, and
+/// beyond the last tap.
 #[cube]
 pub fn input<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -128,8 +128,8 @@ pub fn input<E: Float, N: Size>(
     v
 }
 
-/// A vector of the weights of a tap; zero beyond them. `outer` is the output channel, in vectors where they lie along it
-/// and not along the input channels.
+/// A vector of the weights of a tap; zero beyond them. `outer` is the output channel, in vectors where they lie along
+/// it and not along the input channels.
 #[cube]
 pub fn weight<E: Float, N: Size>(
     weights: &[Vector<E, N>],

@@ -32,14 +32,14 @@ impl Lines {
         Self::new(x, strides, &[(1, false)], strides[3] < strides[1], units)
     }
 
-    /// `[c_out, c_in, kh, kw]` as output channels by taps and channels. Neighbours may be of either channels: those of an
-    /// input's gradient are of the output's.
+    /// `[c_out, c_in, kh, kw]` as output channels by taps and channels. Neighbours may be of either channels: those
+    /// of an input's gradient are of the output's.
     pub fn weights(weight: &CubeTensor, units: usize) -> Self {
         Self::new(weight, strides(weight), &[(1, true), (0, false)], true, units)
     }
 
-    /// Vectors along the first of the axes (and whether it is in the depth) that lies dense; where none does, elements, by
-    /// neighbouring units along the depth or not.
+    /// Vectors along the first of the axes (and whether it is in the depth) that lies dense; where none does,
+    /// elements, by neighbouring units along the depth or not.
     fn new(x: &CubeTensor, strides: [usize; 4], axes: &[(usize, bool)], deep: bool, units: usize) -> Self {
         let dims = dims(x);
         let fits = |axis: usize, n: usize| {

@@ -1,21 +1,27 @@
-//! 2-d convolution as one matrix product, pixels by output channels, whose left operand is read from the picture as it is
-//! needed and never laid out (implicit GEMM).
+//! 2-d convolution as one matrix product, pixels by output channels, whose left operand is read from the picture as
+//! it is needed and never laid out (implicit GEMM).
 //!
 //! A cube of four planes makes a tile of 64 pixels by 64 output channels in steps of 32 of the depth, which is the
-//! kernel's taps and, within each, the input's channels. A step's operands come from memory to registers while the step
-//! before is multiplied, and then to shared memory. Few tiles would leave most of a device idle, so splits of the depth
-//! go to cubes of their own, and a second kernel adds the parts up in order: the same sums every time ([`combine`]).
+//! kernel's taps and, within each, the input's channels. A step's operands come from memory to registers while the
+//! step before is multiplied, and then to shared memory. Few tiles would leave most of a device idle, so splits of
+//! the depth go to cubes of their own, and a second kernel adds the parts up in order: the same sums every time
+//! ([`combine`]).
 //!
-//! Tensors are read where they lie. Fast is what burn's convolutions leave: pictures with neighbouring channels together
-//! (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. The output is channels-last. Weights as PyTorch
-//! keeps them are laid out anew where more than one tile of pixels reads them.
+//! Tensors are read where they lie. Fast is what burn's convolutions leave: pictures with neighbouring channels
+//! together (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. Pictures in rows are read an
+//! element at a time, neighbouring units along a row. Weights as PyTorch keeps them are laid out anew where more than
+//! one tile of pixels reads them. The output is channels-last.
 //!
-//! What bounds it from below: `2 b h' w' c_out c_in kh kw` operations of the matrix units, or the bytes of input, weights
-//! and output, whichever takes longer. Known weaknesses: blocks of 16x16x16 by each plane for itself, where the newest
-//! devices (wgmma on Hopper) need whole groups of planes for their full rate; loads through registers with two barriers a
-//! step and one buffer, where asynchronous copies would keep several steps on their way; each element of the input is
-//! brought to shared memory once a tap; a tile of 64x64 reads shared memory often for what it computes; the parts of
-//! splits go through memory in f32. Nobody has measured it.
+//! What bounds it from below: `2 b h' w' c_out c_in kh kw` operations of the matrix units, or the bytes of input,
+//! weights and output, whichever takes longer. Known weaknesses, none of them measured:
+//! - Blocks of 16x16x16 by each plane for itself; the newest devices reach their full rate with groups of planes only
+//!   (wgmma on Hopper).
+//! - Loads go through registers, with one buffer and two barriers a step; asynchronous copies would keep several
+//!   steps on their way.
+//! - A tile of 64x64 reads shared memory often for what it multiplies, and each element of the input is brought there
+//!   once a tap.
+//! - The parts of splits go through memory in f32.
+//! - Where a strided convolution's output gradient is spread, the zeros between are multiplied too.
 
 mod combine;
 mod fetch;
@@ -104,8 +110,8 @@ fn spread_side(n: usize, spread: usize) -> usize {
     (n - 1) * spread + 1
 }
 
-/// The padding with which the output's gradient, spread by the stride, makes the input's with the mirrored weights; `None`
-/// where the padding is wider than the kernel reaches.
+/// The padding with which the output's gradient, spread by the stride, makes the input's with the mirrored weights;
+/// `None` where the padding is wider than the kernel reaches.
 #[cfg(feature = "autodiff")]
 pub fn input_padding(
     x: [usize; 4],
@@ -162,8 +168,8 @@ pub fn forward(
         bias: has_bias && !split,
         addend: has_addend && !split,
     };
-    // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes beyond
-    // the last tile end at once.
+    // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes
+    // beyond the last tile end at once.
     unsafe {
         product_kernel::launch_unchecked(
             &client,

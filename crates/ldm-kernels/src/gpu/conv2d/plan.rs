@@ -36,8 +36,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// By the device's matrix units, or emulated by planes of 32 units. `None` where the device has none for the type, or
-    /// too little room.
+    /// By the device's matrix units, or emulated by planes of 32 units. `None` where the device has none for the
+    /// type, or too little room.
     pub fn new(client: &Client, elements: ElemType, emulated: bool) -> Option<Self> {
         let limits = &client.properties().hardware;
         let units = if emulated { 32 } else { limits.plane_size_max as usize };

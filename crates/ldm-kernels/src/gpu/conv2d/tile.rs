@@ -51,8 +51,8 @@ pub fn multiply<E: Float, A: Size, B: Size>(
     }
 }
 
-/// Writes a plane's quarter of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with a
-/// column's bias and an element's addend.
+/// Writes a plane's quarter of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with
+/// a column's bias and an element's addend.
 #[cube]
 pub fn write<E: Float, O: Float, Y: Size>(
     tile: &PlaneTile,

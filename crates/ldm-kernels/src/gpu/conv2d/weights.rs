@@ -20,8 +20,8 @@ use super::plan::{DEPTH, PLANES, Splits, TILE};
 use super::tile::{multiply, write};
 use super::{Convolution, sizes};
 
-/// The gradient of weights of this shape, `[c_out, c_in, kh, kw]`, physically `[c_out, kh, kw, c_in]`. `x` is the input and
-/// `gradient` the output's.
+/// The gradient of weights of this shape, `[c_out, c_in, kh, kw]`, physically `[c_out, kh, kw, c_in]`. `x` is the
+/// input and `gradient` the output's.
 pub fn weight_gradient(
     x: CubeTensor,
     weight: &Shape,
@@ -41,8 +41,8 @@ pub fn weight_gradient(
     let units = work.tile.units * PLANES;
     let (gradients, from) = (Lines::channels(&gradient, units), Lines::channels(&x, units));
     let form = GradientForm { tile: work.tile, gradient: gradients.fetch, x: from.fetch };
-    // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes beyond
-    // the last tile end at once.
+    // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes
+    // beyond the last tile end at once.
     unsafe {
         weight_kernel::launch_unchecked(
             &client,

@@ -1,4 +1,5 @@
-//! Convolutions by emulated matrix units against the plain twin, whatever the tensors' layout.
+//! Convolutions against the plain twin, whatever the tensors' layout, with matrix units emulated where there are
+//! none.
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
@@ -22,8 +23,8 @@ struct Case {
 
 const ONE: Case = Case { x: [1, 1, 1, 1], outputs: 1, kernel: [3, 3], stride: [1, 1], padding: [[1, 1]; 2] };
 
-/// Small, and each with something odd: channels that vectors don't divide, maps of one pixel, few channels, kernels that
-/// are no squares, padding at one side only, strides, more than one tile each way.
+/// Small, and each with something odd: channels that vectors don't divide, maps of one pixel, few channels, kernels
+/// that are no squares, padding at one side only, strides, more than one tile each way.
 const CASES: [Case; 10] = [
     Case { x: [2, 32, 9, 9], outputs: 64, ..ONE },
     Case { x: [1, 20, 5, 7], outputs: 36, ..ONE },
@@ -79,10 +80,11 @@ impl Tensors {
         Self { x, weight, bias, addend, options }
     }
 
-    /// How the kernels emulate it.
+    /// By matrix units where the device has them, else emulated.
     fn work(&self, splits: Option<usize>) -> Work {
-        let client = client(&primitive(&self.x).expect("on the device"));
-        let work = Work::new(&client, dtype_to_storage_type(self.x.dtype()), true);
+        let (client, dtype) = (client(&primitive(&self.x).expect("on the device")), self.x.dtype());
+        let emulated = || Work::new(&client, dtype_to_storage_type(dtype), true);
+        let work = gpu::conv2d::work(&client, dtype).or_else(emulated);
         Work { splits, ..work.expect("room for the tiles") }
     }
 
