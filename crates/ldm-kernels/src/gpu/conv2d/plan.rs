@@ -67,10 +67,14 @@ impl Splits {
     /// Of `depth` elements, for an output of so many rows and columns: enough to fill the device, none of fewer than
     /// [`STEPS`].
     pub fn new(client: &Client, sides: [usize; 2], depth: usize, wanted: Option<usize>) -> Self {
-        let tiles = sides.map(|side| side.div_ceil(TILE)).iter().product::<usize>();
-        let steps = depth.div_ceil(DEPTH);
         let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
         let cubes = CUBES * multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
+        Self::among(cubes, sides, depth, wanted)
+    }
+
+    fn among(cubes: usize, sides: [usize; 2], depth: usize, wanted: Option<usize>) -> Self {
+        let tiles = sides.map(|side| side.div_ceil(TILE)).iter().product::<usize>();
+        let steps = depth.div_ceil(DEPTH);
         let filling = cubes.div_ceil(tiles).min(steps / STEPS);
         let length = steps.div_ceil(wanted.unwrap_or(filling).clamp(1, steps));
         Self { count: steps.div_ceil(length), length, tiles }
@@ -79,5 +83,27 @@ impl Splits {
     /// A cube a tile and split.
     pub fn cubes(&self) -> usize {
         self.tiles * self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STEPS, Splits};
+
+    #[test]
+    fn splits_fill_the_device_and_no_more() {
+        // 1280 channels to 1280 at 8x8, twice: 2 by 20 tiles, 360 steps.
+        let few = Splits::among(264, [128, 1280], 9 * 1280, None);
+        assert_eq!((few.count, few.length, few.cubes()), (7, 52, 280));
+        // One tile: as many as there are steps for.
+        let one = Splits::among(264, [16, 4], 9 * 1280, None);
+        assert_eq!((one.count, one.length), (45, STEPS));
+        // Tiles enough, and a depth too short to divide.
+        assert_eq!(Splits::among(264, [64 * 64 * 8, 320], 9 * 320, None).count, 1);
+        assert_eq!(Splits::among(264, [16, 4], 8 * 32 + 1, None).count, 1);
+        // As told: the last shorter, and never more than steps.
+        let told = Splits::among(264, [16, 4], 9 * 32, Some(4));
+        assert_eq!((told.count, told.length), (3, 3));
+        assert_eq!(Splits::among(264, [16, 4], 2 * 32, Some(100)).count, 2);
     }
 }
