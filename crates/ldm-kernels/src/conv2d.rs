@@ -22,6 +22,14 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     if let Some(y) = crate::cpu::autodiff::conv2d(&x, &weight, bias.as_ref(), options) {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, None) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::conv2d(&x, &weight, bias.as_ref(), options) {
+        return y;
+    }
     if x.dtype() == DType::F16 && adds_up_in_f16(&x.device()) {
         let f32 = DType::F32;
         return plain(x.cast(f32), weight.cast(f32), bias.map(|b| b.cast(f32)), options).cast(DType::F16);
@@ -40,6 +48,10 @@ pub fn conv2d_add(
 ) -> Tensor<4> {
     #[cfg(feature = "flex")]
     if let Some(y) = crate::cpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&addend)) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&addend)) {
         return y;
     }
     addend + conv2d(x, weight, bias, options)

@@ -3,6 +3,8 @@
 //! As on the CPU, a kernel takes the tensors out of the graph, computes its output as without a graph, and records how
 //! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
 
+mod conv2d;
+
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -18,6 +20,9 @@ use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
 use super::{takes_geglu, takes_group_norm, takes_layer_norm};
 use crate::group_norm::GroupNormOptions;
+pub use conv2d::conv2d;
+#[cfg(test)]
+pub use conv2d::convolve;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
 pub fn group_norm<const D: usize>(
@@ -71,9 +76,9 @@ struct GroupNorm {
 }
 
 impl Gradient<3> for GroupNorm {
-    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+    fn gradients(self, output: Primitive, _: [bool; 3]) -> [Option<Primitive>; 3] {
         let Self { x, weight, bias, statistics, options } = self;
-        Gpu::group_norm_backward(x, weight, bias, statistics, output, options).into()
+        all(Gpu::group_norm_backward(x, weight, bias, statistics, output, options))
     }
 }
 
@@ -85,9 +90,9 @@ struct LayerNorm {
 }
 
 impl Gradient<3> for LayerNorm {
-    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+    fn gradients(self, output: Primitive, _: [bool; 3]) -> [Option<Primitive>; 3] {
         let Self { x, weight, statistics } = self;
-        Gpu::layer_norm_backward(x, weight, statistics, output).into()
+        all(Gpu::layer_norm_backward(x, weight, statistics, output))
     }
 }
 
@@ -97,23 +102,28 @@ struct Geglu {
 }
 
 impl Gradient<1> for Geglu {
-    fn gradients(self, output: Primitive) -> [Primitive; 1] {
-        [Gpu::geglu_backward(self.x, output)]
+    fn gradients(self, output: Primitive, _: [bool; 1]) -> [Option<Primitive>; 1] {
+        [Some(Gpu::geglu_backward(self.x, output))]
     }
 }
 
 /// A tensor with its node in the graph.
-type Node = FloatTensor<Autodiff<Cube>>;
+pub(super) type Node = FloatTensor<Autodiff<Cube>>;
 
 /// What an operation keeps for its backward, and the backward.
 trait Gradient<const N: usize>: Clone + Debug + Send + 'static {
-    /// The inputs' gradients from the output's.
-    fn gradients(self, output: Primitive) -> [Primitive; N];
+    /// The inputs' gradients from the output's, at least those that are wanted.
+    fn gradients(self, output: Primitive, wanted: [bool; N]) -> [Option<Primitive>; N];
+}
+
+/// As [`Gradient`] has them.
+fn all((x, weight, bias): (Primitive, Primitive, Primitive)) -> [Option<Primitive>; 3] {
+    [Some(x), Some(weight), Some(bias)]
 }
 
 /// The tensor under autodiff that `x` is, or becomes as a constant beside others that are; `None` where it is not on a
 /// CubeCL device.
-fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
+pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
     let node = |x: Tensor<D>| x.try_into_primitive::<Autodiff<Cube>>().ok();
     node(x.clone()).or_else(|| if x.device().is_autodiff() { None } else { node(x.clone().autodiff()) })
 }
@@ -148,8 +158,9 @@ impl<G: Gradient<N>, const N: usize> Backward<Cube, N> for Step<G> {
     fn backward(self, ops: Ops<G, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         // Both are the same type wherever a step was recorded.
         let Some(output) = same(gradients.consume::<Cube>(&ops.node)) else { return };
-        for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(output)) {
-            if let (Some(parent), Some(gradient)) = (parent, same(gradient)) {
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        for (parent, gradient) in ops.parents.into_iter().zip(ops.state.gradients(output, wanted)) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient.and_then(same)) {
                 gradients.register::<Cube>(parent.id, gradient);
             }
         }

@@ -2,9 +2,10 @@
 
 use std::any::Any;
 
-use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Tensor;
+use burn_cubecl::cubecl::prelude::Client;
 
 /// burn's CubeCL backend as the kernels run on it: with the feature `fusion` inside burn's fusion.
 #[cfg(feature = "fusion")]
@@ -19,6 +20,11 @@ pub type Primitive = FloatTensor<Gpu>;
 /// The tensor behind `x`, where it is on a CubeCL device and no gradient is recorded. Shares the data.
 pub fn primitive<const D: usize>(x: &Tensor<D>) -> Option<Primitive> {
     same(x.clone().try_into_primitive::<Cube>().ok()?)
+}
+
+/// What launches kernels on the tensor's device.
+pub fn client(x: &Primitive) -> Client {
+    x.device().client()
 }
 
 /// burn's tensor of a primitive.

@@ -1,17 +1,20 @@
 //! Kernels for burn's CubeCL devices (CUDA, ROCm, Vulkan, Metal, WebGPU), written once.
 //!
-//! They take f32, f16 and bf16, add up in f32, and read tensors where they lie: a convolution's channels-last result is
-//! normalised as it is and stays channels-last. Under fusion each is one opaque operation among burn's ([`ops`]).
+//! They take f32 (but convolution), f16 and bf16, add up in f32, and read tensors where they lie: a convolution's
+//! channels-last result is normalised as it is and stays channels-last. Under fusion each is one opaque operation among
+//! burn's ([`ops`]).
 
 #[cfg(feature = "autodiff")]
 pub mod autodiff;
 mod bridge;
 mod chunks;
+mod conv2d;
 mod geglu;
 mod norm;
 #[cfg(feature = "autodiff")]
 mod norm_backward;
 mod ops;
+mod plane_tile;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -20,8 +23,10 @@ mod walk;
 
 use burn::tensor::{DType, Tensor};
 
+use crate::conv2d::Conv2dOptions;
 use crate::group_norm::GroupNormOptions;
-use bridge::{Gpu, primitive, tensor};
+use bridge::{Gpu, Primitive, client, primitive, tensor};
+use conv2d::{Convolution, Work};
 use ops::Kernels;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -52,6 +57,45 @@ pub fn layer_norm<const D: usize>(
     tensor(y)
 }
 
+/// See [`crate::conv2d`] and [`crate::conv2d_add`]; `None` where the kernel does not take the tensors.
+pub fn conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    options: Conv2dOptions,
+    addend: Option<&Tensor<4>>,
+) -> Option<Tensor<4>> {
+    if !takes_conv2d(x, weight, bias, options, addend) {
+        return None;
+    }
+    let input = primitive(x)?;
+    let work = conv2d::work(&client(&input), x.dtype())?;
+    convolve(input, primitive(weight)?, bias, options, addend, work)
+}
+
+/// The convolution of tensors that the kernel takes, by `work`.
+fn convolve(
+    x: Primitive,
+    weight: Primitive,
+    bias: Option<&Tensor<1>>,
+    options: Conv2dOptions,
+    addend: Option<&Tensor<4>>,
+    work: Work,
+) -> Option<Tensor<4>> {
+    let convolution = Convolution {
+        options,
+        spread: [1, 1],
+        mirrored: false,
+        bias: bias.is_some(),
+        addend: addend.is_some(),
+        work,
+    };
+    // The weights stand in for what isn't there.
+    let bias = bias.map_or(Some(weight.clone()), primitive)?;
+    let addend = addend.map_or(Some(weight.clone()), primitive)?;
+    tensor(Gpu::conv2d(x, weight, bias, addend, convolution))
+}
+
 /// See [`crate::geglu`]; `None` where the kernel does not take the tensor.
 pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     if !takes_geglu(x) {
@@ -74,6 +118,24 @@ fn takes_group_norm<const D: usize>(
 
 fn takes_layer_norm<const D: usize>(x: &Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>) -> bool {
     takes(x) && [weight, bias].into_iter().all(|p| p.dims() == [x.dims()[D - 1]] && p.dtype() == x.dtype())
+}
+
+fn takes_conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    options: Conv2dOptions,
+    addend: Option<&Tensor<4>>,
+) -> bool {
+    let (dims, w_dims, dtype) = (x.dims(), weight.dims(), x.dtype());
+    takes(x)
+        && takes(weight)
+        && weight.dtype() == dtype
+        && conv2d::fits(dims, w_dims, options)
+        && bias.is_none_or(|bias| bias.dims() == [w_dims[0]] && bias.dtype() == dtype)
+        && addend.is_none_or(|addend| {
+            addend.dims() == conv2d::output(dims, w_dims, options) && addend.dtype() == dtype
+        })
 }
 
 fn takes_geglu<const D: usize>(x: &Tensor<D>) -> bool {

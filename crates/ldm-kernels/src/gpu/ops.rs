@@ -8,6 +8,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 use burn_cubecl::CubeBackend;
 
+use super::conv2d::{self, Convolution};
 use super::geglu;
 use super::norm::{self, Norm};
 #[cfg(feature = "autodiff")]
@@ -59,6 +60,26 @@ pub trait Kernels: Backend {
         statistics: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Convolution, see [`conv2d::forward`].
+    #[fusion(dtype = x, shape = conv2d::shape(x, weight, convolution))]
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self>;
+
+    /// Of [`conv2d`](Self::conv2d), the weights' gradient from the output's.
+    #[cfg(feature = "autodiff")]
+    #[fusion(dtype = weight, shape = weight)]
+    fn conv2d_weight_gradient(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self>;
 
     /// `a * gelu(b)` of the last axis' halves.
     #[fusion(dtype = x, shape = {
@@ -122,6 +143,26 @@ impl Kernels for CubeBackend {
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         norm_backward::rows(View::rows(x), weight, statistics, View::rows(gradient))
+    }
+
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self> {
+        conv2d::forward(x, weight, bias, addend, convolution)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn conv2d_weight_gradient(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self> {
+        conv2d::weight_gradient(x, weight.meta.shape(), gradient, convolution)
     }
 
     fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {

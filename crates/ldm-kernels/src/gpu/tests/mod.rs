@@ -2,9 +2,11 @@
 //!
 //! `BURN_DEVICE` names the device; on one that no kernel is for, each test says that it is skipped.
 
+mod conv2d;
 mod geglu;
 mod group_norm;
 mod layer_norm;
+mod plane_tile;
 
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};

@@ -1,0 +1,115 @@
+//! The splits' parts of the output, put together.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::super::walk::{Units, cubes};
+use super::lines::widest;
+
+/// Where a product is written: the output itself, or its splits' parts in f32.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the product's kernel writes: `[splits, rows, columns]`.
+    pub sums: CubeTensor,
+    /// Elements of a vector, along the columns.
+    pub vector: usize,
+    y: CubeTensor,
+    splits: usize,
+}
+
+impl Parts {
+    /// For an output of this shape, the columns last, of the type and on the device of `x`.
+    pub fn new(x: &CubeTensor, shape: [usize; 4], splits: usize) -> Self {
+        let empty = |shape: Shape, dtype: DType| {
+            empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype)
+        };
+        let [outer, height, width, columns] = shape;
+        let y = empty(Shape::from(shape), x.dtype);
+        let parts = Shape::from([splits, outer * height * width, columns]);
+        let sums = if splits > 1 { empty(parts, DType::F32) } else { y.clone() };
+        let vector = widest(&sums, |n| columns.is_multiple_of(n));
+        Self { sums, vector, y, splits }
+    }
+}
+
+/// The output. Bias and addend are added where there are splits; else the product's kernel has added them.
+pub fn combine(
+    parts: Parts,
+    bias: CubeTensor,
+    addend: CubeTensor,
+    has_bias: bool,
+    has_addend: bool,
+) -> CubeTensor {
+    let Parts { sums, vector, y, splits } = parts;
+    if splits == 1 {
+        return y;
+    }
+    let client = y.client.clone();
+    let shape = y.meta.shape();
+    let (count, columns) = (shape.num_elements() / vector, shape[shape.num_dims() - 1]);
+    let units = Units::together(&client);
+    // SAFETY: the indices are in the tensors; units beyond the output end at once.
+    unsafe {
+        combine_kernel::launch_unchecked(
+            &client,
+            cubes(&client, count.div_ceil(units.across)),
+            units.dim(),
+            vector,
+            sums.into_buffer_arg(),
+            bias.into_buffer_arg(),
+            addend.into_buffer_arg(),
+            y.clone().into_buffer_arg(),
+            splits,
+            count,
+            columns,
+            has_bias,
+            has_addend,
+            dtype_to_storage_type(y.dtype),
+        );
+    }
+    y
+}
+
+/// The sum of `[splits, pixels, outputs]` over the splits, first to last, with bias and addend. A vector a unit.
+#[cube(launch_unchecked)]
+pub fn combine_kernel<E: Float, N: Size>(
+    parts: &[Vector<f32, N>],
+    bias: &[E],
+    addend: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    splits: usize,
+    count: usize,
+    outputs: usize,
+    #[comptime] has_bias: bool,
+    #[comptime] has_addend: bool,
+    #[define(E)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= count {
+        terminate!();
+    }
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    for split in 0..splits {
+        sum += parts[split * count + i];
+    }
+    if comptime![has_bias] {
+        let output = i * N::value() % outputs;
+        let mut all = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for k in 0..N::value() {
+            all.insert(k, f32::cast_from(bias[output + k]));
+        }
+        sum += all;
+    }
+    if comptime![has_addend] {
+        sum += Vector::<f32, N>::cast_from(addend[i]);
+    }
+    y[i] = Vector::<E, N>::cast_from(sum);
+}

@@ -1,0 +1,92 @@
+//! Which elements of a tensor are read together.
+
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::permute;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::fetch::Fetch;
+use super::geometry::StridesLaunch;
+
+/// How a tensor of four axes is read.
+#[derive(Debug)]
+pub struct Lines {
+    /// By the units of a cube.
+    pub fetch: Fetch,
+    /// The axis that vectors lie along.
+    axis: usize,
+    /// In elements.
+    strides: [usize; 4],
+}
+
+impl Lines {
+    /// `[b, c, h, w]` as pixels by channels: channels are the depth.
+    pub fn pixels(x: &CubeTensor, units: usize) -> Self {
+        let strides = strides(x);
+        Self::new(x, strides, &[(1, true)], strides[1] < strides[3], units)
+    }
+
+    /// `[b, c, h, w]` as channels by pixels: pixels are the depth.
+    #[cfg(feature = "autodiff")]
+    pub fn channels(x: &CubeTensor, units: usize) -> Self {
+        let strides = strides(x);
+        Self::new(x, strides, &[(1, false)], strides[3] < strides[1], units)
+    }
+
+    /// `[c_out, c_in, kh, kw]` as output channels by taps and channels. Neighbours may be of either channels: those
+    /// of an input's gradient are of the output's.
+    pub fn weights(weight: &CubeTensor, units: usize) -> Self {
+        Self::new(weight, strides(weight), &[(1, true), (0, false)], true, units)
+    }
+
+    /// Vectors along the first of the axes (and whether it is in the depth) that lies dense; where none does,
+    /// elements, by neighbouring units along the depth or not.
+    fn new(x: &CubeTensor, strides: [usize; 4], axes: &[(usize, bool)], deep: bool, units: usize) -> Self {
+        let dims = dims(x);
+        let fits = |axis: usize, n: usize| {
+            dims[axis].is_multiple_of(n) && (0..4).all(|i| i == axis || strides[i].is_multiple_of(n))
+        };
+        let dense = axes.iter().find(|(axis, _)| strides[*axis] == 1);
+        let (axis, deep, vector) = match dense {
+            Some((axis, deep)) => (*axis, *deep, widest(x, |n| fits(*axis, n))),
+            None => (0, deep, 1),
+        };
+        Self { fetch: Fetch { deep, vector, units }, axis, strides }
+    }
+
+    /// In vectors, as a kernel's argument.
+    pub fn strides(&self) -> StridesLaunch {
+        let stride = |i: usize| self.strides[i] / if i == self.axis { 1 } else { self.fetch.vector };
+        StridesLaunch::new(stride(0), stride(1), stride(2), stride(3))
+    }
+}
+
+/// The widest vector of the tensor's elements that the kernels can use there.
+pub fn widest(x: &CubeTensor, fits: impl Fn(usize) -> bool) -> usize {
+    let mut sizes = x.client.io_optimized_vector_sizes(x.dtype.size());
+    sizes.find(|n| *n <= Fetch::WIDEST && fits(*n)).unwrap_or(1)
+}
+
+/// Weights as they lie, or laid out anew, where neighbours are of neither channels and they are read `often`.
+pub fn laid_out(weight: CubeTensor, often: bool) -> CubeTensor {
+    let strides = strides(&weight);
+    if !often || strides[0] == 1 || strides[1] == 1 {
+        return weight;
+    }
+    permute(into_contiguous(permute(weight, &[0, 2, 3, 1])), &[0, 3, 1, 2])
+}
+
+/// As strides describe it.
+pub fn strided(x: CubeTensor) -> CubeTensor {
+    if x.meta.is_tiled() { into_contiguous(x) } else { x }
+}
+
+/// Of four axes.
+pub fn dims(x: &CubeTensor) -> [usize; 4] {
+    x.meta.shape().dims()
+}
+
+/// 0 for an axis of one element.
+fn strides(x: &CubeTensor) -> [usize; 4] {
+    let dims = dims(x);
+    std::array::from_fn(|i| if dims[i] == 1 { 0 } else { x.meta.strides()[i] })
+}

@@ -1,0 +1,260 @@
+//! Convolutions against the plain twin, whatever the tensors' layout, with matrix units emulated where there are
+//! none.
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::{DType, Device, Tensor};
+use ldm_test_support::{assert_close, seeded_input};
+
+use super::{TAKEN, device, exact, laid, types};
+use crate::conv2d::{Conv2dOptions, plain};
+use crate::gpu;
+use crate::gpu::bridge::{client, primitive};
+use crate::gpu::conv2d::Work;
+
+/// A convolution's sizes.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    x: [usize; 4],
+    outputs: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [[usize; 2]; 2],
+}
+
+const ONE: Case = Case { x: [1, 1, 1, 1], outputs: 1, kernel: [3, 3], stride: [1, 1], padding: [[1, 1]; 2] };
+
+/// Small, and each with something odd: channels that vectors don't divide, maps of one pixel, few channels, kernels
+/// that are no squares, padding at one side only, strides, more than one tile each way.
+const CASES: [Case; 10] = [
+    Case { x: [2, 32, 9, 9], outputs: 64, ..ONE },
+    Case { x: [1, 20, 5, 7], outputs: 36, ..ONE },
+    Case { x: [3, 7, 6, 5], outputs: 5, ..ONE },
+    Case { x: [1, 4, 8, 8], outputs: 72, ..ONE },
+    Case { x: [2, 72, 4, 4], outputs: 3, ..ONE },
+    Case { x: [2, 40, 1, 1], outputs: 24, ..ONE },
+    Case { x: [2, 36, 6, 6], outputs: 68, kernel: [1, 1], padding: [[0, 0]; 2], ..ONE },
+    Case { x: [1, 16, 9, 8], outputs: 16, stride: [2, 2], padding: [[0, 1]; 2], ..ONE },
+    Case { x: [1, 3, 11, 10], outputs: 8, kernel: [4, 2], stride: [3, 1], padding: [[2, 0], [0, 3]], ..ONE },
+    Case { x: [1, 8, 3, 3], outputs: 4, kernel: [5, 5], padding: [[4, 4]; 2], ..ONE },
+];
+
+/// How tensors lie in memory: as they are counted, with channels (of the weights: of the input) together, or with
+/// columns (of the weights: channels of the output) together and the rest turned.
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    Contiguous,
+    ChannelsLast,
+    Turned,
+}
+
+const LAYOUTS: [Layout; 3] = [Layout::Contiguous, Layout::ChannelsLast, Layout::Turned];
+
+/// What one convolution is of.
+#[derive(Debug, Clone)]
+struct Tensors {
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    addend: Tensor<4>,
+    options: Conv2dOptions,
+}
+
+impl Tensors {
+    fn new(case: Case, dtype: DType, layout: Layout, device: &Device) -> Self {
+        let ([b, c, _, _], [kh, kw]) = (case.x, case.kernel);
+        let options = Conv2dOptions { stride: case.stride, padding: case.padding };
+        let weights = [case.outputs, c, kh, kw];
+        let output = gpu::conv2d::output(case.x, weights, options);
+        assert_eq!(output[..2], [b, case.outputs]);
+        let input = |name, shape| seeded_input::<4>(name, shape, device).cast(dtype);
+        let (x, weight, addend) = (input("x", case.x), input("weight", weights), input("addend", output));
+        let (x, weight, addend) = match layout {
+            Layout::Contiguous => (x, weight, addend),
+            Layout::ChannelsLast => (channels_last(&x), channels_last(&weight), channels_last(&addend)),
+            Layout::Turned => {
+                let outputs_last = laid(&weight.permute([2, 3, 1, 0])).permute([3, 2, 0, 1]);
+                (laid(&x.swap_dims(0, 1)).swap_dims(0, 1), outputs_last, addend)
+            }
+        };
+        let bias = seeded_input::<1>("bias", [case.outputs], device).cast(dtype);
+        Self { x, weight, bias, addend, options }
+    }
+
+    /// By matrix units where the device has them, else emulated.
+    fn work(&self, splits: Option<usize>) -> Work {
+        let (client, dtype) = (client(&primitive(&self.x).expect("on the device")), self.x.dtype());
+        let emulated = || Work::new(&client, dtype_to_storage_type(dtype), true);
+        let work = gpu::conv2d::work(&client, dtype).or_else(emulated);
+        Work { splits, ..work.expect("room for the tiles") }
+    }
+
+    /// The kernel, in so many splits.
+    fn ours(&self, splits: Option<usize>) -> Tensor<4> {
+        self.with(splits, Some(&self.bias), Some(&self.addend))
+    }
+
+    fn with(&self, splits: Option<usize>, bias: Option<&Tensor<1>>, addend: Option<&Tensor<4>>) -> Tensor<4> {
+        let Self { x, weight, options, .. } = self;
+        assert!(gpu::takes_conv2d(x, weight, bias, *options, addend), "{TAKEN}");
+        let [x, weight] = [x, weight].map(|x| primitive(x).expect(TAKEN));
+        gpu::convolve(x, weight, bias, *options, addend, self.work(splits)).expect(TAKEN)
+    }
+
+    /// The twin in f32 on the CPU, without the addend.
+    fn twin(&self) -> Tensor<4> {
+        plain(exact(&self.x), exact(&self.weight), Some(exact(&self.bias)), self.options)
+    }
+}
+
+fn channels_last(x: &Tensor<4>) -> Tensor<4> {
+    laid(&x.clone().permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
+}
+
+#[test]
+fn conv2d_equals_its_twin() {
+    let Some(device) = device() else { return };
+    for (case, layout) in CASES.into_iter().flat_map(|case| LAYOUTS.map(|layout| (case, layout))) {
+        for (dtype, tolerance) in types(&device) {
+            let given = Tensors::new(case, dtype, layout, &device);
+            let y = given.ours(None);
+            assert_eq!(y.dtype(), dtype);
+            let expected = given.twin() + exact(&given.addend);
+            assert_close(&format!("{case:?} {layout:?} {dtype:?}"), &y, &expected, tolerance);
+        }
+    }
+}
+
+/// Splits of the depth, of which the last may be shorter, and as many as there are steps.
+#[test]
+fn conv2d_in_splits_equals_its_twin() {
+    let Some(device) = device() else { return };
+    for (case, splits) in [(CASES[0], 2), (CASES[0], 5), (CASES[1], 4), (CASES[2], 2), (CASES[6], 100)] {
+        for (dtype, tolerance) in types(&device) {
+            let given = Tensors::new(case, dtype, Layout::ChannelsLast, &device);
+            let expected = given.twin() + exact(&given.addend);
+            let [whole, split] = [1, splits].map(|splits| given.ours(Some(splits)));
+            let name = format!("{case:?} {dtype:?}, {splits} splits");
+            assert_close(&name, &split, &expected, tolerance);
+            assert_close(&format!("{name}, unsplit"), &whole, &expected, tolerance);
+            let again = given.ours(Some(splits)).to_data();
+            assert_eq!(again.as_bytes(), split.to_data().as_bytes(), "{name}: the same sums twice");
+        }
+    }
+}
+
+/// Neither, either and both: in the product's kernel and in that which adds splits up.
+#[test]
+fn bias_and_addend_are_added_where_there_are() {
+    let Some(device) = device() else { return };
+    let given = Tensors::new(CASES[1], DType::F32, Layout::ChannelsLast, &device);
+    let without = plain(exact(&given.x), exact(&given.weight), None, given.options);
+    for (splits, bias, addend) in
+        [1, 2].into_iter().flat_map(|n| [(n, false, false), (n, true, false), (n, false, true)])
+    {
+        let expected = if bias { given.twin() } else { without.clone() };
+        let expected = if addend { expected + exact(&given.addend) } else { expected };
+        let y = given.with(Some(splits), bias.then_some(&given.bias), addend.then_some(&given.addend));
+        assert_close(&format!("{splits} splits"), &y, &expected, 1e-5);
+    }
+}
+
+/// Gradients of input, weights and bias under a loss that weighs every output differently.
+type Gradients = (Tensor<4>, Tensor<4>, Tensor<1>);
+
+fn gradients(
+    f: impl Fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>,
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    loss: Tensor<4>,
+) -> (Tensor<4>, Gradients) {
+    let [x, weight] = [x, weight].map(|x| x.autodiff().require_grad());
+    let bias = bias.autodiff().require_grad();
+    let y = f(x.clone(), weight.clone(), bias.clone());
+    let gradients = (y.clone() * loss.autodiff()).sum().backward();
+    let [dx, dw] = [x, weight].map(|x| x.grad(&gradients).expect("a gradient"));
+    (y.inner(), (dx, dw, bias.grad(&gradients).expect("a gradient")))
+}
+
+#[test]
+fn gradients_equal_the_twins() {
+    let Some(device) = device() else { return };
+    // Two layouts of each case, in one split and in two.
+    let cases = CASES.into_iter().enumerate().flat_map(|(i, case)| [(i, case, i), (i + 1, case, i)]);
+    for (layout, case, i) in cases {
+        let layout = LAYOUTS[layout % LAYOUTS.len()];
+        for (dtype, tolerance) in types(&device) {
+            let given = Tensors::new(case, dtype, layout, &device);
+            let Tensors { x, weight, bias, addend: loss, options } = given.clone();
+            let twin = |x, w, b| plain(x, w, Some(b), options);
+            let (exact_x, exact_weight) = (exact(&x), exact(&weight));
+            let (y2, (dx2, dw2, db2)) = gradients(twin, exact_x, exact_weight, exact(&bias), exact(&loss));
+            let work = given.work(Some(1 + i % 2));
+            let ours = |x: Tensor<4>, w: Tensor<4>, b: Tensor<1>| {
+                let [x, w] = [x, w].map(|x| gpu::autodiff::node(&x).expect(TAKEN));
+                gpu::autodiff::convolve(x, w, Some(gpu::autodiff::node(&b)), options, work).expect(TAKEN)
+            };
+            let (y, (dx, dw, db)) = gradients(ours, x, weight, bias, loss);
+            assert_eq!([y.dtype(), dx.dtype(), dw.dtype(), db.dtype()], [dtype; 4]);
+            let name = format!("{case:?} {layout:?} {dtype:?}");
+            assert_close(&format!("{name}: output"), &y, &y2, tolerance);
+            assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
+            assert_close(&format!("{name}: weight"), &dw, &dw2, tolerance);
+            assert_close(&format!("{name}: bias"), &db, &db2, tolerance);
+        }
+    }
+}
+
+/// Without a bias, and where only the input's gradient is wanted.
+#[test]
+fn frozen_weights_have_no_gradient() {
+    let Some(device) = device() else { return };
+    let given = Tensors::new(CASES[1], DType::F32, Layout::ChannelsLast, &device);
+    let x = given.x.clone().autodiff().require_grad();
+    let [input, weight] = [&x, &given.weight].map(|x| gpu::autodiff::node(x).expect(TAKEN));
+    let y = gpu::autodiff::convolve(input, weight, None, given.options, given.work(None)).expect(TAKEN);
+    let dx = x.grad(&y.square().sum().backward()).expect("a gradient");
+    let twin = exact(&given.x).autodiff().require_grad();
+    let y = plain(twin.clone(), exact(&given.weight).autodiff(), None, given.options);
+    let expected = twin.grad(&y.square().sum().backward()).expect("a gradient");
+    assert_close("x", &dx, &expected, 1e-5);
+}
+
+/// Fusion shows no strides.
+#[cfg(not(feature = "fusion"))]
+#[test]
+fn conv2d_leaves_channels_last() {
+    let Some(device) = device() else { return };
+    let given = Tensors::new(CASES[1], DType::F32, Layout::Contiguous, &device);
+    let y = primitive(&given.ours(None)).expect("on the device");
+    assert_eq!(y.meta.strides()[..], [5 * 7 * 36, 1, 7 * 36, 36]);
+}
+
+/// Where the device has no matrix units, and in f32, layers are burn's.
+#[test]
+fn conv2d_is_left_to_burn_without_matrix_units() {
+    let Some(device) = device() else { return };
+    for (dtype, _) in types(&device) {
+        let Tensors { x, weight, bias, addend, options } =
+            Tensors::new(CASES[1], dtype, Layout::Contiguous, &device);
+        let client = client(&primitive(&x).expect("on the device"));
+        let there = dtype != DType::F32 && gpu::plane_tile::hardware(&client, dtype_to_storage_type(dtype));
+        let ours = gpu::conv2d(&x, &weight, Some(&bias), options, Some(&addend));
+        assert_eq!(ours.is_some(), there, "{dtype:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_taken() {
+    let Some(device) = device() else { return };
+    let given = Tensors::new(CASES[1], DType::F32, Layout::Contiguous, &device);
+    let Tensors { x, weight, bias, addend, options } = &given;
+    assert!(gpu::takes_conv2d(x, weight, Some(bias), *options, Some(addend)));
+    let unpadded = Conv2dOptions { padding: [[0, 0]; 2], ..*options };
+    // An addend of another size, a kernel larger than the picture, other channels, another type.
+    assert!(!gpu::takes_conv2d(x, weight, Some(bias), unpadded, Some(addend)));
+    let small = x.clone().narrow(2, 0, 2);
+    assert!(!gpu::takes_conv2d(&small, weight, Some(bias), unpadded, None));
+    assert!(!gpu::takes_conv2d(&x.clone().narrow(1, 0, 16), weight, Some(bias), *options, None));
+    assert!(!gpu::takes_conv2d(x, &weight.clone().cast(DType::F16), Some(bias), *options, None));
+}
