@@ -14,9 +14,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube};
 use burn::tensor::Tensor;
 
+use super::attention::Plans;
 use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
-use super::{takes_geglu, takes_group_norm, takes_layer_norm};
+use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
 use crate::group_norm::GroupNormOptions;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -61,6 +62,16 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     record([&node], Gpu::geglu(x.clone()), Geglu { x })
 }
 
+/// See [`crate::attention()`]; `None` where the kernel does not take the tensors. `emulated` as in [`super::attention`].
+pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
+    let nodes = [node(q)?, node(k)?, node(v)?];
+    let primitives = [value(&nodes[0])?, value(&nodes[1])?, value(&nodes[2])?];
+    let plans = attention_plans(q, k, v, &primitives[0], emulated)?;
+    let [q, k, v] = primitives;
+    let (y, logarithms) = Gpu::attention(q.clone(), k.clone(), v.clone(), plans.forward);
+    record(nodes.each_ref(), y.clone(), Attention { q, k, v, y, logarithms, plans })
+}
+
 #[derive(Debug, Clone)]
 struct GroupNorm {
     x: Primitive,
@@ -99,6 +110,23 @@ struct Geglu {
 impl Gradient<1> for Geglu {
     fn gradients(self, output: Primitive) -> [Primitive; 1] {
         [Gpu::geglu_backward(self.x, output)]
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Attention {
+    q: Primitive,
+    k: Primitive,
+    v: Primitive,
+    y: Primitive,
+    logarithms: Primitive,
+    plans: Plans,
+}
+
+impl Gradient<3> for Attention {
+    fn gradients(self, output: Primitive) -> [Primitive; 3] {
+        let Self { q, k, v, y, logarithms, plans } = self;
+        Gpu::attention_backward(q, k, v, y, logarithms, output, plans).into()
     }
 }
 

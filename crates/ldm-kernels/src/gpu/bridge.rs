@@ -3,8 +3,10 @@
 use std::any::Any;
 
 use burn::backend::Cube;
+use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Tensor;
+use burn_cubecl::cubecl::prelude::Client;
 
 /// burn's CubeCL backend as the kernels run on it: with the feature `fusion` inside burn's fusion.
 #[cfg(feature = "fusion")]
@@ -24,6 +26,11 @@ pub fn primitive<const D: usize>(x: &Tensor<D>) -> Option<Primitive> {
 /// burn's tensor of a primitive.
 pub fn tensor<const D: usize>(x: Primitive) -> Option<Tensor<D>> {
     Some(Tensor::from_primitive::<Cube>(same(x)?))
+}
+
+/// What runs kernels where a tensor is; under fusion it need not be computed yet.
+pub fn client(x: &Primitive) -> Client {
+    x.device().client()
 }
 
 /// From a type to the same type under another name. [`Gpu`] is burn's `Cube`, except where another crate of the build

@@ -3,6 +3,7 @@
 //! They take f32, f16 and bf16, add up in f32, and read tensors where they lie: a convolution's channels-last result is
 //! normalised as it is and stays channels-last. Under fusion each is one opaque operation among burn's ([`ops`]).
 
+mod attention;
 #[cfg(feature = "autodiff")]
 pub mod autodiff;
 mod bridge;
@@ -12,6 +13,7 @@ mod norm;
 #[cfg(feature = "autodiff")]
 mod norm_backward;
 mod ops;
+mod plane_tile;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,8 @@ mod walk;
 use burn::tensor::{DType, Tensor};
 
 use crate::group_norm::GroupNormOptions;
-use bridge::{Gpu, primitive, tensor};
+use attention::{Plans, Sizes};
+use bridge::{Gpu, Primitive, client, primitive, tensor};
 use ops::Kernels;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -58,6 +61,32 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
         return None;
     }
     tensor(Gpu::geglu(primitive(x)?))
+}
+
+/// See [`crate::attention()`]; `None` where the kernel does not take the tensors, as without matrix units for their type.
+/// `emulated` does without: slow, for tests.
+pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
+    let primitives = [primitive(q)?, primitive(k)?, primitive(v)?];
+    let plans = attention_plans(q, k, v, &primitives[0], emulated)?;
+    let [q, k, v] = primitives;
+    let (y, _) = Gpu::attention(q, k, v, plans.forward);
+    tensor(y)
+}
+
+fn attention_plans(
+    q: &Tensor<4>,
+    k: &Tensor<4>,
+    v: &Tensor<4>,
+    on: &Primitive,
+    emulated: bool,
+) -> Option<Plans> {
+    let [[b, heads, n, d], [.., m, _]] = [q.dims(), k.dims()];
+    let alike = [k, v].into_iter().all(|x| x.dims() == [b, heads, m, d] && x.dtype() == q.dtype());
+    if !alike || ![q, k, v].into_iter().all(takes) {
+        return None;
+    }
+    let sizes = Sizes { heads: b * heads, n, m, d, size: q.dtype().size() };
+    Plans::new(&client(on), sizes, q.dtype(), emulated)
 }
 
 fn takes_group_norm<const D: usize>(

@@ -1,0 +1,250 @@
+//! One plane's tile of a matrix product: blocks of 16x16 summed in f32, operands in shared memory.
+//!
+//! On devices with matrix units (CUDA's tensor cores, what Vulkan and ROCm call cooperative matrices) a block's product
+//! is theirs, by `cubecl::cmma`. Elsewhere each unit keeps its share of the sums and reads the operands itself: slow,
+//! meant for tests, which so check on any device everything that is built on a tile but for the instructions.
+//!
+//! A cube that uses tiles is `(units of a plane, planes)`: `UNIT_POS_X` is the place in the plane. The operands must be
+//! in shared memory before a product (`sync_cube`), and a stored tile is there for others after the same. The emulation
+//! takes any number of units, also where they are not the device's planes; then `sync_plane` is not enough for it.
+//!
+//! What the instructions want of memory: a slice starts at a multiple of 32 bytes, which `Shared::new_aligned_slice`
+//! and steps of 16 elements give, and strides are multiples of 16 bytes.
+
+// A part of a kernel takes the bindings that it needs.
+#![allow(clippy::too_many_arguments)]
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
+use burn_cubecl::cubecl::ir::features::MmaConfig;
+use burn_cubecl::cubecl::ir::{ElemType, FloatKind};
+use burn_cubecl::cubecl::prelude::*;
+
+/// Rows and columns of a block, and how deep one product is.
+pub const SIDE: usize = 16;
+
+/// What shared memory for operands and tiles is aligned to, in bytes.
+pub const ALIGNMENT: usize = 32;
+
+/// A tile's form; known when a kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TileForm {
+    /// Blocks down.
+    pub rows: usize,
+    /// Blocks across.
+    pub columns: usize,
+    /// Units of a plane, of which a block's 256 elements are a multiple.
+    pub units: usize,
+    /// Whether matrix units multiply.
+    pub hardware: bool,
+}
+
+/// Whether the device has matrix units for these operands with sums in f32, and planes of one size.
+pub fn hardware(client: &Client, operands: ElemType) -> bool {
+    let properties = client.properties();
+    let (side, planes) = (SIDE as u32, &properties.hardware);
+    planes.plane_size_min == planes.plane_size_max
+        && properties.features.matmul.cmma.contains(&MmaConfig {
+            a_type: operands,
+            b_type: operands,
+            cd_type: ElemType::Float(FloatKind::F32),
+            m: side,
+            n: side,
+            k: side,
+        })
+}
+
+/// The sums of one plane.
+#[derive(CubeType)]
+pub struct PlaneTile {
+    sums: Sums,
+    #[cube(comptime)]
+    form: TileForm,
+}
+
+/// Where they are.
+#[derive(CubeType)]
+enum Sums {
+    /// In the matrix units' registers, row after row of blocks.
+    Fragments(Sequence<Matrix<f32>>),
+    /// The unit's share: elements `UNIT_POS_X`, `UNIT_POS_X + units`, .. of the tile's rows one after the other.
+    Values(Array<f32>),
+}
+
+#[cube]
+impl PlaneTile {
+    /// A tile of zeros.
+    pub fn zero(#[comptime] form: TileForm) -> PlaneTile {
+        let sums = if comptime![form.hardware] {
+            let mut fragments = Sequence::<Matrix<f32>>::new();
+            #[unroll]
+            for _ in 0..comptime![form.rows * form.columns] {
+                fragments.push(Matrix::<f32>::from_value(
+                    MatrixIdent::Accumulator,
+                    SIDE,
+                    SIDE,
+                    SIDE,
+                    MatrixLayout::Undefined,
+                    0.0f32,
+                ));
+            }
+            Sums::new_Fragments(fragments)
+        } else {
+            let mut values = Array::<f32>::new(comptime![share(form)]);
+            for i in 0..veiled(comptime![share(form)]) {
+                values[i] = 0.0f32;
+            }
+            Sums::new_Values(values)
+        };
+        PlaneTile { sums, form }
+    }
+
+    /// Adds `a b`: `a` is `[16 rows, 16]`, `b` `[16, 16 columns]`, each in shared memory with so many elements from one
+    /// line to the next (of the rows where it is row-major, of the columns where it is column-major).
+    pub fn multiply_add<E: Float, A: Size, B: Size>(
+        &mut self,
+        a: &[Vector<E, A>],
+        #[comptime] a_stride: usize,
+        #[comptime] a_layout: MatrixLayout,
+        b: &[Vector<E, B>],
+        #[comptime] b_stride: usize,
+        #[comptime] b_layout: MatrixLayout,
+    ) {
+        let form = comptime![self.form];
+        // From a row to the next and from a column to the next.
+        let (a_row, a_column) = comptime![steps(a_stride, a_layout)];
+        let (b_row, b_column) = comptime![steps(b_stride, b_layout)];
+        let (a_vector, b_vector) = (A::value(), B::value());
+        match &mut self.sums {
+            Sums::Fragments(fragments) => {
+                let mut right = Sequence::<Matrix<E>>::new();
+                #[unroll]
+                for j in 0..form.columns {
+                    let start = comptime![j * SIDE * b_column / b_vector];
+                    right.push(operand::<E>(MatrixIdent::B, b_layout));
+                    cmma::load(right.index_mut(j), &b[start..b.len()], comptime![b_stride as u32]);
+                }
+                #[unroll]
+                for i in 0..form.rows {
+                    let start = comptime![i * SIDE * a_row / a_vector];
+                    let mut left = operand::<E>(MatrixIdent::A, a_layout);
+                    cmma::load(&mut left, &a[start..a.len()], comptime![a_stride as u32]);
+                    #[unroll]
+                    for j in 0..form.columns {
+                        let sum = fragments.index(comptime![i * form.columns + j]);
+                        cmma::execute(&left, right.index(j), sum, sum);
+                    }
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                for i in 0..veiled(comptime![share(form)]) {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    let row = place / width * a_row;
+                    let column = place % width * b_column;
+                    let mut sum = 0.0f32;
+                    for k in 0..SIDE {
+                        sum +=
+                            element::<E, A>(a, row + k * a_column) * element::<E, B>(b, column + k * b_row);
+                    }
+                    values[i] += sum;
+                }
+            }
+        }
+    }
+
+    /// Reads the tile row by row, as [`store`](Self::store) writes it.
+    pub fn load(&mut self, from: &[f32], #[comptime] stride: usize) {
+        let form = comptime![self.form];
+        match &mut self.sums {
+            Sums::Fragments(fragments) =>
+            {
+                #[unroll]
+                for i in 0..form.rows {
+                    #[unroll]
+                    for j in 0..form.columns {
+                        let start = comptime![i * SIDE * stride + j * SIDE];
+                        cmma::load_with_layout(
+                            fragments.index_mut(comptime![i * form.columns + j]),
+                            &from[start..from.len()],
+                            comptime![stride as u32],
+                            MatrixLayout::RowMajor,
+                        );
+                    }
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                for i in 0..comptime![form.rows * SIDE * width / form.units] {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    values[i] = from[place / width * stride + place % width];
+                }
+            }
+        }
+    }
+
+    /// Writes the tile row by row, so many elements from one to the next.
+    pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
+        let form = comptime![self.form];
+        match &self.sums {
+            Sums::Fragments(fragments) =>
+            {
+                #[unroll]
+                for i in 0..form.rows {
+                    #[unroll]
+                    for j in 0..form.columns {
+                        let start = comptime![i * SIDE * stride + j * SIDE];
+                        let end = to.len();
+                        cmma::store(
+                            &mut to[start..end],
+                            fragments.index(comptime![i * form.columns + j]),
+                            comptime![stride as u32],
+                            MatrixLayout::RowMajor,
+                        );
+                    }
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                for i in 0..veiled(comptime![share(form)]) {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    to[place / width * stride + place % width] = values[i];
+                }
+            }
+        }
+    }
+}
+
+/// From a row to the next and from a column to the next, of a matrix in memory.
+fn steps(stride: usize, layout: MatrixLayout) -> (usize, usize) {
+    match layout {
+        MatrixLayout::ColMajor => (1, stride),
+        MatrixLayout::RowMajor | MatrixLayout::Undefined => (stride, 1),
+    }
+}
+
+/// Elements of a tile that an emulating unit keeps.
+fn share(form: TileForm) -> usize {
+    form.rows * form.columns * SIDE * SIDE / form.units
+}
+
+/// The same number, which a shader compiler does not see through: it would unroll every loop over an indexed array, and
+/// compile for minutes.
+#[cube]
+fn veiled(#[comptime] count: usize) -> usize {
+    min(CUBE_COUNT, 1usize) * count
+}
+
+/// A block of an operand, to be loaded.
+#[cube]
+fn operand<E: Float>(#[comptime] ident: MatrixIdent, #[comptime] layout: MatrixLayout) -> Matrix<E> {
+    // SAFETY: every caller loads it before it is read.
+    unsafe { Matrix::<E>::uninitialized(ident, SIDE, SIDE, SIDE, layout) }
+}
+
+/// One element of a slice of vectors.
+#[cube]
+fn element<E: Float, N: Size>(from: &[Vector<E, N>], place: usize) -> f32 {
+    let vector = from[place / N::value()];
+    f32::cast_from(vector.extract_dynamic(place % N::value()))
+}
