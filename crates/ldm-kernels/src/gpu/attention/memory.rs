@@ -67,9 +67,9 @@ pub fn fetch<E: Float, N: Size>(
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
-    #[unroll]
+    #[unroll(lines.unrolled)]
     for k in 0..comptime![lines.share(n)] {
-        let i = UNIT_POS as usize + comptime![k * lines.units];
+        let i = UNIT_POS as usize + k * lines.units;
         to[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
     }
 }
@@ -83,9 +83,9 @@ pub fn put<E: Float, N: Size>(
 ) {
     let n = N::value();
     let across = comptime![lines.width / n];
-    #[unroll]
+    #[unroll(lines.unrolled)]
     for k in 0..comptime![lines.share(n)] {
-        let i = UNIT_POS as usize + comptime![k * lines.units];
+        let i = UNIT_POS as usize + k * lines.units;
         if i < comptime![lines.count * across] {
             to[i / across * comptime![lines.stride / n] + i % across] = from[k];
         }

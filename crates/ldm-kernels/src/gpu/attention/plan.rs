@@ -72,6 +72,8 @@ pub struct Lines {
     pub stride: usize,
     /// Units of the cube.
     pub units: usize,
+    /// Whether a unit's share is written out, so that it is in registers; elsewhere it would only be long.
+    pub unrolled: bool,
 }
 
 impl Plan {
@@ -145,7 +147,13 @@ impl Plan {
     }
 
     fn tile(&self, count: usize) -> Lines {
-        Lines { count, width: self.depth * SIDE, stride: self.stride(), units: self.planes * self.units }
+        Lines {
+            count,
+            width: self.depth * SIDE,
+            stride: self.stride(),
+            units: self.planes * self.units,
+            unrolled: self.hardware,
+        }
     }
 
     /// Elements from a row or a line to the next. 16 bytes more than it is long: eight rows of a block then start in
