@@ -2,9 +2,8 @@
 
 use std::any::Any;
 
-use burn::backend::Cube;
-use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::prelude::Client;
 
@@ -23,14 +22,14 @@ pub fn primitive<const D: usize>(x: &Tensor<D>) -> Option<Primitive> {
     same(x.clone().try_into_primitive::<Cube>().ok()?)
 }
 
+/// What launches kernels on the tensor's device.
+pub fn client(x: &Primitive) -> Client {
+    x.device().client()
+}
+
 /// burn's tensor of a primitive.
 pub fn tensor<const D: usize>(x: Primitive) -> Option<Tensor<D>> {
     Some(Tensor::from_primitive::<Cube>(same(x)?))
-}
-
-/// What runs kernels where a tensor is; under fusion it need not be computed yet.
-pub fn client(x: &Primitive) -> Client {
-    x.device().client()
 }
 
 /// From a type to the same type under another name. [`Gpu`] is burn's `Cube`, except where another crate of the build

@@ -63,6 +63,8 @@ pub struct PlaneTile {
 }
 
 /// Where they are.
+// Built by what the macro makes of it.
+#[allow(dead_code)]
 #[derive(CubeType)]
 enum Sums {
     /// In the matrix units' registers, row after row of blocks.
@@ -153,36 +155,6 @@ impl PlaneTile {
         }
     }
 
-    /// Reads the tile row by row, as [`store`](Self::store) writes it.
-    pub fn load(&mut self, from: &[f32], #[comptime] stride: usize) {
-        let form = comptime![self.form];
-        match &mut self.sums {
-            Sums::Fragments(fragments) =>
-            {
-                #[unroll]
-                for i in 0..form.rows {
-                    #[unroll]
-                    for j in 0..form.columns {
-                        let start = comptime![i * SIDE * stride + j * SIDE];
-                        cmma::load_with_layout(
-                            fragments.index_mut(comptime![i * form.columns + j]),
-                            &from[start..from.len()],
-                            comptime![stride as u32],
-                            MatrixLayout::RowMajor,
-                        );
-                    }
-                }
-            }
-            Sums::Values(values) => {
-                let width = comptime![form.columns * SIDE];
-                for i in 0..comptime![form.rows * SIDE * width / form.units] {
-                    let place = UNIT_POS_X as usize + i * form.units;
-                    values[i] = from[place / width * stride + place % width];
-                }
-            }
-        }
-    }
-
     /// Writes the tile row by row, so many elements from one to the next.
     pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
         let form = comptime![self.form];
@@ -213,6 +185,66 @@ impl PlaneTile {
             }
         }
     }
+
+    /// Reads the tile row by row, as [`store`](Self::store) writes it.
+    pub fn load(&mut self, from: &[f32], #[comptime] stride: usize) {
+        let form = comptime![self.form];
+        match &mut self.sums {
+            Sums::Fragments(fragments) =>
+            {
+                #[unroll]
+                for i in 0..form.rows {
+                    #[unroll]
+                    for j in 0..form.columns {
+                        let start = comptime![i * SIDE * stride + j * SIDE];
+                        cmma::load_with_layout(
+                            fragments.index_mut(comptime![i * form.columns + j]),
+                            &from[start..from.len()],
+                            comptime![stride as u32],
+                            MatrixLayout::RowMajor,
+                        );
+                    }
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                for i in 0..veiled(comptime![share(form)]) {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    values[i] = from[place / width * stride + place % width];
+                }
+            }
+        }
+    }
+
+    /// Writes one row of blocks: 16 rows, so many elements from one to the next.
+    #[allow(dead_code)]
+    pub fn store_row(&self, to: &mut [f32], #[comptime] stride: usize, #[comptime] block: usize) {
+        let form = comptime![self.form];
+        match &self.sums {
+            Sums::Fragments(fragments) =>
+            {
+                #[unroll]
+                for j in 0..form.columns {
+                    let start = comptime![j * SIDE];
+                    let end = to.len();
+                    cmma::store(
+                        &mut to[start..end],
+                        fragments.index(comptime![block * form.columns + j]),
+                        comptime![stride as u32],
+                        MatrixLayout::RowMajor,
+                    );
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                let count = comptime![share(form) / form.rows];
+                for i in 0..veiled(count) {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    to[place / width * stride + place % width] = values[comptime![block * count] + i];
+                }
+            }
+        }
+    }
 }
 
 /// From a row to the next and from a column to the next, of a matrix in memory.
@@ -231,7 +263,7 @@ fn share(form: TileForm) -> usize {
 /// The same number, which a shader compiler does not see through: it would unroll every loop over an indexed array, and
 /// compile for minutes.
 #[cube]
-fn veiled(#[comptime] count: usize) -> usize {
+pub fn veiled(#[comptime] count: usize) -> usize {
     min(CUBE_COUNT, 1usize) * count
 }
 

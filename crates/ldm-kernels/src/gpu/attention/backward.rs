@@ -18,7 +18,7 @@ use super::forward::{after, row_of, top};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::Plan;
-use super::sums::{One, Sums, scores, wait};
+use super::sums::{One, Sums, scores, steps, wait};
 
 /// What the gradients follow from.
 pub struct Given<'a> {
@@ -221,7 +221,7 @@ fn backward_kernel<E: Float, N: Size>(
                 let from = (top(plan) + row) * comptime![plan.score_stride()];
                 let to = (top(plan) + row) * comptime![plan.weight_stride()];
                 let mut column = row % comptime![plan.lines()];
-                for _ in 0..comptime![plan.lines()] {
+                for _ in 0..steps(comptime![plan.lines()], plan) {
                     let logarithm =
                         if comptime![keys] { line_logarithms[column] } else { row_logarithms[turn] };
                     // A probability is at most 1. Rows and lines that aren't there have no logarithm of theirs.
@@ -245,7 +245,7 @@ fn backward_kernel<E: Float, N: Size>(
                 let from = (top(plan) + row) * comptime![plan.score_stride()];
                 let to = (top(plan) + row) * comptime![plan.weight_stride()];
                 let mut column = row % comptime![plan.lines()];
-                for _ in 0..comptime![plan.lines()] {
+                for _ in 0..steps(comptime![plan.lines()], plan) {
                     let delta = if comptime![keys] { line_deltas[column] } else { row_deltas[turn] };
                     let p = f32::cast_from(weights[to + column]);
                     let s = p * (products[from + column] - delta);

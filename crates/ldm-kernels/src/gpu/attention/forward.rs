@@ -12,7 +12,7 @@ use super::super::walk::cubes;
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::Plan;
-use super::sums::{One, Sums, scores, wait};
+use super::sums::{One, Sums, scores, steps, wait};
 
 /// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
 const SLACK: f32 = 5.0;
@@ -191,7 +191,7 @@ impl Softmax {
             let from = (top(plan) + row) * comptime![plan.score_stride()];
             let mut highest = f32::new(LOWEST);
             let mut column = row % comptime![plan.lines()];
-            for _ in 0..comptime![plan.lines()] {
+            for _ in 0..steps(comptime![plan.lines()], plan) {
                 highest = max(highest, select(column < there, products[from + column] * scale, LOWEST));
                 column = after(column, plan);
             }
@@ -218,7 +218,7 @@ impl Softmax {
                 let from = (top(plan) + row) * comptime![plan.score_stride()];
                 let to = (top(plan) + row) * comptime![plan.weight_stride()];
                 let mut column = row % comptime![plan.lines()];
-                for _ in 0..comptime![plan.lines()] {
+                for _ in 0..steps(comptime![plan.lines()], plan) {
                     let score = products[from + column] * scale;
                     let weight = min(score - reference, HIGHEST).exp();
                     let weight = select(column < there, weight, 0.0f32);

@@ -6,6 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::plane_tile::veiled;
 use super::heads::Place;
 use super::plan::Lines;
 
@@ -67,10 +68,17 @@ pub fn fetch<E: Float, N: Size>(
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
-    #[unroll(lines.unrolled)]
-    for k in 0..comptime![lines.share(n)] {
-        let i = UNIT_POS as usize + k * lines.units;
-        to[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+    if comptime![lines.unrolled] {
+        #[unroll]
+        for k in 0..comptime![lines.share(n)] {
+            let i = UNIT_POS as usize + comptime![k * lines.units];
+            to[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+        }
+    } else {
+        for k in 0..veiled(comptime![lines.share(n)]) {
+            let i = UNIT_POS as usize + k * lines.units;
+            to[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+        }
     }
 }
 
@@ -83,11 +91,20 @@ pub fn put<E: Float, N: Size>(
 ) {
     let n = N::value();
     let across = comptime![lines.width / n];
-    #[unroll(lines.unrolled)]
-    for k in 0..comptime![lines.share(n)] {
-        let i = UNIT_POS as usize + k * lines.units;
-        if i < comptime![lines.count * across] {
-            to[i / across * comptime![lines.stride / n] + i % across] = from[k];
+    if comptime![lines.unrolled] {
+        #[unroll]
+        for k in 0..comptime![lines.share(n)] {
+            let i = UNIT_POS as usize + comptime![k * lines.units];
+            if i < comptime![lines.count * across] {
+                to[i / across * comptime![lines.stride / n] + i % across] = from[k];
+            }
+        }
+    } else {
+        for k in 0..veiled(comptime![lines.share(n)]) {
+            let i = UNIT_POS as usize + k * lines.units;
+            if i < comptime![lines.count * across] {
+                to[i / across * comptime![lines.stride / n] + i % across] = from[k];
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::plane_tile::{PlaneTile, SIDE};
+use super::super::plane_tile::{PlaneTile, SIDE, veiled};
 use super::heads::Place;
 use super::plan::Plan;
 
@@ -24,6 +24,12 @@ pub fn wait(#[comptime] plan: Plan) {
     }
 }
 
+/// The same number; where matrix units are emulated, for tests, one that a shader compiler can't unroll a loop by.
+#[cube]
+pub fn steps(#[comptime] count: usize, #[comptime] plan: Plan) -> usize {
+    if comptime![plan.hardware] { count.runtime() } else { veiled(count) }
+}
+
 /// The plane's rows times every line, from row `UNIT_POS_Y * plane_rows` of `scores` on.
 #[cube]
 pub fn scores<E: Float, N: Size>(
@@ -36,7 +42,7 @@ pub fn scores<E: Float, N: Size>(
     let first = UNIT_POS_Y as usize * comptime![plan.plane_rows()];
     let stride = comptime![plan.stride()];
     let mut tile = PlaneTile::zero(comptime![plan.scores()]);
-    for k in 0..plan.depth {
+    for k in 0..steps(plan.depth, plan) {
         let left = first * comptime![stride / n] + k * comptime![SIDE / n];
         let right = k * comptime![SIDE / n];
         tile.multiply_add::<E, N, N>(
@@ -81,7 +87,7 @@ impl Sums {
         let plan = comptime![self.plan];
         let n = N::value();
         let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * plan.weight_stride()];
-        for k in 0..plan.columns {
+        for k in 0..steps(plan.columns, plan) {
             let left = first + k * SIDE;
             #[unroll]
             for part in 0..comptime![plan.parts()] {
@@ -117,7 +123,7 @@ impl Sums {
                     let factor = factors[turn];
                     // Each row from another column on: rows apart by a stride would share a bank.
                     let mut column = row % width;
-                    for _ in 0..width {
+                    for _ in 0..steps(width, plan) {
                         memory[first + row * stride + column] *= factor;
                         column = select(column + 1 == width, 0, column + 1);
                     }
