@@ -242,6 +242,8 @@ impl Softmax {
             outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
         }
         if comptime![plan.hardware] {
+            // All units of the plane vote, or those that are late would go another way.
+            sync_plane();
             plane_any(outgrown)
         } else {
             // All planes together: they wait for each other in what follows.

@@ -22,7 +22,8 @@
 //! ordinary loads that wait in registers, not by asynchronous copies; scores make that way through shared memory,
 //! because no unit knows where in a block its values lie; half of the units have no row in the softmax where
 //! a plane keeps 16 rows (heads wider than 128, in the keys' gradients wider than 80); the gradients compute scores
-//! twice, in both kernels, rather than add with atomics.
+//! twice, in both kernels, rather than add with atomics; few keys (a prompt's 77) leave most of a large device idle in
+//! the keys' gradients, since nothing divides the queries that a cube walks.
 
 #[cfg(feature = "autodiff")]
 mod backward;
@@ -44,8 +45,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::plane_tile;
 use heads::Heads;
-use plan::{Pass, WIDEST};
-pub use plan::{Plan, Sizes};
+use plan::WIDEST;
+pub use plan::{Pass, Plan, Sizes};
 
 /// How each of the kernels divides its work.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +67,7 @@ impl Plans {
         if !takes || sizes.d > WIDEST {
             return None;
         }
-        let plan = |pass| Plan::new(client, sizes, pass, !emulated);
+        let plan = |pass| Plan::new(&client.properties().hardware, sizes, pass, !emulated);
         Some(Self { forward: plan(Pass::Forward)?, queries: plan(Pass::Queries)?, keys: plan(Pass::Keys)? })
     }
 }

@@ -1,6 +1,6 @@
 //! How much of the work a cube takes at a time.
 
-use burn_cubecl::cubecl::prelude::Client;
+use burn_cubecl::cubecl::ir::HardwareProperties;
 
 use super::super::plane_tile::{SIDE, TileForm};
 
@@ -78,8 +78,7 @@ pub struct Lines {
 
 impl Plan {
     /// For these sizes on this device; `None` where nothing fits its shared memory.
-    pub fn new(client: &Client, sizes: Sizes, pass: Pass, hardware: bool) -> Option<Self> {
-        let properties = &client.properties().hardware;
+    pub fn new(properties: &HardwareProperties, sizes: Sizes, pass: Pass, hardware: bool) -> Option<Self> {
         let Sizes { heads, n, m, d, size } = sizes;
         let (rows, lines) = if pass == Pass::Keys { (m, n) } else { (n, m) };
         let depth = d.div_ceil(SIDE);
@@ -95,12 +94,13 @@ impl Plan {
         };
         let units = if hardware { properties.plane_size_max as usize } else { EMULATED };
         let whole = Self { planes: 4, units, blocks, columns, depth, size, hardware };
-        // Smaller cubes where there would be less than two for each multiprocessor.
+        // Smaller cubes where there would be less than three for two multiprocessors.
         let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
         let cubes = |plan: &Self| heads * rows.div_ceil(plan.rows());
         let limit = properties.max_shared_memory_size;
-        // A multiprocessor with much memory is to hold two cubes: one computes while the other waits for its lines.
-        let half = if limit >= 96 << 10 { limit / 2 } else { limit };
+        // A multiprocessor with much memory is to hold two cubes: one computes while the other waits for its lines. CUDA
+        // keeps a kibibyte of each.
+        let half = if limit >= 96 << 10 { limit / 2 - 1024 } else { limit };
         let candidates =
             [2, 1].into_iter().flat_map(move |least| {
                 [4, 2, 1].into_iter().flat_map(move |planes| {
@@ -109,7 +109,7 @@ impl Plan {
                 })
             });
         let fits = |plan: &Self, limit: usize| {
-            let busy = plan.planes == 1 || cubes(plan) >= 2 * processors;
+            let busy = plan.planes == 1 || 2 * cubes(plan) >= 3 * processors;
             busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
                 && plan.bytes(pass) <= limit
         };

@@ -2,7 +2,7 @@ use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
 use super::{TAKEN, device, exact, types};
-use crate::gpu::attention::{Plan, Plans, Sizes};
+use crate::gpu::attention::{Pass, Plan, Plans, Sizes};
 use crate::gpu::bridge::{Gpu, client, primitive, tensor};
 use crate::gpu::ops::Kernels;
 use crate::{attention, gpu};
@@ -188,4 +188,44 @@ fn what_the_kernel_does_not_take_is_left_to_burn() {
     assert!(!takes([q.clone(), k.clone(), v.clone()], false));
     assert!(!takes([q, k, v].map(|x| x.autodiff()), true));
     assert!(!takes(inputs([1, 1, 2, 2, 8], DType::F32, &Device::flex()), true));
+}
+
+/// What a device with 132 multiprocessors of 227 KiB would do, and that one with 48 KiB finds room.
+#[test]
+fn plans_follow_the_device() {
+    let Some(device) = device() else { return };
+    let on = client(&primitive(&Tensor::<1>::zeros([1], &device)).expect("on the device"));
+    let mut properties = on.properties().hardware.clone();
+    properties.num_streaming_multiprocessors = Some(132);
+    (properties.plane_size_max, properties.max_units_per_cube) = (32, 1024);
+    let sizes = |n, m, d| Sizes { heads: 16, n, m, d, size: 2 };
+    for (limit, cases) in [
+        (
+            227 << 10,
+            [
+                ((4096, 4096, 40), [(4, 2, 4), (4, 2, 2), (4, 2, 2)]),
+                ((4096, 77, 64), [(4, 2, 5), (4, 2, 2), (1, 2, 2)]),
+                ((1024, 1024, 80), [(4, 1, 4), (4, 1, 2), (4, 1, 2)]),
+                ((64, 64, 160), [(1, 1, 2), (1, 1, 2), (1, 1, 2)]),
+            ],
+        ),
+        (
+            48 << 10,
+            [
+                ((4096, 4096, 40), [(4, 1, 2), (4, 1, 2), (4, 1, 2)]),
+                ((4096, 77, 64), [(4, 1, 2), (4, 1, 2), (1, 2, 2)]),
+                ((1024, 1024, 80), [(4, 1, 2), (4, 1, 2), (4, 1, 2)]),
+                ((64, 64, 160), [(1, 1, 2), (1, 1, 2), (1, 1, 2)]),
+            ],
+        ),
+    ] {
+        properties.max_shared_memory_size = limit;
+        for ((n, m, d), expected) in cases {
+            for (pass, expected) in [Pass::Forward, Pass::Queries, Pass::Keys].into_iter().zip(expected) {
+                let plan = Plan::new(&properties, sizes(n, m, d), pass, true).expect("room");
+                let found = (plan.planes, plan.blocks, plan.columns);
+                assert_eq!(found, expected, "{n} {m} {d} {pass:?} in {limit}");
+            }
+        }
+    }
 }
