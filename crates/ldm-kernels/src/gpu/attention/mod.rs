@@ -49,6 +49,8 @@ use plan::WIDEST;
 pub use plan::{Pass, Plan, Sizes};
 
 /// How each of the kernels divides its work.
+// Without gradients two of them are not read.
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
 #[derive(Debug, Clone, Copy)]
 pub struct Plans {
     /// The output's.
