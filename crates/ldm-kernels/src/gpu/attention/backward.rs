@@ -18,6 +18,7 @@ use super::forward::{after, row_of, top};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::Plan;
+use super::shares;
 use super::sums::{One, Sums, scores, steps, wait};
 
 /// What the gradients follow from.
@@ -39,24 +40,45 @@ pub struct Given<'a> {
 impl Given<'_> {
     /// Writes the queries' gradient.
     pub fn queries(&self, dq: &Heads, plan: Plan) {
-        self.launch([self.q, self.gradient], [self.k, self.v], [dq, dq], false, plan);
+        self.launch([self.q, self.gradient], [self.k, self.v], [dq, dq], false, plan, 1);
     }
 
-    /// Writes the keys' and the values' gradients.
-    pub fn keys(&self, dk: &Heads, dv: &Heads, plan: Plan) {
-        self.launch([self.k, self.v], [self.q, self.gradient], [dk, dv], true, plan);
+    /// The keys' and the values' gradients, of which so many cubes walk a share of the queries each.
+    pub fn keys(&self, plan: Plan, shares: usize) -> [Heads; 2] {
+        let (kept, walked) = ([self.k, self.v], [self.q, self.gradient]);
+        let to = kept.map(Heads::empty_like);
+        if shares == 1 {
+            self.launch(kept, walked, [&to[0], &to[1]], true, plan, 1);
+            return to;
+        }
+        let parts = kept.map(|x| shares::empty(x, shares));
+        self.launch(kept, walked, [&parts[0], &parts[1]], true, plan, shares);
+        for (parts, to) in parts.iter().zip(&to) {
+            shares::add(&parts.tensor, to, shares);
+        }
+        to
     }
 
-    fn launch(&self, kept: [&Heads; 2], walked: [&Heads; 2], to: [&Heads; 2], keys: bool, plan: Plan) {
+    fn launch(
+        &self,
+        kept: [&Heads; 2],
+        walked: [&Heads; 2],
+        to: [&Heads; 2],
+        keys: bool,
+        plan: Plan,
+        shares: usize,
+    ) {
         let client = &self.q.tensor.client;
         let vector = vector(&[kept[0], kept[1], walked[0], walked[1], to[0], to[1]]);
-        let [_, heads, rows, d] = kept[0].shape;
-        let all = kept[0].all();
-        // SAFETY: every index is in the tensors' views; cubes beyond the last head end at once.
+        let [b, heads, rows, d] = kept[0].shape;
+        let (all, lines) = (kept[0].all(), walked[0].shape[2]);
+        // Whole tiles, but for the last share's last. A share may have none and is zero then.
+        let length = lines.div_ceil(shares).next_multiple_of(plan.lines());
+        // SAFETY: every index is in the tensors' views; cubes beyond the last share end at once.
         unsafe {
             backward_kernel::launch_unchecked(
                 client,
-                cubes(client, all * rows.div_ceil(plan.rows())),
+                cubes(client, shares * all * rows.div_ceil(plan.rows())),
                 CubeDim::new_2d(plan.units as u32, plan.planes as u32),
                 vector,
                 kept[0].buffer(),
@@ -76,29 +98,33 @@ impl Given<'_> {
                 heads,
                 all,
                 rows,
-                walked[0].shape[2],
+                lines,
+                length,
+                shares,
+                b * heads * rows * d / vector,
                 d / vector,
                 super::scale(d),
                 keys,
                 plan,
                 kept[0].elements(),
+                to[0].elements(),
             );
         }
     }
 }
 
-/// A cube's rows, which are queries with their outputs' gradients, or keys with values, and all lines, which are the
-/// others.
+/// A cube's rows, which are queries with their outputs' gradients, or keys with values, and all lines or a share of
+/// them, which are the others.
 #[cube(launch_unchecked)]
-fn backward_kernel<E: Float, N: Size>(
+fn backward_kernel<E: Float, O: Float, N: Size>(
     rows_one: &[Vector<E, N>],
     rows_two: &[Vector<E, N>],
     lines_one: &[Vector<E, N>],
     lines_two: &[Vector<E, N>],
     logarithms: &[f32],
     deltas: &[f32],
-    y_one: &mut [Vector<E, N>],
-    y_two: &mut [Vector<E, N>],
+    y_one: &mut [Vector<O, N>],
+    y_two: &mut [Vector<O, N>],
     rows_one_place: &Place,
     rows_two_place: &Place,
     lines_one_place: &Place,
@@ -109,17 +135,24 @@ fn backward_kernel<E: Float, N: Size>(
     all: usize,
     rows: usize,
     lines: usize,
+    length: usize,
+    shares: usize,
+    share_size: usize,
     width: usize,
     scale: f32,
     #[comptime] keys: bool,
     #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
+    #[define(O)] _output: ElemType,
 ) {
     let tiles = (rows + comptime![plan.rows() - 1]) / comptime![plan.rows()];
-    let head = CUBE_POS / tiles;
-    if head >= all {
+    let head = CUBE_POS / tiles % all;
+    let share_of_lines = CUBE_POS / tiles / all;
+    if share_of_lines >= shares {
         terminate!();
     }
+    let begin = share_of_lines * length;
+    let end = min(begin + length, lines);
     let first = CUBE_POS % tiles * comptime![plan.rows()];
     let size = N::value();
     let kept = comptime![plan.kept()];
@@ -150,8 +183,26 @@ fn backward_kernel<E: Float, N: Size>(
     let mut next_one = Array::<Vector<E, N>>::new(share);
     let mut next_two = Array::<Vector<E, N>>::new(share);
     if comptime![plan.ahead(size)] {
-        fetch::<E, N>(lines_one, lines_one_place, lines_one_start, 0, lines, width, &mut next_one, walked);
-        fetch::<E, N>(lines_two, lines_two_place, lines_two_start, 0, lines, width, &mut next_two, walked);
+        fetch::<E, N>(
+            lines_one,
+            lines_one_place,
+            lines_one_start,
+            begin,
+            lines,
+            width,
+            &mut next_one,
+            walked,
+        );
+        fetch::<E, N>(
+            lines_two,
+            lines_two_place,
+            lines_two_start,
+            begin,
+            lines,
+            width,
+            &mut next_two,
+            walked,
+        );
     }
     // Of the queries that are kept: a unit has those of its turns.
     let mut row_logarithms = Array::<f32>::new(comptime![plan.turns()]);
@@ -167,8 +218,8 @@ fn backward_kernel<E: Float, N: Size>(
 
     let mut sums_one = Sums::zero(plan);
     let mut sums_two = Sums::zero(plan);
-    let mut at = 0usize;
-    while at < lines {
+    let mut at = begin;
+    while at < end {
         sync_cube();
         if comptime![plan.ahead(size)] {
             put::<E, N>(&next_one, &mut one, walked);
@@ -261,13 +312,13 @@ fn backward_kernel<E: Float, N: Size>(
 
     wait(plan);
     set(&mut factors, scale, plan);
-    let y_one_start = start(y_one_place, head, heads);
-    sums_one.write::<E, N>(&mut products, &factors, y_one, y_one_place, y_one_start, first, rows, width);
+    let y_one_start = start(y_one_place, head, heads) + share_of_lines * share_size;
+    sums_one.write::<O, N>(&mut products, &factors, y_one, y_one_place, y_one_start, first, rows, width);
     if comptime![keys] {
         wait(plan);
         set(&mut factors, 1.0f32, plan);
-        let y_two_start = start(y_two_place, head, heads);
-        sums_two.write::<E, N>(&mut products, &factors, y_two, y_two_place, y_two_start, first, rows, width);
+        let y_two_start = start(y_two_place, head, heads) + share_of_lines * share_size;
+        sums_two.write::<O, N>(&mut products, &factors, y_two, y_two_place, y_two_start, first, rows, width);
     }
 }
 

@@ -22,8 +22,7 @@
 //! ordinary loads that wait in registers, not by asynchronous copies; scores make that way through shared memory,
 //! because no unit knows where in a block its values lie; half of the units have no row in the softmax where
 //! a plane keeps 16 rows (heads wider than 128, in the keys' gradients wider than 80); the gradients compute scores
-//! twice, in both kernels, rather than add with atomics; few keys (a prompt's 77) leave most of a large device idle in
-//! the keys' gradients, since nothing divides the queries that a cube walks.
+//! twice, in both kernels, rather than add with atomics.
 
 #[cfg(feature = "autodiff")]
 mod backward;
@@ -33,6 +32,8 @@ mod forward;
 mod heads;
 mod memory;
 mod plan;
+#[cfg(feature = "autodiff")]
+mod shares;
 mod sums;
 
 use burn::backend::cubecl::dtype_to_storage_type;
@@ -59,6 +60,8 @@ pub struct Plans {
     pub queries: Plan,
     /// The keys' and values' gradients'.
     pub keys: Plan,
+    /// Shares of the queries that different cubes walk for those.
+    pub shares: usize,
 }
 
 impl Plans {
@@ -69,8 +72,10 @@ impl Plans {
         if !takes || sizes.d > WIDEST {
             return None;
         }
-        let plan = |pass| Plan::new(&client.properties().hardware, sizes, pass, !emulated);
-        Some(Self { forward: plan(Pass::Forward)?, queries: plan(Pass::Queries)?, keys: plan(Pass::Keys)? })
+        let properties = &client.properties().hardware;
+        let plan = |pass| Plan::new(properties, sizes, pass, !emulated);
+        let [forward, queries, keys] = [plan(Pass::Forward)?, plan(Pass::Queries)?, plan(Pass::Keys)?];
+        Some(Self { forward, queries, keys, shares: keys.shares(properties, sizes) })
     }
 }
 
@@ -108,9 +113,9 @@ pub fn backward(
         logarithms: &logarithms,
         deltas: &deltas,
     };
-    let [dq, dk, dv] = [&q, &k, &v].map(Heads::empty_like);
+    let dq = q.empty_like();
     given.queries(&dq, plans.queries);
-    given.keys(&dk, &dv, plans.keys);
+    let [dk, dv] = given.keys(plans.keys, plans.shares);
     (dq.tensor, dk.tensor, dv.tensor)
 }
 

@@ -116,6 +116,15 @@ impl Plan {
         [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)))
     }
 
+    /// In how many shares the queries are walked for the keys' gradients: as many as keep the device busy where the keys
+    /// are few, each of at least eight tiles.
+    pub fn shares(&self, properties: &HardwareProperties, sizes: Sizes) -> usize {
+        let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
+        let cubes = sizes.heads * sizes.m.div_ceil(self.rows());
+        let most = sizes.n / (8 * self.lines());
+        (3 * processors).div_ceil(2 * cubes).min(most).max(1)
+    }
+
     /// Rows of a plane.
     pub fn plane_rows(&self) -> usize {
         self.blocks * SIDE

@@ -136,11 +136,11 @@ impl Sums {
 
     /// Writes the plane's rows, each times its factor of `factors` `[rows of the cube]`, by way of the scores' memory.
     /// `first` is the cube's first row, of `rows` in all; a row is of `columns` vectors.
-    pub fn write<E: Float, N: Size>(
+    pub fn write<O: Float, N: Size>(
         &self,
         memory: &mut Shared<[f32]>,
         factors: &Shared<[f32]>,
-        y: &mut [Vector<E, N>],
+        y: &mut [Vector<O, N>],
         place: &Place,
         start: usize,
         first: usize,
@@ -171,7 +171,7 @@ impl Sums {
                     }
                     let value = value * Vector::new(factors[row]);
                     y[start + (first + row) * place.row + column * place.column] =
-                        Vector::<E, N>::cast_from(value);
+                        Vector::<O, N>::cast_from(value);
                 }
                 i += plan.units;
             }

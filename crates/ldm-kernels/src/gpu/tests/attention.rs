@@ -119,16 +119,16 @@ fn any_division_of_the_work_gives_the_same() {
     let on = client(&primitive(&inputs[0]).expect("on the device"));
     let plans = Plans::new(&on, Sizes { heads, n, m, d, size: 4 }, dtype, true).expect(TAKEN);
     // Fewer rows than units, and more.
-    for (planes, units, blocks, columns) in [(2, 64, 1, 1), (2, 8, 1, 2)] {
+    for (planes, units, blocks, columns, shares) in [(2, 64, 1, 1, 1), (2, 8, 1, 2, 1), (1, 32, 1, 1, 3)] {
         let plan = |plan: Plan| Plan { planes, units, blocks, columns, ..plan };
-        let plans =
-            Plans { forward: plan(plans.forward), queries: plan(plans.queries), keys: plan(plans.keys) };
+        let [forward, queries, keys] = [plans.forward, plans.queries, plans.keys].map(plan);
+        let plans = Plans { forward, queries, keys, shares };
         let [q, k, v, g] =
             [&inputs[0], &inputs[1], &inputs[2], &loss].map(|x| primitive(x).expect("on the device"));
         let (y, logarithms) = Gpu::attention(q.clone(), k.clone(), v.clone(), plans.forward);
         let (dq, dk, dv) = Gpu::attention_backward(q, k, v, y.clone(), logarithms, g, plans);
         let found = [y, dq, dk, dv].map(|x| tensor::<4>(x).expect("the device's tensor"));
-        assert_alike(&format!("{planes} planes of {units}"), &found, &expected, 1e-5);
+        assert_alike(&format!("{planes} planes of {units}, {shares} shares"), &found, &expected, 1e-5);
     }
 }
 
@@ -225,6 +225,11 @@ fn plans_follow_the_device() {
                 let plan = Plan::new(&properties, sizes(n, m, d), pass, true).expect("room");
                 let found = (plan.planes, plan.blocks, plan.columns);
                 assert_eq!(found, expected, "{n} {m} {d} {pass:?} in {limit}");
+                if pass == Pass::Keys {
+                    // A prompt's keys are few, and the queries then shared out.
+                    let shares = plan.shares(&properties, sizes(n, m, d));
+                    assert_eq!(shares, if m == 77 { 5 } else { 1 }, "{n} {m} {d}");
+                }
             }
         }
     }
