@@ -19,6 +19,18 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4
     {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if mask.is_none()
+        && let Some(y) = crate::gpu::attention(&q, &k, &v, false)
+    {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if mask.is_none()
+        && let Some(y) = crate::gpu::autodiff::attention(&q, &k, &v, false)
+    {
+        return y;
+    }
     plain(q, k, v, mask)
 }
 

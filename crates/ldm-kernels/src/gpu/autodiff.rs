@@ -16,9 +16,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube};
 use burn::tensor::Tensor;
 
+use super::attention::Plans;
 use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
-use super::{takes_geglu, takes_group_norm, takes_layer_norm};
+use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
 use crate::group_norm::GroupNormOptions;
 pub use conv2d::conv2d;
 #[cfg(test)]
@@ -66,6 +67,16 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     record([&node], Gpu::geglu(x.clone()), Geglu { x })
 }
 
+/// See [`crate::attention()`]; `None` where the kernel does not take the tensors. `emulated` as in [`super::attention`].
+pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
+    let nodes = [node(q)?, node(k)?, node(v)?];
+    let primitives = [value(&nodes[0])?, value(&nodes[1])?, value(&nodes[2])?];
+    let plans = attention_plans(q, k, v, &primitives[0], emulated)?;
+    let [q, k, v] = primitives;
+    let (y, logarithms) = Gpu::attention(q.clone(), k.clone(), v.clone(), plans.forward);
+    record(nodes.each_ref(), y.clone(), Attention { q, k, v, y, logarithms, plans })
+}
+
 #[derive(Debug, Clone)]
 struct GroupNorm {
     x: Primitive,
@@ -107,6 +118,23 @@ impl Gradient<1> for Geglu {
     }
 }
 
+#[derive(Debug, Clone)]
+struct Attention {
+    q: Primitive,
+    k: Primitive,
+    v: Primitive,
+    y: Primitive,
+    logarithms: Primitive,
+    plans: Plans,
+}
+
+impl Gradient<3> for Attention {
+    fn gradients(self, output: Primitive, _: [bool; 3]) -> [Option<Primitive>; 3] {
+        let Self { q, k, v, y, logarithms, plans } = self;
+        all(Gpu::attention_backward(q, k, v, y, logarithms, output, plans))
+    }
+}
+
 /// A tensor with its node in the graph.
 pub(super) type Node = FloatTensor<Autodiff<Cube>>;
 
@@ -117,8 +145,8 @@ trait Gradient<const N: usize>: Clone + Debug + Send + 'static {
 }
 
 /// As [`Gradient`] has them.
-fn all((x, weight, bias): (Primitive, Primitive, Primitive)) -> [Option<Primitive>; 3] {
-    [Some(x), Some(weight), Some(bias)]
+fn all((a, b, c): (Primitive, Primitive, Primitive)) -> [Option<Primitive>; 3] {
+    [Some(a), Some(b), Some(c)]
 }
 
 /// The tensor under autodiff that `x` is, or becomes as a constant beside others that are; `None` where it is not on a

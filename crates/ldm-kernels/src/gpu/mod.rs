@@ -4,6 +4,7 @@
 //! channels-last result is normalised as it is and stays channels-last. Under fusion each is one opaque operation among
 //! burn's ([`ops`]).
 
+mod attention;
 #[cfg(feature = "autodiff")]
 pub mod autodiff;
 mod bridge;
@@ -25,6 +26,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::conv2d::Conv2dOptions;
 use crate::group_norm::GroupNormOptions;
+use attention::{Plans, Sizes};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Convolution, Work};
 use ops::Kernels;
@@ -102,6 +104,32 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
         return None;
     }
     tensor(Gpu::geglu(primitive(x)?))
+}
+
+/// See [`crate::attention()`]; `None` where the kernel does not take the tensors, as without matrix units for their type.
+/// `emulated` does without: slow, for tests.
+pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
+    let primitives = [primitive(q)?, primitive(k)?, primitive(v)?];
+    let plans = attention_plans(q, k, v, &primitives[0], emulated)?;
+    let [q, k, v] = primitives;
+    let (y, _) = Gpu::attention(q, k, v, plans.forward);
+    tensor(y)
+}
+
+fn attention_plans(
+    q: &Tensor<4>,
+    k: &Tensor<4>,
+    v: &Tensor<4>,
+    on: &Primitive,
+    emulated: bool,
+) -> Option<Plans> {
+    let [[b, heads, n, d], [.., m, _]] = [q.dims(), k.dims()];
+    let alike = [k, v].into_iter().all(|x| x.dims() == [b, heads, m, d] && x.dtype() == q.dtype());
+    if !alike || ![q, k, v].into_iter().all(takes) {
+        return None;
+    }
+    let sizes = Sizes { heads: b * heads, n, m, d, size: q.dtype().size() };
+    Plans::new(&client(on), sizes, q.dtype(), emulated)
 }
 
 fn takes_group_norm<const D: usize>(

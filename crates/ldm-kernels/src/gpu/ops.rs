@@ -8,6 +8,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 use burn_cubecl::CubeBackend;
 
+#[cfg(feature = "autodiff")]
+use super::attention::Plans;
+use super::attention::{self, Plan};
 use super::conv2d::{self, Convolution};
 use super::geglu;
 use super::norm::{self, Norm};
@@ -94,6 +97,35 @@ pub trait Kernels: Backend {
     #[cfg(feature = "autodiff")]
     #[fusion(dtype = x, shape = x)]
     fn geglu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The output and, f32 `[b, heads, n]`, the logarithm of each row's sum of exponentials.
+    #[fusion(meta = |q, k, v, plan| (q.clone(), logarithms(&q.shape)))]
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Of [`attention`](Self::attention), from its outputs and the gradient of the first.
+    #[cfg(feature = "autodiff")]
+    #[fusion(meta = |q, k, v, y, logarithms, gradient, plans| (q.clone(), k.clone(), v.clone()))]
+    fn attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        logarithms: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        plans: Plans,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// One of each row of a tensor of heads.
+#[cfg(feature = "fusion")]
+fn logarithms(heads: &burn::tensor::Shape) -> burn::backend::fusion::custom::TensorSpec {
+    let shape = burn::tensor::Shape::from([heads[0], heads[1], heads[2]]);
+    burn::backend::fusion::custom::TensorSpec::new(shape, burn::tensor::DType::F32)
 }
 
 /// Mean and 1 / deviation of so many groups.
@@ -172,5 +204,27 @@ impl Kernels for CubeBackend {
     #[cfg(feature = "autodiff")]
     fn geglu_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         geglu::backward(x, gradient)
+    }
+
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        plan: Plan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward(q, k, v, plan)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        logarithms: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        plans: Plans,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        attention::backward(q, k, v, y, logarithms, gradient, plans)
     }
 }

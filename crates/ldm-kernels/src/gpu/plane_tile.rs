@@ -156,8 +156,6 @@ impl PlaneTile {
     }
 
     /// Writes the tile row by row, so many elements from one to the next.
-    // For kernels that have room for whole tiles.
-    #[allow(dead_code)]
     pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
         let form = comptime![self.form];
         match &self.sums {
@@ -183,6 +181,36 @@ impl PlaneTile {
                 for i in 0..veiled(comptime![share(form)]) {
                     let place = UNIT_POS_X as usize + i * form.units;
                     to[place / width * stride + place % width] = values[i];
+                }
+            }
+        }
+    }
+
+    /// Reads the tile row by row, as [`store`](Self::store) writes it.
+    pub fn load(&mut self, from: &[f32], #[comptime] stride: usize) {
+        let form = comptime![self.form];
+        match &mut self.sums {
+            Sums::Fragments(fragments) =>
+            {
+                #[unroll]
+                for i in 0..form.rows {
+                    #[unroll]
+                    for j in 0..form.columns {
+                        let start = comptime![i * SIDE * stride + j * SIDE];
+                        cmma::load_with_layout(
+                            fragments.index_mut(comptime![i * form.columns + j]),
+                            &from[start..from.len()],
+                            comptime![stride as u32],
+                            MatrixLayout::RowMajor,
+                        );
+                    }
+                }
+            }
+            Sums::Values(values) => {
+                let width = comptime![form.columns * SIDE];
+                for i in 0..veiled(comptime![share(form)]) {
+                    let place = UNIT_POS_X as usize + i * form.units;
+                    values[i] = from[place / width * stride + place % width];
                 }
             }
         }
@@ -234,7 +262,7 @@ fn share(form: TileForm) -> usize {
 /// The same number, which a shader compiler does not see through: it would unroll every loop over an indexed array, and
 /// compile for minutes.
 #[cube]
-fn veiled(#[comptime] count: usize) -> usize {
+pub fn veiled(#[comptime] count: usize) -> usize {
     min(CUBE_COUNT, 1usize) * count
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `BURN_DEVICE` names the device; on one that no kernel is for, each test says that it is skipped.
 
+mod attention;
 mod conv2d;
 mod geglu;
 mod group_norm;

@@ -1,0 +1,327 @@
+//! The output, and what the gradients need to know of each row's softmax.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::super::plane_tile::ALIGNMENT;
+use super::super::walk::cubes;
+use super::heads::{Heads, Place, start, vector};
+use super::memory::{fetch, load, put};
+use super::plan::Plan;
+use super::sums::{One, Sums, scores, steps, wait};
+
+/// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
+const SLACK: f32 = 5.0;
+
+/// Where a weight with an old reference is cut off; it is computed anew before it is used. e^11 is below f16's largest.
+const HIGHEST: f32 = 11.0;
+
+/// Below every score.
+const LOWEST: f32 = -3.0e38;
+
+/// Writes `y` `[b, heads, n, d]` and `sums`, f32 `[b, heads, n]`.
+pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, plan: Plan) {
+    let client = &q.tensor.client;
+    let vector = vector(&[q, k, v, y]);
+    let [_, heads, n, d] = q.shape;
+    let count = q.all() * n.div_ceil(plan.rows());
+    // SAFETY: every index is in the tensors' views; cubes beyond the last head end at once.
+    unsafe {
+        forward_kernel::launch_unchecked(
+            client,
+            cubes(client, count),
+            CubeDim::new_2d(plan.units as u32, plan.planes as u32),
+            vector,
+            q.buffer(),
+            k.buffer(),
+            v.buffer(),
+            y.buffer(),
+            sums.clone().into_buffer_arg(),
+            q.place(vector),
+            k.place(vector),
+            v.place(vector),
+            y.place(vector),
+            heads,
+            q.all(),
+            n,
+            k.shape[2],
+            d / vector,
+            super::scale(d),
+            plan,
+            q.elements(),
+        );
+    }
+}
+
+/// A cube's queries and all keys.
+#[cube(launch_unchecked)]
+fn forward_kernel<E: Float, N: Size>(
+    q: &[Vector<E, N>],
+    k: &[Vector<E, N>],
+    v: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    logarithms: &mut [f32],
+    q_place: &Place,
+    k_place: &Place,
+    v_place: &Place,
+    y_place: &Place,
+    heads: usize,
+    all: usize,
+    n: usize,
+    m: usize,
+    width: usize,
+    scale: f32,
+    #[comptime] plan: Plan,
+    #[define(E)] _dtype: ElemType,
+) {
+    let tiles = (n + comptime![plan.rows() - 1]) / comptime![plan.rows()];
+    let head = CUBE_POS / tiles;
+    if head >= all {
+        terminate!();
+    }
+    let first = CUBE_POS % tiles * comptime![plan.rows()];
+    let size = N::value();
+    let kept = comptime![plan.kept()];
+    let walked = comptime![plan.walked()];
+    let mut queries = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
+    let mut keys = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
+    let mut values = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
+    let mut products =
+        Shared::<[f32]>::new_aligned_slice(comptime![plan.rows() * plan.score_stride()], ALIGNMENT);
+    let mut weights = Shared::<[Vector<E, One>]>::new_aligned_slice(
+        comptime![plan.rows() * plan.weight_stride()],
+        ALIGNMENT,
+    );
+    let mut factors = Shared::<[f32]>::new_slice(comptime![plan.rows()]);
+    let mut votes = Shared::<[u32]>::new_slice(comptime![plan.planes * plan.units]);
+
+    let k_start = start(k_place, head, heads);
+    let v_start = start(v_place, head, heads);
+    load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, kept);
+    let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
+    let mut next_keys = Array::<Vector<E, N>>::new(share);
+    let mut next_values = Array::<Vector<E, N>>::new(share);
+    if comptime![plan.ahead(size)] {
+        fetch::<E, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
+        fetch::<E, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
+    }
+
+    let mut sums = Sums::zero(plan);
+    let mut softmax = Softmax::new(plan);
+    let mut at = 0usize;
+    while at < m {
+        sync_cube();
+        if comptime![plan.ahead(size)] {
+            put::<E, N>(&next_keys, &mut keys, walked);
+            put::<E, N>(&next_values, &mut values, walked);
+        } else {
+            load::<E, N>(k, k_place, k_start, at, m, width, &mut keys, walked);
+            load::<E, N>(v, v_place, v_start, at, m, width, &mut values, walked);
+        }
+        sync_cube();
+        let after = at + comptime![plan.lines()];
+        if comptime![plan.ahead(size)] {
+            fetch::<E, N>(k, k_place, k_start, after, m, width, &mut next_keys, walked);
+            fetch::<E, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
+        }
+        scores::<E, N>(&queries, &keys, &mut products, plan);
+        wait(plan);
+        let there = min(m - at, comptime![plan.lines()]);
+        if at == 0 {
+            softmax.refer(&products, there, scale);
+        }
+        softmax.weigh::<E>(&products, &mut weights, there, scale);
+        if softmax.has_outgrown(&mut votes) {
+            let old = softmax.follow();
+            softmax.weigh::<E>(&products, &mut weights, there, scale);
+            sums.scale(&mut products, &old);
+        }
+        softmax.count();
+        wait(plan);
+        sums.add::<E, N>(&weights, &values);
+        at = after;
+    }
+    softmax.finish(logarithms, &mut factors, head * n, first, n);
+    sums.write::<E, N>(&mut products, &factors, y, y_place, start(y_place, head, heads), first, n, width);
+}
+
+/// The softmax of the plane's rows so far; a unit has those of its turns.
+///
+/// A row's weights are `exp(score - reference)`, the reference a score that is near the highest so far.
+#[derive(CubeType)]
+struct Softmax {
+    reference: Array<f32>,
+    /// Of all weights, with this reference.
+    total: Array<f32>,
+    /// The highest score of these lines, and the sum of their weights.
+    highest: Array<f32>,
+    sum: Array<f32>,
+    #[cube(comptime)]
+    plan: Plan,
+}
+
+#[cube]
+impl Softmax {
+    fn new(#[comptime] plan: Plan) -> Softmax {
+        let turns = comptime![plan.turns()];
+        let mut total = Array::<f32>::new(turns);
+        #[unroll]
+        for turn in 0..turns {
+            total[turn] = 0.0f32;
+        }
+        Softmax {
+            reference: Array::<f32>::new(turns),
+            total,
+            highest: Array::<f32>::new(turns),
+            sum: Array::<f32>::new(turns),
+            plan,
+        }
+    }
+
+    /// Makes the highest of the first scores the reference.
+    fn refer(&mut self, products: &Shared<[f32]>, there: usize, scale: f32) {
+        let plan = comptime![self.plan];
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            let row = min(row_of(turn, plan), comptime![plan.plane_rows() - 1]);
+            let from = (top(plan) + row) * comptime![plan.score_stride()];
+            let mut highest = f32::new(LOWEST);
+            let mut column = row % comptime![plan.lines()];
+            for _ in 0..steps(comptime![plan.lines()], plan) {
+                highest = max(highest, select(column < there, products[from + column] * scale, LOWEST));
+                column = after(column, plan);
+            }
+            self.reference[turn] = highest;
+        }
+    }
+
+    /// Weights of these scores, and their sums; those of lines that aren't there are 0.
+    fn weigh<E: Float>(
+        &mut self,
+        products: &Shared<[f32]>,
+        weights: &mut Shared<[Vector<E, One>]>,
+        there: usize,
+        scale: f32,
+    ) {
+        let plan = comptime![self.plan];
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            let row = row_of(turn, plan);
+            let reference = self.reference[turn];
+            let mut highest = f32::new(LOWEST);
+            let mut sum = 0.0f32;
+            if row < comptime![plan.plane_rows()] {
+                let from = (top(plan) + row) * comptime![plan.score_stride()];
+                let to = (top(plan) + row) * comptime![plan.weight_stride()];
+                let mut column = row % comptime![plan.lines()];
+                for _ in 0..steps(comptime![plan.lines()], plan) {
+                    let score = products[from + column] * scale;
+                    let weight = min(score - reference, HIGHEST).exp();
+                    let weight = select(column < there, weight, 0.0f32);
+                    highest = max(highest, select(column < there, score, LOWEST));
+                    sum += weight;
+                    weights[to + column] = Vector::<E, One>::cast_from(weight);
+                    column = after(column, plan);
+                }
+            }
+            self.highest[turn] = highest;
+            self.sum[turn] = sum;
+        }
+    }
+
+    /// Whether a score of the plane's is so far above its row's reference that the weights may not hold it.
+    fn has_outgrown(&self, votes: &mut Shared<[u32]>) -> bool {
+        let plan = comptime![self.plan];
+        let mut outgrown = false;
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
+        }
+        if comptime![plan.hardware] {
+            // All units of the plane vote, or those that are late would go another way.
+            sync_plane();
+            plane_any(outgrown)
+        } else {
+            // All planes together: they wait for each other in what follows.
+            votes[UNIT_POS as usize] = select(outgrown, 1u32, 0u32);
+            sync_cube();
+            let mut count = 0u32;
+            for i in 0..comptime![plan.planes * plan.units] {
+                count += votes[i];
+            }
+            count > 0
+        }
+    }
+
+    /// Makes the highest scores the references; gives what sums with the old ones are to be multiplied by.
+    fn follow(&mut self) -> Array<f32> {
+        let plan = comptime![self.plan];
+        let mut factors = Array::<f32>::new(comptime![plan.turns()]);
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            let old = self.reference[turn];
+            let new = max(old, self.highest[turn]);
+            let factor = (old - new).exp();
+            self.total[turn] *= factor;
+            self.reference[turn] = new;
+            factors[turn] = factor;
+        }
+        factors
+    }
+
+    /// Adds these lines' sums to the rows'.
+    fn count(&mut self) {
+        let plan = comptime![self.plan];
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            self.total[turn] += self.sum[turn];
+        }
+    }
+
+    /// Leaves 1 / the sum of each row's weights in `factors` and writes the logarithm of its sum of exponentials.
+    fn finish(
+        &self,
+        logarithms: &mut [f32],
+        factors: &mut Shared<[f32]>,
+        start: usize,
+        first: usize,
+        rows: usize,
+    ) {
+        let plan = comptime![self.plan];
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            let row = row_of(turn, plan);
+            if row < comptime![plan.plane_rows()] {
+                let row = top(plan) + row;
+                let total = self.total[turn];
+                factors[row] = 1.0f32 / total;
+                if first + row < rows {
+                    logarithms[start + first + row] = self.reference[turn] + total.ln();
+                }
+            }
+        }
+    }
+}
+
+/// The plane's row that is this unit's in a turn; beyond the last where there are more units than rows.
+#[cube]
+pub fn row_of(#[comptime] turn: usize, #[comptime] plan: Plan) -> usize {
+    UNIT_POS_X as usize + comptime![turn * plan.units]
+}
+
+/// The plane's first row in the cube.
+#[cube]
+pub fn top(#[comptime] plan: Plan) -> usize {
+    UNIT_POS_Y as usize * comptime![plan.plane_rows()]
+}
+
+/// The next column of a row. A unit takes a row, and each starts at another column: at the same one, rows a stride
+/// apart would share banks.
+#[cube]
+pub fn after(column: usize, #[comptime] plan: Plan) -> usize {
+    select(column + 1 == comptime![plan.lines()], 0usize, column + 1)
+}

@@ -1,0 +1,125 @@
+//! Flash attention: softmax and sums over the keys a tile at a time, so that no score leaves a multiprocessor.
+//!
+//! A cube keeps rows and walks the lines: queries and keys, for the keys' gradients the other way round. Its planes
+//! share the rows out and read the same lines from shared memory. Rows and lines are padded there, to blocks of 16.
+//!
+//! Where the sums are. Matrix units keep a block in registers in an order of their own, so a row of it can't be scaled
+//! there, and the softmax of a tile would scale all sums so far whenever it finds a higher score. Two ways around
+//! are known, and both cost memory traffic for every score: the sums in shared memory, which a tile of 64 keys then
+//! reads and writes whole (16 bytes a score at 64 elements a head), or a first pass for the maxima (8 bytes a score, and
+//! `Q K^T` twice). Here the sums stay where they are and the reference may lag behind: weights are `exp(score -
+//! reference)` with a reference up to 5 below the highest score, which f16 holds as exactly as smaller ones. It
+//! follows when a score is further above it, and only then the sums pass through shared memory to be scaled. That
+//! happens in a row's first tiles, if at all. So one pass and two products do, for 4096 keys as for 77, which are one
+//! tile.
+//!
+//! What a score costs in shared memory then: 12 bytes for itself and its weight (written by the matrix units, read
+//! for the softmax, written and read again), and 6 for its share of the lines' blocks, which each plane reads for 32
+//! rows.
+//!
+//! Known weaknesses, none of them measured: the matrix units are used as far as `cubecl::cmma` shows them, 16x16x16
+//! with both operands copied to registers, not Hopper's `wgmma`, which reads shared memory itself; lines come by
+//! ordinary loads that wait in registers, not by asynchronous copies; scores make that way through shared memory,
+//! because no unit knows where in a block its values lie; half of the units have no row in the softmax where
+//! a plane keeps 16 rows (heads wider than 128, in the keys' gradients wider than 80); the gradients compute scores
+//! twice, in both kernels, rather than add with atomics.
+
+#[cfg(feature = "autodiff")]
+mod backward;
+#[cfg(feature = "autodiff")]
+mod delta;
+mod forward;
+mod heads;
+mod memory;
+mod plan;
+#[cfg(feature = "autodiff")]
+mod shares;
+mod sums;
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl::prelude::Client;
+#[cfg(feature = "autodiff")]
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::plane_tile;
+use heads::Heads;
+use plan::WIDEST;
+pub use plan::{Pass, Plan, Sizes};
+
+/// How each of the kernels divides its work.
+// Without gradients two of them are not read.
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
+#[derive(Debug, Clone, Copy)]
+pub struct Plans {
+    /// The output's.
+    pub forward: Plan,
+    /// The queries' gradient's.
+    pub queries: Plan,
+    /// The keys' and values' gradients'.
+    pub keys: Plan,
+    /// Shares of the queries that different cubes walk for those.
+    pub shares: usize,
+}
+
+impl Plans {
+    /// For these sizes; `None` where the heads are too wide, the device's matrix units don't take the type, or its
+    /// memory is too small. `emulated` does without matrix units.
+    pub fn new(client: &Client, sizes: Sizes, dtype: DType, emulated: bool) -> Option<Self> {
+        let takes = emulated || plane_tile::hardware(client, dtype_to_storage_type(dtype));
+        if !takes || sizes.d > WIDEST {
+            return None;
+        }
+        let properties = &client.properties().hardware;
+        let plan = |pass| Plan::new(properties, sizes, pass, !emulated);
+        let [forward, queries, keys] = [plan(Pass::Forward)?, plan(Pass::Queries)?, plan(Pass::Keys)?];
+        Some(Self { forward, queries, keys, shares: keys.shares(properties, sizes) })
+    }
+}
+
+/// `softmax(Q K^T / sqrt(d)) V` of `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`, which lies `[b, n, heads, d]`
+/// in memory, and, f32 `[b, heads, n]`, the logarithm of each row's sum of exponentials.
+pub fn forward(q: CubeTensor, k: CubeTensor, v: CubeTensor, plan: Plan) -> (CubeTensor, CubeTensor) {
+    let [q, k, v] = [q, k, v].map(Heads::new);
+    let y = q.empty_like();
+    let (client, device) = (q.tensor.client.clone(), q.tensor.device.clone());
+    let [b, heads, n, _] = q.shape;
+    let logarithms = empty_device_contiguous_dtype(client, device, Shape::from([b, heads, n]), DType::F32);
+    forward::launch(&q, &k, &v, &y, &logarithms, plan);
+    (y.tensor, logarithms)
+}
+
+/// The gradients of `q`, `k` and `v` from that of the output `y`; each lies `[b, n, heads, d]` in memory.
+#[cfg(feature = "autodiff")]
+pub fn backward(
+    q: CubeTensor,
+    k: CubeTensor,
+    v: CubeTensor,
+    y: CubeTensor,
+    logarithms: CubeTensor,
+    gradient: CubeTensor,
+    plans: Plans,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let [q, k, v, y, gradient] = [q, k, v, y, gradient].map(Heads::new);
+    let logarithms = into_contiguous(logarithms);
+    let deltas = delta::sums(&y, &gradient);
+    let given = backward::Given {
+        q: &q,
+        k: &k,
+        v: &v,
+        gradient: &gradient,
+        logarithms: &logarithms,
+        deltas: &deltas,
+    };
+    let dq = q.empty_like();
+    given.queries(&dq, plans.queries);
+    let [dk, dv] = given.keys(plans.keys, plans.shares);
+    (dq.tensor, dk.tensor, dv.tensor)
+}
+
+/// What scores are multiplied by.
+fn scale(d: usize) -> f32 {
+    1.0 / (d as f32).sqrt()
+}

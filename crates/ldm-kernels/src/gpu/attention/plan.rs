@@ -1,0 +1,227 @@
+//! How much of the work a cube takes at a time.
+
+use burn_cubecl::cubecl::ir::HardwareProperties;
+
+use super::super::plane_tile::{SIDE, TileForm};
+
+/// The widest head: beyond it the sums don't fit a plane's registers.
+pub const WIDEST: usize = 160;
+
+/// Units of a plane where matrix units are emulated: those of most GPUs, so that the indices are the same.
+const EMULATED: usize = 32;
+
+/// Multiprocessors where the device doesn't say how many it has.
+const MULTIPROCESSORS: usize = 16;
+
+/// Registers of a unit that may wait for the next lines; more would push the sums out.
+const AHEAD: usize = 64;
+
+/// One of the three kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The output: a cube has queries and walks the keys.
+    Forward,
+    /// The queries' gradient: likewise.
+    Queries,
+    /// The keys' and values' gradients: a cube has keys and walks the queries.
+    Keys,
+}
+
+/// The sizes of the tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Heads of the whole batch.
+    pub heads: usize,
+    /// Queries.
+    pub n: usize,
+    /// Keys.
+    pub m: usize,
+    /// Elements of a head's row.
+    pub d: usize,
+    /// Bytes of an element.
+    pub size: usize,
+}
+
+/// Rows that a cube keeps, which its planes share out, and lines that it walks. Known when a kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// Planes of a cube.
+    pub planes: usize,
+    /// Units of a plane.
+    pub units: usize,
+    /// Blocks of 16 rows that a plane keeps.
+    pub blocks: usize,
+    /// Blocks of 16 lines that are walked at a time.
+    pub columns: usize,
+    /// Blocks of 16 elements of a row.
+    pub depth: usize,
+    /// Bytes of an element.
+    pub size: usize,
+    /// Whether matrix units multiply.
+    pub hardware: bool,
+}
+
+/// A tile in shared memory, as a cube fills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lines {
+    /// Rows.
+    pub count: usize,
+    /// Elements of a row, with those that are there to fill the last block.
+    pub width: usize,
+    /// Elements from a row to the next.
+    pub stride: usize,
+    /// Units of the cube.
+    pub units: usize,
+    /// Whether a unit's share is written out, so that it is in registers; elsewhere it would only be long.
+    pub unrolled: bool,
+}
+
+impl Plan {
+    /// For these sizes on this device; `None` where nothing fits its shared memory.
+    pub fn new(properties: &HardwareProperties, sizes: Sizes, pass: Pass, hardware: bool) -> Option<Self> {
+        let Sizes { heads, n, m, d, size } = sizes;
+        let (rows, lines) = if pass == Pass::Keys { (m, n) } else { (n, m) };
+        let depth = d.div_ceil(SIDE);
+        // Two blocks of rows read each line once for both, as long as their sums fit a unit's 255 registers.
+        let deepest = if pass == Pass::Keys { 5 } else { 8 };
+        let blocks = if depth <= deepest && rows > SIDE { 2 } else { 1 };
+        // All lines at once where there are few, as with a prompt's 77.
+        let few = lines.div_ceil(SIDE);
+        let columns = match (pass, depth) {
+            (Pass::Forward, ..=5) if few <= 5 => few,
+            (Pass::Forward, ..=5) => 4,
+            _ => few.min(2),
+        };
+        let units = if hardware { properties.plane_size_max as usize } else { EMULATED };
+        let whole = Self { planes: 4, units, blocks, columns, depth, size, hardware };
+        // Smaller cubes where there would be less than three for two multiprocessors.
+        let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
+        let cubes = |plan: &Self| heads * rows.div_ceil(plan.rows());
+        let limit = properties.max_shared_memory_size;
+        // A multiprocessor with much memory is to hold two cubes: one computes while the other waits for its lines. CUDA
+        // keeps a kibibyte of each.
+        let half = if limit >= 96 << 10 { limit / 2 - 1024 } else { limit };
+        let candidates =
+            [2, 1].into_iter().flat_map(move |least| {
+                [4, 2, 1].into_iter().flat_map(move |planes| {
+                    [(blocks, columns), (blocks, least), (1, columns), (1, least)]
+                        .map(|(blocks, columns)| Self { planes, blocks, columns: columns.min(few), ..whole })
+                })
+            });
+        let fits = |plan: &Self, limit: usize| {
+            let busy = plan.planes == 1 || 2 * cubes(plan) >= 3 * processors;
+            busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
+                && plan.bytes(pass) <= limit
+        };
+        [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)))
+    }
+
+    /// In how many shares the queries are walked for the keys' gradients: as many as keep the device busy where the keys
+    /// are few, each of at least eight tiles.
+    pub fn shares(&self, properties: &HardwareProperties, sizes: Sizes) -> usize {
+        let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
+        let cubes = sizes.heads * sizes.m.div_ceil(self.rows());
+        let most = sizes.n / (8 * self.lines());
+        (3 * processors).div_ceil(2 * cubes).min(most).max(1)
+    }
+
+    /// Rows of a plane.
+    pub fn plane_rows(&self) -> usize {
+        self.blocks * SIDE
+    }
+
+    /// Rows of a cube.
+    pub fn rows(&self) -> usize {
+        self.planes * self.plane_rows()
+    }
+
+    /// How often a unit takes a row of its plane's.
+    pub fn turns(&self) -> usize {
+        self.plane_rows().div_ceil(self.units)
+    }
+
+    /// Lines walked at a time.
+    pub fn lines(&self) -> usize {
+        self.columns * SIDE
+    }
+
+    /// The cube's rows in shared memory.
+    pub fn kept(&self) -> Lines {
+        self.tile(self.rows())
+    }
+
+    /// The lines that are walked, in shared memory.
+    pub fn walked(&self) -> Lines {
+        self.tile(self.lines())
+    }
+
+    fn tile(&self, count: usize) -> Lines {
+        Lines {
+            count,
+            width: self.depth * SIDE,
+            stride: self.stride(),
+            units: self.planes * self.units,
+            unrolled: self.hardware,
+        }
+    }
+
+    /// Elements from a row or a line to the next. 16 bytes more than it is long: eight rows of a block then start in
+    /// different banks.
+    pub fn stride(&self) -> usize {
+        self.depth * SIDE + 16 / self.size
+    }
+
+    /// Elements from a row of weights to the next.
+    pub fn weight_stride(&self) -> usize {
+        self.lines() + 16 / self.size
+    }
+
+    /// Elements from a row of scores, which are f32, to the next.
+    pub fn score_stride(&self) -> usize {
+        self.lines() + 4
+    }
+
+    /// A plane's scores.
+    pub fn scores(&self) -> TileForm {
+        TileForm { rows: self.blocks, columns: self.columns, units: self.units, hardware: self.hardware }
+    }
+
+    /// Of how many tiles a plane's sums are: none is wider than the scores, in whose place they leave the registers.
+    pub fn parts(&self) -> usize {
+        self.depth.div_ceil(self.columns)
+    }
+
+    /// One of them.
+    pub fn part(&self, part: usize) -> TileForm {
+        let columns = self.columns.min(self.depth - part * self.columns);
+        TileForm { columns, ..self.scores() }
+    }
+
+    /// Whether the next lines wait in registers while these are computed with, in vectors of so many elements.
+    pub fn ahead(&self, vector: usize) -> bool {
+        let registers = (vector * self.size).div_ceil(4);
+        2 * self.walked().share(vector) * registers <= AHEAD
+    }
+
+    /// Shared memory of a cube.
+    fn bytes(&self, pass: Pass) -> usize {
+        let kept = if pass == Pass::Forward { 1 } else { 2 };
+        let tiles = (kept * self.rows() + 2 * self.lines()) * self.stride() * self.size;
+        let scores = self.rows() * (4 * self.score_stride() + self.size * self.weight_stride());
+        // A factor a row, what the gradients know of a line, votes of the emulation.
+        let rest = 4 * (self.rows() + 2 * self.lines() + self.planes * self.units);
+        tiles + scores + rest
+    }
+}
+
+impl Lines {
+    /// Vectors of the tile in memory.
+    pub fn vectors(&self, vector: usize) -> usize {
+        self.count * self.stride / vector
+    }
+
+    /// Vectors of it that a unit brings.
+    pub fn share(&self, vector: usize) -> usize {
+        (self.count * self.width / vector).div_ceil(self.units)
+    }
+}

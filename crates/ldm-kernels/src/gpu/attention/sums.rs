@@ -1,0 +1,180 @@
+//! The products of a plane: scores, and sums over the lines with the scores' weights.
+
+// A kernel's arguments are its bindings, and a part of one takes those it needs.
+#![allow(clippy::too_many_arguments)]
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::cmma::MatrixLayout;
+use burn_cubecl::cubecl::prelude::*;
+
+use super::super::plane_tile::{PlaneTile, SIDE, veiled};
+use super::heads::Place;
+use super::plan::Plan;
+
+/// Weights are written one at a time.
+pub type One = Const<1>;
+
+/// Waits for the other units of the plane, whose memory no other plane touches; where planes are emulated, for all.
+#[cube]
+pub fn wait(#[comptime] plan: Plan) {
+    if comptime![plan.hardware] {
+        sync_plane();
+    } else {
+        sync_cube();
+    }
+}
+
+/// The same number; where matrix units are emulated, for tests, one that a shader compiler can't unroll a loop by.
+#[cube]
+pub fn steps(#[comptime] count: usize, #[comptime] plan: Plan) -> usize {
+    if comptime![plan.hardware] { count.runtime() } else { veiled(count) }
+}
+
+/// The plane's rows times every line, from row `UNIT_POS_Y * plane_rows` of `scores` on.
+#[cube]
+pub fn scores<E: Float, N: Size>(
+    rows: &Shared<[Vector<E, N>]>,
+    lines: &Shared<[Vector<E, N>]>,
+    scores: &mut Shared<[f32]>,
+    #[comptime] plan: Plan,
+) {
+    let n = N::value();
+    let first = UNIT_POS_Y as usize * comptime![plan.plane_rows()];
+    let stride = comptime![plan.stride()];
+    let mut tile = PlaneTile::zero(comptime![plan.scores()]);
+    for k in 0..steps(plan.depth, plan) {
+        let left = first * comptime![stride / n] + k * comptime![SIDE / n];
+        let right = k * comptime![SIDE / n];
+        tile.multiply_add::<E, N, N>(
+            &rows[left..rows.len()],
+            stride,
+            MatrixLayout::RowMajor,
+            &lines[right..lines.len()],
+            stride,
+            MatrixLayout::ColMajor,
+        );
+    }
+    let (start, end) = (first * comptime![plan.score_stride()], scores.len());
+    tile.store(&mut scores[start..end], comptime![plan.score_stride()]);
+}
+
+/// `[plane_rows, d]` in f32, as tiles side by side. They stay in the matrix units' registers while the lines go by.
+#[derive(CubeType)]
+pub struct Sums {
+    tiles: Sequence<PlaneTile>,
+    #[cube(comptime)]
+    plan: Plan,
+}
+
+#[cube]
+impl Sums {
+    /// Zeros.
+    pub fn zero(#[comptime] plan: Plan) -> Sums {
+        let mut tiles = Sequence::<PlaneTile>::new();
+        #[unroll]
+        for part in 0..comptime![plan.parts()] {
+            tiles.push(PlaneTile::zero(comptime![plan.part(part)]));
+        }
+        Sums { tiles, plan }
+    }
+
+    /// Adds the lines, weighed by the plane's rows of `weights`.
+    pub fn add<E: Float, N: Size>(
+        &mut self,
+        weights: &Shared<[Vector<E, One>]>,
+        lines: &Shared<[Vector<E, N>]>,
+    ) {
+        let plan = comptime![self.plan];
+        let n = N::value();
+        let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * plan.weight_stride()];
+        for k in 0..steps(plan.columns, plan) {
+            let left = first + k * SIDE;
+            #[unroll]
+            for part in 0..comptime![plan.parts()] {
+                let right = k * comptime![SIDE * plan.stride() / n] + comptime![part * plan.lines() / n];
+                self.tiles.index_mut(part).multiply_add::<E, One, N>(
+                    &weights[left..weights.len()],
+                    comptime![plan.weight_stride()],
+                    MatrixLayout::RowMajor,
+                    &lines[right..lines.len()],
+                    comptime![plan.stride()],
+                    MatrixLayout::RowMajor,
+                );
+            }
+        }
+    }
+
+    /// Multiplies each row by its factor, of which a unit has those of its turns, by way of the scores' memory.
+    pub fn scale(&mut self, memory: &mut Shared<[f32]>, factors: &Array<f32>) {
+        let plan = comptime![self.plan];
+        let stride = comptime![plan.score_stride()];
+        let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * stride];
+        #[unroll]
+        for part in 0..comptime![plan.parts()] {
+            let width = comptime![plan.part(part).columns * SIDE];
+            let end = memory.len();
+            wait(plan);
+            self.tiles.index(part).store(&mut memory[first..end], stride);
+            wait(plan);
+            #[unroll]
+            for turn in 0..comptime![plan.turns()] {
+                let row = UNIT_POS_X as usize + comptime![turn * plan.units];
+                if row < comptime![plan.plane_rows()] {
+                    let factor = factors[turn];
+                    // Each row from another column on: rows apart by a stride would share a bank.
+                    let mut column = row % width;
+                    for _ in 0..steps(width, plan) {
+                        memory[first + row * stride + column] *= factor;
+                        column = select(column + 1 == width, 0, column + 1);
+                    }
+                }
+            }
+            wait(plan);
+            self.tiles.index_mut(part).load(&memory[first..end], stride);
+        }
+    }
+
+    /// Writes the plane's rows, each times its factor of `factors` `[rows of the cube]`, by way of the scores' memory.
+    /// `first` is the cube's first row, of `rows` in all; a row is of `columns` vectors.
+    pub fn write<O: Float, N: Size>(
+        &self,
+        memory: &mut Shared<[f32]>,
+        factors: &Shared<[f32]>,
+        y: &mut [Vector<O, N>],
+        place: &Place,
+        start: usize,
+        first: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        let plan = comptime![self.plan];
+        let n = N::value();
+        let stride = comptime![plan.score_stride()];
+        let top = UNIT_POS_Y as usize * comptime![plan.plane_rows()];
+        #[unroll]
+        for part in 0..comptime![plan.parts()] {
+            let across = comptime![plan.part(part).columns * SIDE / n];
+            let end = memory.len();
+            wait(plan);
+            self.tiles.index(part).store(&mut memory[top * stride..end], stride);
+            wait(plan);
+            let mut i = UNIT_POS_X as usize;
+            while i < comptime![plan.plane_rows() * across] {
+                let row = top + i / across;
+                let column = comptime![part * plan.lines() / n] + i % across;
+                if first + row < rows && column < columns {
+                    let from = row * stride + i % across * n;
+                    let mut value = Vector::<f32, N>::new(0.0f32);
+                    #[unroll]
+                    for k in 0..n {
+                        value.insert(k, memory[from + k]);
+                    }
+                    let value = value * Vector::new(factors[row]);
+                    y[start + (first + row) * place.row + column * place.column] =
+                        Vector::<O, N>::cast_from(value);
+                }
+                i += plan.units;
+            }
+        }
+    }
+}

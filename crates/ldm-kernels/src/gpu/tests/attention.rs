@@ -1,0 +1,236 @@
+use burn::tensor::{DType, Device, Tensor};
+use ldm_test_support::{assert_close, seeded_input};
+
+use super::{TAKEN, device, exact, types};
+use crate::gpu::attention::{Pass, Plan, Plans, Sizes};
+use crate::gpu::bridge::{Gpu, client, primitive, tensor};
+use crate::gpu::ops::Kernels;
+use crate::{attention, gpu};
+
+/// Batch, heads, queries, keys, width of a head.
+type Case = [usize; 5];
+
+type Inputs = [Tensor<4>; 3];
+
+/// `[b, heads, n, d]`, as a view of `[b, n, heads * d]`.
+fn split(name: &str, factor: f64, [b, heads, n, d]: [usize; 4], dtype: DType, device: &Device) -> Tensor<4> {
+    let x = (seeded_input::<3>(name, [b, n, heads * d], device) * factor).cast(dtype);
+    x.reshape([b, n, heads, d]).swap_dims(1, 2)
+}
+
+fn inputs([b, heads, n, m, d]: Case, dtype: DType, device: &Device) -> Inputs {
+    let q = split("q", 2.0, [b, heads, n, d], dtype, device);
+    let k = split("k", 2.0, [b, heads, m, d], dtype, device);
+    [q, k, split("v", 1.0, [b, heads, m, d], dtype, device)]
+}
+
+fn twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    attention::plain(q, k, v, None)
+}
+
+fn ours(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    gpu::autodiff::attention(&q, &k, &v, true).expect(TAKEN)
+}
+
+/// The output and the gradients of queries, keys and values, under a loss that weighs every output differently.
+fn gradients(
+    f: &dyn Fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>,
+    inputs: Inputs,
+    loss: Tensor<4>,
+) -> [Tensor<4>; 4] {
+    let inputs = inputs.map(|x| x.autodiff().require_grad());
+    let [q, k, v] = inputs.clone();
+    let y = f(q, k, v);
+    let gradients = (y.clone() * loss.autodiff()).sum().backward();
+    let [dq, dk, dv] = inputs.map(|x| x.grad(&gradients).expect("a gradient"));
+    [y.inner(), dq, dk, dv]
+}
+
+/// A loss for the output of these queries.
+fn loss(q: &Tensor<4>) -> Tensor<4> {
+    seeded_input::<4>("loss", q.dims(), &q.device()).cast(q.dtype())
+}
+
+fn assert_alike(name: &str, found: &[Tensor<4>; 4], expected: &[Tensor<4>; 4], tolerance: f64) {
+    for ((of, found), expected) in ["output", "q", "k", "v"].into_iter().zip(found).zip(expected) {
+        assert_close(&format!("{name}: {of}"), found, expected, tolerance);
+    }
+}
+
+fn compare(name: &str, inputs: Inputs, tolerance: f64) {
+    let dtype = inputs[0].dtype();
+    let loss = loss(&inputs[0]);
+    let expected = gradients(&twin, inputs.each_ref().map(exact), exact(&loss));
+    let y = gpu::attention(&inputs[0], &inputs[1], &inputs[2], true).expect(TAKEN);
+    assert_close(&format!("{name}: alone"), &y, &expected[0], tolerance);
+    let found = gradients(&ours, inputs, loss);
+    assert_eq!(found.each_ref().map(|x| x.dtype()), [dtype; 4]);
+    assert_alike(name, &found, &expected, tolerance);
+}
+
+fn compare_all(cases: &[Case], only: impl Fn(DType) -> bool) {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device).filter(|(dtype, _)| only(*dtype)) {
+        for case in cases {
+            compare(&format!("{case:?} {dtype:?}"), inputs(*case, dtype, &device), tolerance);
+        }
+    }
+}
+
+/// One query and one key; few. What is small is what is left of larger terms, in which f16's rounding shows.
+#[test]
+fn attention_of_few_equals_its_twin() {
+    compare_all(&[[1, 1, 1, 1, 3], [2, 3, 5, 7, 9]], |dtype| dtype == DType::F32);
+}
+
+/// A prompt's 77 keys, which are one tile, and several tiles of odd sizes.
+#[test]
+fn attention_equals_its_twin() {
+    compare_all(&[[1, 2, 40, 77, 40]], |_| true);
+    compare_all(&[[2, 1, 67, 130, 64]], |dtype| dtype == DType::F32);
+}
+
+/// Vectors of one element, and blocks that the heads don't fill.
+#[test]
+fn attention_of_odd_heads_equals_its_twin() {
+    compare_all(&[[1, 1, 50, 100, 33]], |dtype| dtype != DType::F32);
+}
+
+/// In f32 few devices have the memory for these.
+#[test]
+fn attention_of_the_widest_heads_equals_its_twin() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device).filter(|(dtype, _)| *dtype != DType::F32) {
+        let [q, k, v] = inputs([1, 2, 9, 20, 160], dtype, &device);
+        let y = gpu::attention(&q, &k, &v, true).expect(TAKEN);
+        assert_close(&format!("{dtype:?}"), &y, &twin(exact(&q), exact(&k), exact(&v)), tolerance);
+    }
+}
+
+/// What each kernel would do on a device with much memory, many planes at work and another number of units: the same.
+#[test]
+fn any_division_of_the_work_gives_the_same() {
+    let Some(device) = device() else { return };
+    let (dtype, case) = (DType::F32, [1, 1, 70, 60, 20]);
+    let inputs = inputs(case, dtype, &device);
+    let loss = loss(&inputs[0]);
+    let expected = gradients(&twin, inputs.each_ref().map(exact), exact(&loss));
+    let [_, heads, n, m, d] = case;
+    let on = client(&primitive(&inputs[0]).expect("on the device"));
+    let plans = Plans::new(&on, Sizes { heads, n, m, d, size: 4 }, dtype, true).expect(TAKEN);
+    // Fewer rows than units, and more.
+    for (planes, units, blocks, columns, shares) in [(2, 64, 1, 1, 1), (2, 8, 1, 2, 1), (1, 32, 1, 1, 3)] {
+        let plan = |plan: Plan| Plan { planes, units, blocks, columns, ..plan };
+        let [forward, queries, keys] = [plans.forward, plans.queries, plans.keys].map(plan);
+        let plans = Plans { forward, queries, keys, shares };
+        let [q, k, v, g] =
+            [&inputs[0], &inputs[1], &inputs[2], &loss].map(|x| primitive(x).expect("on the device"));
+        let (y, logarithms) = Gpu::attention(q.clone(), k.clone(), v.clone(), plans.forward);
+        let (dq, dk, dv) = Gpu::attention_backward(q, k, v, y.clone(), logarithms, g, plans);
+        let found = [y, dq, dk, dv].map(|x| tensor::<4>(x).expect("the device's tensor"));
+        assert_alike(&format!("{planes} planes of {units}, {shares} shares"), &found, &expected, 1e-5);
+    }
+}
+
+/// Products beyond f16's largest, and scores that rise from tile to tile, so that every reference is left behind.
+#[test]
+fn large_and_rising_scores_do_not_overflow() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        let [q, k, v] = inputs([1, 1, 40, 150, 40], dtype, &device);
+        let rise: Vec<f32> = (0..150).map(|i| i as f32 / 40.0).collect();
+        let rise = Tensor::<1>::from_floats(rise.as_slice(), &device);
+        let rising = (k.clone().cast(DType::F32).abs() * rise.reshape([1, 1, 150, 1])).cast(dtype);
+        // Of a softmax near one key, gradients are what is left of larger terms.
+        compare(&format!("rising {dtype:?}"), [q.clone().abs(), rising, v.clone()], 2.0 * tolerance);
+        // Nearly every row has one key, and hardly a gradient: the output alone.
+        let [q, k] = [q * 200.0, k * 200.0];
+        let y = gpu::attention(&q, &k, &v, true).expect(TAKEN);
+        assert_close(
+            &format!("large {dtype:?}"),
+            &y,
+            &twin(exact(&q), exact(&k), exact(&v)),
+            10.0 * tolerance,
+        );
+    }
+}
+
+#[test]
+fn the_same_bits_every_time() {
+    let Some(device) = device() else { return };
+    let inputs = inputs([2, 1, 67, 130, 64], DType::F32, &device);
+    let run = || {
+        let found = gradients(&ours, inputs.clone(), loss(&inputs[0]));
+        found.map(|x| x.to_data().as_bytes().to_vec())
+    };
+    assert!(run() == run());
+}
+
+/// Fusion shows no strides.
+#[cfg(not(feature = "fusion"))]
+#[test]
+fn merging_heads_copies_nothing() {
+    let Some(device) = device() else { return };
+    let [q, k, v] = inputs([2, 3, 5, 7, 9], DType::F32, &device);
+    let y = gpu::attention(&q, &k, &v, true).expect(TAKEN);
+    let y = primitive(&y).expect("on the device");
+    assert_eq!(&y.meta.strides()[..], [5 * 27, 9, 27, 1]);
+}
+
+#[test]
+fn what_the_kernel_does_not_take_is_left_to_burn() {
+    let Some(device) = device() else { return };
+    let takes = |[q, k, v]: Inputs, emulated| gpu::attention(&q, &k, &v, emulated).is_some();
+    // Heads beyond the widest; tensors of different types; f32 without emulation; under autodiff, where another does.
+    assert!(!takes(inputs([1, 1, 2, 2, 161], DType::F32, &device), true));
+    let [q, k, v] = inputs([1, 1, 2, 2, 8], DType::F32, &device);
+    assert!(!takes([q.clone(), k.clone(), v.clone().cast(DType::F16)], true));
+    assert!(!takes([q.clone(), k.clone(), v.clone()], false));
+    assert!(!takes([q, k, v].map(|x| x.autodiff()), true));
+    assert!(!takes(inputs([1, 1, 2, 2, 8], DType::F32, &Device::flex()), true));
+}
+
+/// What a device with 132 multiprocessors of 227 KiB would do, and that one with 48 KiB finds room.
+#[test]
+fn plans_follow_the_device() {
+    let Some(device) = device() else { return };
+    let on = client(&primitive(&Tensor::<1>::zeros([1], &device)).expect("on the device"));
+    let mut properties = on.properties().hardware.clone();
+    properties.num_streaming_multiprocessors = Some(132);
+    (properties.plane_size_max, properties.max_units_per_cube) = (32, 1024);
+    let sizes = |n, m, d| Sizes { heads: 16, n, m, d, size: 2 };
+    for (limit, cases) in [
+        (
+            227 << 10,
+            [
+                ((4096, 4096, 40), [(4, 2, 4), (4, 2, 2), (4, 2, 2)]),
+                ((4096, 77, 64), [(4, 2, 5), (4, 2, 2), (1, 2, 2)]),
+                ((1024, 1024, 80), [(4, 1, 4), (4, 1, 2), (4, 1, 2)]),
+                ((64, 64, 160), [(1, 1, 2), (1, 1, 2), (1, 1, 2)]),
+            ],
+        ),
+        (
+            48 << 10,
+            [
+                ((4096, 4096, 40), [(4, 1, 2), (4, 1, 2), (4, 1, 2)]),
+                ((4096, 77, 64), [(4, 1, 2), (4, 1, 2), (1, 2, 2)]),
+                ((1024, 1024, 80), [(4, 1, 2), (4, 1, 2), (4, 1, 2)]),
+                ((64, 64, 160), [(1, 1, 2), (1, 1, 2), (1, 1, 2)]),
+            ],
+        ),
+    ] {
+        properties.max_shared_memory_size = limit;
+        for ((n, m, d), expected) in cases {
+            for (pass, expected) in [Pass::Forward, Pass::Queries, Pass::Keys].into_iter().zip(expected) {
+                let plan = Plan::new(&properties, sizes(n, m, d), pass, true).expect("room");
+                let found = (plan.planes, plan.blocks, plan.columns);
+                assert_eq!(found, expected, "{n} {m} {d} {pass:?} in {limit}");
+                if pass == Pass::Keys {
+                    // A prompt's keys are few, and the queries then shared out.
+                    let shares = plan.shares(&properties, sizes(n, m, d));
+                    assert_eq!(shares, if m == 77 { 5 } else { 1 }, "{n} {m} {d}");
+                }
+            }
+        }
+    }
+}
