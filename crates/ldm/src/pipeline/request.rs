@@ -217,7 +217,7 @@ impl<'a> Request<'a> {
     ///
     /// It pays where a device waits for launches and there are many steps: the second step is run three times more and
     /// recorded, and what it used stays allocated until the last. While CUDA records, no other thread of the process
-    /// may allocate device memory; if one does, the run goes on without a recording.
+    /// may allocate device memory: that fails, and so does the recording, without which the run goes on.
     pub fn replay(mut self, replay: bool) -> Self {
         self.replay = replay;
         self
