@@ -156,6 +156,53 @@ fn guidance_is_one_batched_call_a_step() {
     }
 }
 
+/// What a run computes once for all its steps changes no bit of them.
+#[test]
+fn prepared_conditions_predict_the_same() {
+    for name in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl", "pipeline_lcm", "pipeline_inpaint9"] {
+        let model = load(&Fixture::open(name));
+        let prompts = ["a boat", "a fox"].map(String::from);
+        let size = model.unet.has_added_embedding().then(|| SizeConditioning::of(64, 64));
+        let beside = model.unet.in_channels() - 4;
+        let concat = (beside > 0).then(|| seeded_input("beside", [2, beside, 8, 8], model.device()));
+        for scale in [5.0, 1.0] {
+            let guidance = Guidance::new(scale);
+            let prompts = model.text.encode_guided(&prompts, None, guidance.is_active()).unwrap();
+            let denoiser = Denoiser::new(&model.unet, prompts, guidance, size).unwrap();
+            let denoiser = denoiser.with_concat(concat.clone());
+            for t in [981.0, 21.0] {
+                let x = seeded_input(&format!("x at {t}"), [2, 4, 8, 8], model.device());
+                let forward = |x, t, conditioning: &Conditioning| -> Result<Tensor<4>, ldm::Error> {
+                    Ok(model.unet.forward(x, t, conditioning)?)
+                };
+                let expected = denoiser.predict_with(x.clone(), t, forward).unwrap();
+                let found = denoiser.predict(x, t).unwrap();
+                assert_eq!(found.into_data(), expected.into_data(), "{name}, guidance {scale}, t {t}");
+            }
+        }
+    }
+}
+
+/// Recorded where the device can, launched where it can't: the run is the same. PLMS and DPM-Solver++ keep predictions.
+#[test]
+fn a_run_may_be_replayed() {
+    // On a GPU kernels may differ with the layout of their inputs.
+    let tolerance = if Device::default() == Device::flex() { 0.0 } else { 1e-4 };
+    for name in ["pipeline_sd1", "pipeline_sdxl"] {
+        let model = load(&Fixture::open(name));
+        let mut drawn: Vec<Tensor<4>> = Vec::new();
+        for (seed, sampler) in [(1, "ddim"), (2, "pndm"), (3, "dpmpp_2m")] {
+            let request = model.text_to_image("a boat").steps(6).guidance(5.0).seed(seed).size(64, 64);
+            let request = request.sampler(sampler.parse().unwrap());
+            let [plain, replayed] =
+                [false, true].map(|replay| request.clone().replay(replay).run().unwrap().latents);
+            assert_close(&format!("{name}, {sampler}"), &replayed, &plain, tolerance);
+            drawn.push(replayed);
+        }
+        assert!(relative_difference(&drawn[1], &drawn[0]) > 0.1);
+    }
+}
+
 /// A prediction that is not one for each latent is named, guided or not; its channels are its own.
 #[test]
 fn a_network_that_gives_another_shape_is_named() {

@@ -8,6 +8,7 @@ mod larger;
 mod mechanisms;
 mod models;
 mod pixels;
+mod prepared;
 mod retrieved;
 mod runs;
 

@@ -8,7 +8,8 @@ use ldm_nn::{Conv2d, Conv2dConfig, Padding, ResnetBlock, ResnetBlockConfig, Time
 
 use crate::plan::{Attention, Level, Plan};
 use crate::{
-    AttentionBlock, AttentionBlockConfig, Middle, SpatialTransformer, SpatialTransformerConfig, UNetConfig,
+    AttentionBlock, AttentionBlockConfig, Context, Middle, SpatialTransformer, SpatialTransformerConfig,
+    UNetConfig,
 };
 
 /// Residual blocks with attention, then half the resolution.
@@ -221,7 +222,7 @@ impl DownBlock {
         &self,
         mut x: Tensor<4>,
         time: &Tensor<2>,
-        context: Option<&Tensor<3>>,
+        context: Option<Context<'_>>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
@@ -241,7 +242,7 @@ impl DownBlock {
 
 impl MidBlock {
     /// `[b, c, h, w] -> [b, c, h, w]`.
-    pub fn forward(&self, mut x: Tensor<4>, time: &Tensor<2>, context: Option<&Tensor<3>>) -> Tensor<4> {
+    pub fn forward(&self, mut x: Tensor<4>, time: &Tensor<2>, context: Option<Context<'_>>) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, Some(time.clone()));
             if let (0, Some(attention)) = (i, &self.attention) {
@@ -258,7 +259,7 @@ impl UpBlock {
         &self,
         mut x: Tensor<4>,
         time: &Tensor<2>,
-        context: Option<&Tensor<3>>,
+        context: Option<Context<'_>>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
@@ -281,7 +282,7 @@ impl UpBlock {
 
 impl SpatialAttention {
     /// `x` `[b, c, h, w]`, `context` `[b, m, d]` -> `[b, c, h, w]`.
-    pub fn forward(&self, x: Tensor<4>, context: Option<&Tensor<3>>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, context: Option<Context<'_>>) -> Tensor<4> {
         match self {
             Self::Block(block) => block.forward(x),
             Self::Transformer(transformer) => transformer.forward(x, context),

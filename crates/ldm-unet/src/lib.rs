@@ -12,6 +12,7 @@ mod error;
 mod label;
 mod lora;
 mod plan;
+mod prepared;
 mod timestep;
 mod transformer;
 mod unet;
@@ -27,6 +28,7 @@ pub use error::{ConfigError, UNetError};
 pub use label::LabelEmbedding;
 pub use ldm_nn::{Conditioning, ConditioningMismatch};
 pub use lora::LORA_TARGETS;
+pub use prepared::{Context, Prepared, PreparedContext};
 pub use timestep::{TimestepEmbedding, sinusoidal_embedding};
 pub use transformer::{
     BasicTransformerBlock, CrossAttention, FeedForward, SpatialTransformer, SpatialTransformerConfig,

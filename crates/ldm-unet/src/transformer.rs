@@ -7,6 +7,9 @@ use ldm_nn::{
     attention, geglu, merge_heads, split_heads,
 };
 
+use crate::Context;
+use crate::prepared::KeysValues;
+
 /// Describes a [`SpatialTransformer`].
 #[derive(Debug, Clone)]
 pub struct SpatialTransformerConfig {
@@ -60,7 +63,7 @@ impl SpatialTransformer {
     /// `x` `[b, c, h, w]`, `context` `[b, m, d]` -> `[b, c, h, w]`.
     ///
     /// Without a context all attention is self-attention, as in the reference (`d` has to be `c` then).
-    pub fn forward(&self, x: Tensor<4>, context: Option<&Tensor<3>>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, context: Option<Context<'_>>) -> Tensor<4> {
         let shape = x.dims();
         let tokens = self.proj_in.forward(to_tokens(self.norm.forward(x.clone())));
         let tokens = self.transformer_blocks.iter().fold(tokens, |t, block| block.forward(t, context));
@@ -107,11 +110,16 @@ impl BasicTransformerBlock {
     }
 
     /// `x` `[b, n, c]`, `context` `[b, m, d]` -> `[b, n, c]`.
-    pub fn forward(&self, x: Tensor<3>, context: Option<&Tensor<3>>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: Option<Context<'_>>) -> Tensor<3> {
         let first = context.filter(|_| self.only_cross_attention);
         let x = x.clone() + self.attn1.forward(self.norm1.forward(x), first);
         let x = x.clone() + self.attn2.forward(self.norm2.forward(x), context);
         x.clone() + self.ff.forward(self.norm3.forward(x))
+    }
+
+    /// The layers whose keys and values are the context's.
+    pub(crate) fn reading_context(&self) -> impl Iterator<Item = &CrossAttention> {
+        self.only_cross_attention.then_some(&self.attn1).into_iter().chain([&self.attn2])
     }
 }
 
@@ -148,13 +156,21 @@ impl CrossAttention {
     }
 
     /// `x` `[b, n, c]`, `source` `[b, m, d]` (`None`: `x` itself, self-attention) -> `[b, n, c]`.
-    pub fn forward(&self, x: Tensor<3>, source: Option<&Tensor<3>>) -> Tensor<3> {
-        let source = source.unwrap_or(&x).clone();
-        let q = split_heads(self.to_q.forward(x), self.heads);
-        let k = split_heads(self.to_k.forward(source.clone()), self.heads);
-        let v = split_heads(self.to_v.forward(source), self.heads);
+    pub fn forward(&self, x: Tensor<3>, source: Option<Context<'_>>) -> Tensor<3> {
+        let query = |x: Tensor<3>| split_heads(self.to_q.forward(x), self.heads);
+        let (q, KeysValues { k, v }) = match source {
+            Some(context) => (query(x), context.keys_values(self)),
+            None => (query(x.clone()), self.project(x)),
+        };
         let options = AttentionOptions { upcast: self.upcast, ..Default::default() };
         self.to_out.forward(merge_heads(attention(q, k, v, options)))
+    }
+
+    /// Keys and values of `source` `[b, m, d]`.
+    pub(crate) fn project(&self, source: Tensor<3>) -> KeysValues {
+        let k = split_heads(self.to_k.forward(source.clone()), self.heads);
+        let v = split_heads(self.to_v.forward(source), self.heads);
+        KeysValues { k, v }
     }
 }
 

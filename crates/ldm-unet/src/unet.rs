@@ -1,7 +1,7 @@
 //! `epsilon_theta(z_t, t, tau_theta(y))`: the paper's denoiser.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_nn::{
     Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig,
 };
@@ -9,8 +9,8 @@ use ldm_nn::{
 use crate::blocks::Builder;
 use crate::plan::Plan;
 use crate::{
-    Conditioning, ConfigError, DownBlock, LabelEmbedding, MidBlock, TimestepEmbedding, UNetConfig, UNetError,
-    UpBlock, sinusoidal_embedding,
+    Conditioning, ConfigError, Context, DownBlock, LabelEmbedding, MidBlock, TimestepEmbedding, UNetConfig,
+    UNetError, UpBlock, sinusoidal_embedding,
 };
 
 /// The time-conditional U-Net of latent diffusion, with cross-attention.
@@ -153,10 +153,7 @@ impl UNet {
     ) -> Result<Tensor<4>, UNetError> {
         let outer = x.dtype();
         let Entry { x, time, context } = self.enter(x, timesteps, conditioning)?;
-        let flow = (0..self.blocks()).fold(Flow { x, skips: Vec::new() }, |flow, block| {
-            self.block(block, flow, &time, context.as_ref())
-        });
-        Ok(flow.x.cast(outer))
+        Ok(self.all_blocks(x, &time, context.as_ref().map(Context::Tokens)).cast(outer))
     }
 
     /// What comes before the first block: the inputs checked, joined, embedded and cast to the weights' type.
@@ -171,15 +168,12 @@ impl UNet {
         conditioning: &Conditioning,
     ) -> Result<Entry, UNetError> {
         self.check(&x, &timesteps, conditioning)?;
-        let (dtype, outer) = (self.conv_in.weight.val().dtype(), x.dtype());
-        let time = self.embed(timesteps, x.dims()[0], conditioning);
-        let context = conditioning.context.as_ref().map(|context| context.clone().cast(dtype));
-        let x = match &conditioning.concat {
-            Some(concat) => Tensor::cat(vec![x, concat.clone().cast(outer)], 1),
-            None => x,
-        };
-        let x = if self.inputs.center { x * 2.0 - 1.0 } else { x };
-        Ok(Entry { x: x.cast(dtype), time, context })
+        let b = x.dims()[0];
+        // In the order of the fields that they read: lazy weights are drawn at their first use.
+        let x = self.join(x, conditioning);
+        let time = self.embed_timesteps(timesteps, b, conditioning);
+        let time = self.embed_conditions(b, conditioning).into_iter().fold(time, |time, part| time + part);
+        Ok(Entry { x, time, context: self.context_of(conditioning) })
     }
 
     /// How many blocks there are: the first convolution, the levels down, the middle, the levels up, the last
@@ -195,6 +189,21 @@ impl UNet {
     ///
     /// Where there is no such block.
     pub fn block(&self, block: usize, flow: Flow, time: &Tensor<2>, context: Option<&Tensor<3>>) -> Flow {
+        self.one_block(block, flow, time, context.map(Context::Tokens))
+    }
+
+    /// All blocks in order: `x` and `time` are the entry's.
+    pub(crate) fn all_blocks(
+        &self,
+        x: Tensor<4>,
+        time: &Tensor<2>,
+        context: Option<Context<'_>>,
+    ) -> Tensor<4> {
+        let start = Flow { x, skips: Vec::new() };
+        (0..self.blocks()).fold(start, |flow, block| self.one_block(block, flow, time, context)).x
+    }
+
+    fn one_block(&self, block: usize, flow: Flow, time: &Tensor<2>, context: Option<Context<'_>>) -> Flow {
         let Flow { x, mut skips } = flow;
         let (down, middle) = (self.down_blocks.len(), usize::from(self.mid_block.is_some()));
         let x = match (block, &self.mid_block) {
@@ -226,6 +235,11 @@ impl UNet {
         self.conv_in.weight.lazy_device()
     }
 
+    /// The type of the weights, which it computes in.
+    pub fn dtype(&self) -> DType {
+        self.conv_in.weight.val().dtype()
+    }
+
     /// What the model embeds as a label.
     pub fn label_embedding(&self) -> Option<LabelEmbedding> {
         self.inputs.label
@@ -253,55 +267,85 @@ impl UNet {
         count.0
     }
 
-    /// Timestep, label and added embeddings: `[b, width]`.
-    fn embed(&self, timesteps: Tensor<1>, b: usize, conditioning: &Conditioning) -> Tensor<2> {
-        let inputs = &self.inputs;
-        let weight = &self.time_embedding.linear_1.weight.val();
-        let (dtype, device) = (weight.dtype(), weight.device());
-        let sinusoids = |t: Tensor<1>, dim| sinusoidal_embedding(t, dim, inputs.cos_first, inputs.freq_shift);
+    /// The latent with the channels that are joined to it, in the weights' type.
+    pub(crate) fn join(&self, x: Tensor<4>, conditioning: &Conditioning) -> Tensor<4> {
+        let outer = x.dtype();
+        let x = match &conditioning.concat {
+            Some(concat) => Tensor::cat(vec![x, concat.clone().cast(outer)], 1),
+            None => x,
+        };
+        let x = if self.inputs.center { x * 2.0 - 1.0 } else { x };
+        x.cast(self.dtype())
+    }
 
-        let t = sinusoids(timesteps, inputs.model_channels).cast(dtype);
+    /// The context in the weights' type.
+    pub(crate) fn context_of(&self, conditioning: &Conditioning) -> Option<Tensor<3>> {
+        conditioning.context.as_ref().map(|context| context.clone().cast(self.dtype()))
+    }
+
+    fn sinusoids(&self, t: Tensor<1>, dim: usize) -> Tensor<2> {
+        sinusoidal_embedding(t, dim, self.inputs.cos_first, self.inputs.freq_shift)
+    }
+
+    /// The embedded timestep: `[b, width]`.
+    pub(crate) fn embed_timesteps(
+        &self,
+        timesteps: Tensor<1>,
+        b: usize,
+        conditioning: &Conditioning,
+    ) -> Tensor<2> {
+        let dtype = self.time_embedding.linear_1.weight.val().dtype();
+        let t = self.sinusoids(timesteps, self.inputs.model_channels).cast(dtype);
         let cond = conditioning.timestep_cond.as_ref().map(|cond| cond.clone().cast(dtype));
         let [n, width] = t.dims();
         let t = if n == b { t } else { t.expand([b, width]) };
-        let mut time = self.time_embedding.forward(t, cond);
+        self.time_embedding.forward(t, cond)
+    }
 
+    /// What is added to it, in this order: label and added embeddings, `[b, width]` each.
+    pub(crate) fn embed_conditions(&self, b: usize, conditioning: &Conditioning) -> Vec<Tensor<2>> {
+        let inputs = &self.inputs;
+        let weight = &self.time_embedding.linear_1.weight.val();
+        let (dtype, device) = (weight.dtype(), weight.device());
+        let mut parts = Vec::new();
         if let (Some(table), Some(labels)) = (&self.class_embedding, &conditioning.class_labels) {
             let ids = TensorData::new(labels.clone(), [1, b]);
-            time = time + table.forward(Tensor::<2, Int>::from_data(ids, &device)).squeeze_dim::<2>(0);
+            parts.push(table.forward(Tensor::<2, Int>::from_data(ids, &device)).squeeze_dim::<2>(0));
         }
         if let (Some(label), Some(y)) = (inputs.label, &conditioning.y) {
             let y = match label {
-                LabelEmbedding::Timestep => sinusoids(y.clone().reshape([b]), inputs.model_channels),
+                LabelEmbedding::Timestep => self.sinusoids(y.clone().reshape([b]), inputs.model_channels),
                 _ => y.clone(),
             };
             let y = y.cast(dtype);
-            time = time
-                + match (&self.class_projection, &self.class_linear) {
-                    (Some(mlp), _) => mlp.forward(y, None),
-                    (None, Some(linear)) => linear.forward(y),
-                    (None, None) => y,
-                };
+            parts.push(match (&self.class_projection, &self.class_linear) {
+                (Some(mlp), _) => mlp.forward(y, None),
+                (None, Some(linear)) => linear.forward(y),
+                (None, None) => y,
+            });
         }
         if let (Some(mlp), Some((_, time_dim))) = (&self.add_embedding, inputs.added) {
             let added = match (&conditioning.text_embeds, &conditioning.time_ids, &conditioning.y) {
                 (Some(text), Some(ids), _) => {
                     let [_, n] = ids.dims();
-                    let ids = sinusoids(ids.clone().reshape([b * n]), time_dim).reshape([b, n * time_dim]);
+                    let ids =
+                        self.sinusoids(ids.clone().reshape([b * n]), time_dim).reshape([b, n * time_dim]);
                     Some(Tensor::cat(vec![text.clone().cast(dtype), ids.cast(dtype)], 1))
                 }
                 (_, _, Some(y)) => Some(y.clone().cast(dtype)),
                 _ => None,
             };
-            if let Some(added) = added {
-                time = time + mlp.forward(added, None);
-            }
+            parts.extend(added.map(|added| mlp.forward(added, None)));
         }
-        time
+        parts
     }
 
-    fn check(&self, x: &Tensor<4>, timesteps: &Tensor<1>, given: &Conditioning) -> Result<(), UNetError> {
-        let inputs = &self.inputs;
+    pub(crate) fn check(
+        &self,
+        x: &Tensor<4>,
+        timesteps: &Tensor<1>,
+        given: &Conditioning,
+    ) -> Result<(), UNetError> {
         let [b, _, h, w] = x.dims();
         if b == 0 {
             return Err(UNetError::EmptyBatch);
@@ -315,7 +359,12 @@ impl UNet {
         if timesteps.dims()[0] != 1 {
             size("timesteps", BATCH, b, timesteps.dims()[0])?;
         }
+        self.check_conditions(b, given)
+    }
 
+    /// The conditions of `b` items, but what is joined to the latent.
+    pub(crate) fn check_conditions(&self, b: usize, given: &Conditioning) -> Result<(), UNetError> {
+        let inputs = &self.inputs;
         expect("context", given.context.is_some(), inputs.context.is_some(), "cross-attention")?;
         if let (Some(context), Some(d)) = (&given.context, inputs.context) {
             size("context", BATCH, b, context.dims()[0])?;

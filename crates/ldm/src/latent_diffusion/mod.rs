@@ -20,10 +20,11 @@ use burn::tensor::{DType, Device, Tensor};
 use ldm_conditioning::{CondStage, Condition, ConditioningError};
 use ldm_nn::Conditioning;
 use ldm_scheduler::{Noise, Prediction, SchedulerConfig, randn};
-use ldm_unet::UNet;
+use ldm_unet::{Prepared, UNet};
 use ldm_vae::{Encoded, FirstStage, LatentScaling};
 
 use crate::model::ConditioningKey;
+use crate::pipeline::Evaluator;
 use crate::{Error, LatentDiffusionConfig};
 use patches::Resize;
 
@@ -185,27 +186,45 @@ impl LatentDiffusion {
         }
     }
 
-    /// One evaluation of the U-Net on `[b, z, h, w]` at timestep `t`, in patches where the model says so; each patch
-    /// may have a conditioning of its own.
-    ///
-    /// Source: `apply_model` in the reference's `ddpm.py`.
-    fn apply(
+    /// The conditions of a run on latents of this height and width, as every step of the U-Net reads them: one, or one for
+    /// each patch, which may have a conditioning of its own.
+    fn prepare(
         &self,
-        x: Tensor<4>,
-        t: f32,
+        size: [usize; 2],
         conditioning: &Conditioning,
         patch_conditions: Option<&[Conditioning]>,
-    ) -> Result<Tensor<4>, Error> {
-        let time = Tensor::<1>::full([1], t, (&x.device(), DType::F32));
-        let Some(patches) = self.checked_patches()? else {
-            return Ok(self.unet.forward(x, time, conditioning)?);
+    ) -> Result<Vec<Prepared>, Error> {
+        let shared = self.unet.prepare(conditioning)?;
+        let Some(patches) = self.checked_patches()? else { return Ok(vec![shared]) };
+        let grid = patches.grid(size)?;
+        let of_patch = |(i, place): (usize, [usize; 2])| -> Result<Prepared, Error> {
+            let prepared = match patch_conditions.and_then(|all| all.get(i)) {
+                Some(own) => self.unet.prepare(own)?,
+                None => shared.clone(),
+            };
+            let concat = prepared.conditioning().concat.as_ref().map(|concat| grid.crop(concat, place));
+            Ok(match concat {
+                Some(concat) => prepared.with_concat(concat),
+                None => prepared,
+            })
         };
-        let [_, _, h, w] = x.dims();
-        let grid = patches.grid([h, w])?;
-        patches.map(&x, Resize::Same, |i, place, x| {
-            let mut own = patch_conditions.and_then(|all| all.get(i)).unwrap_or(conditioning).clone();
-            own.concat = own.concat.map(|concat| grid.crop(&concat, place));
-            Ok(self.unet.forward(x, time.clone(), &own)?)
-        })
+        grid.places().enumerate().map(of_patch).collect()
+    }
+
+    /// One evaluation of the U-Net on `[b, z, h, w]` at timestep `t`, in patches where the model says so: the
+    /// evaluators are those of what [`prepare`](Self::prepare) gave.
+    ///
+    /// Source: `apply_model` in the reference's `ddpm.py`.
+    fn apply(&self, x: Tensor<4>, t: f32, evaluators: &mut [Evaluator<'_>]) -> Result<Tensor<4>, Error> {
+        let time = Tensor::<1>::full([1], t, (&x.device(), DType::F32));
+        let mut evaluate = |i: usize, x: Tensor<4>| {
+            let evaluator = evaluators.get_mut(i);
+            let evaluator = evaluator.ok_or_else(|| Error::argument("patches", "not those of the run"))?;
+            evaluator.evaluate(x, time.clone())
+        };
+        match self.checked_patches()? {
+            Some(patches) => patches.map(&x, Resize::Same, |i, _, x| evaluate(i, x)),
+            None => evaluate(0, x),
+        }
     }
 }

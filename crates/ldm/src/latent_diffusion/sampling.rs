@@ -7,12 +7,13 @@ use image::RgbImage;
 use ldm_conditioning::ConditioningError;
 use ldm_nn::Conditioning;
 use ldm_scheduler::{DenoisedFn, Noise, Sampler, SamplerKind, SamplerOptions, Scheduler, randn};
+use ldm_unet::Prepared;
 use ldm_vae::VaeError;
 
 use super::{LatentDiffusion, Score, ScoreCorrector};
 use crate::Error;
 use crate::image::{from_tensor, from_tensor_truncated};
-use crate::pipeline::{Guidance, Observer, Progress, Rng, Silent};
+use crate::pipeline::{Evaluator, Guidance, Observer, Progress, Rng, Silent};
 
 /// The part of a picture that stays while the rest is drawn.
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ pub struct Sampling<'a> {
     start: Option<Tensor<4>>,
     seeds: Vec<u64>,
     rng: Rng,
+    replay: bool,
 }
 
 /// What a run gives.
@@ -92,6 +94,7 @@ impl<'a> Sampling<'a> {
             start: None,
             seeds: vec![0],
             rng: Rng::default(),
+            replay: false,
         }
     }
 
@@ -195,6 +198,13 @@ impl<'a> Sampling<'a> {
         self
     }
 
+    /// Whether the launches of the U-Net are recorded once a run and then replayed, where the device can do that (no); see
+    /// [`Request::replay`](crate::pipeline::Request::replay). A run in several patches is not recorded.
+    pub fn replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
     /// Gives each patch of a latent of this size a conditioning of its own.
     pub(super) fn patch_conditions(mut self, size: [usize; 2], conditions: Vec<Conditioning>) -> Self {
         self.size = size;
@@ -238,13 +248,18 @@ impl<'a> Sampling<'a> {
                 randn(&mut noise, shape, &model.device, DType::F32)? * sampler.init_noise_sigma()
             }
         };
+        let prepared = self.prepare()?;
+        // Each recording keeps the memory of its own pass.
+        let replay = self.replay && prepared.len() == 1;
+        let evaluator = |prepared| Evaluator::new(&model.unet, prepared, replay);
+        let mut evaluators: Vec<_> = prepared.iter().map(evaluator).collect();
         let of = sampler.timesteps().len();
         let mut failure: Option<VaeError> = None;
         while let Some(t) = sampler.timestep() {
             if let (Some(known), true) = (&self.known, begins_a_step(&sampler)) {
                 x = blend(known, x, &sampler, &mut noise)?;
             }
-            let mut e_t = self.predict(sampler.scale_model_input(x.clone()), t)?;
+            let mut e_t = self.predict(sampler.scale_model_input(x.clone()), t, &mut evaluators)?;
             if let Some(corrector) = self.corrector {
                 let alpha_bar = scheduler.schedule().alphas_bar().get(t as usize).copied();
                 let sigma = (1.0f32 - alpha_bar.unwrap_or(1.0)).sqrt();
@@ -272,21 +287,32 @@ impl<'a> Sampling<'a> {
         Ok(x)
     }
 
-    /// The guided prediction: one call of the U-Net.
-    fn predict(&self, x: Tensor<4>, t: f32) -> Result<Tensor<4>, Error> {
+    /// What guidance leads away from, where it is on.
+    fn away_from(&self) -> Option<&Conditioning> {
+        self.unconditional.as_ref().filter(|_| self.guidance.scale != 1.0)
+    }
+
+    /// The conditions as the U-Net reads them, for both halves of a guided batch.
+    fn prepare(&self) -> Result<Vec<Prepared>, Error> {
         let patches = self.patch_conditions.as_ref().map(|(_, conditions)| conditions.as_slice());
-        let unconditional = self.unconditional.as_ref().filter(|_| self.guidance.scale != 1.0);
-        let Some(unconditional) = unconditional else {
-            return self.model.apply(x, t, &self.conditioning, patches);
+        let Some(unconditional) = self.away_from() else {
+            return self.model.prepare(self.size, &self.conditioning, patches);
         };
         let both = |conditional: &Conditioning| -> Result<Conditioning, Error> {
             let both = Conditioning::cat(&[unconditional.clone(), conditional.clone()]);
             Ok(both.map_err(ConditioningError::from)?)
         };
         let patches = patches.map(|all| all.iter().map(both).collect::<Result<Vec<_>, _>>()).transpose()?;
-        let conditioning = both(&self.conditioning)?;
+        self.model.prepare(self.size, &both(&self.conditioning)?, patches.as_deref())
+    }
+
+    /// The guided prediction: one call of the U-Net.
+    fn predict(&self, x: Tensor<4>, t: f32, evaluators: &mut [Evaluator<'_>]) -> Result<Tensor<4>, Error> {
+        if self.away_from().is_none() {
+            return self.model.apply(x, t, evaluators);
+        }
         let b = x.dims()[0];
-        let e = self.model.apply(Tensor::cat(vec![x.clone(), x], 0), t, &conditioning, patches.as_deref())?;
+        let e = self.model.apply(Tensor::cat(vec![x.clone(), x], 0), t, evaluators)?;
         let [unconditional, conditional] = [0, b].map(|at| e.clone().narrow(0, at, b));
         Ok(self.guidance.apply(unconditional, conditional))
     }

@@ -1,10 +1,13 @@
 //! A U-Net, its conditioning and guidance as the one function of latent and timestep that a sampler sees.
 
+use std::sync::OnceLock;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_conditioning::{Conditioning, ConditioningError};
-use ldm_unet::UNet;
+use ldm_scheduler::{Noise, Sampler};
+use ldm_unet::{Prepared, UNet};
 
-use super::{Guidance, PromptConditioning};
+use super::{Blend, Evaluator, Guidance, Observer, PromptConditioning, denoise};
 use crate::Error;
 
 /// What SDXL is told about the picture's size beside the prompt, in pixels.
@@ -42,6 +45,9 @@ pub struct Denoiser<'a> {
     guidance: Guidance,
     /// Whether the conditioning holds a negative half before the positive one.
     guided: bool,
+    replay: bool,
+    /// What every prediction reads of the conditioning; made for the first one.
+    prepared: OnceLock<Prepared>,
 }
 
 impl<'a> Denoiser<'a> {
@@ -69,7 +75,7 @@ impl<'a> Denoiser<'a> {
             conditioning.timestep_cond =
                 Some(guidance_embedding(guidance.scale - 1.0, width, batch, &device));
         }
-        Ok(Self { unet, conditioning, guidance, guided })
+        Ok(Self { unet, conditioning, guidance, guided, replay: false, prepared: OnceLock::new() })
     }
 
     /// Joins these channels `[b, c, h, w]` to the latent's at every step, guided or not.
@@ -77,8 +83,38 @@ impl<'a> Denoiser<'a> {
         if let Some(concat) = concat {
             let halves = if self.guided { vec![concat.clone(), concat] } else { vec![concat] };
             self.conditioning.concat = Some(Tensor::cat(halves, 0));
+            self.prepared = OnceLock::new();
         }
         self
+    }
+
+    /// Whether [`denoise`](Self::denoise) replays a recorded step; see [`Request::replay`](super::Request::replay).
+    pub fn with_replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// Drives `sampler` from `latents` to the end, as the function [`denoise`](super::denoise()). Predictions are in the
+    /// U-Net's type, as diffusers has it: samplers that add noise draw it in the type of the prediction.
+    ///
+    /// # Errors
+    /// [`Error::UNet`] where latents and conditioning don't fit the U-Net; those of the sampler; [`Error::Cancelled`] where
+    /// the observer breaks off.
+    pub fn denoise(
+        &self,
+        sampler: Sampler<4>,
+        latents: Tensor<4>,
+        noise: &mut dyn Noise,
+        blend: Option<&Blend>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        let dtype = self.unet.dtype();
+        let mut evaluator = Evaluator::new(self.unet, self.prepared()?, self.replay);
+        let predict = |x: Tensor<4>, t: f32| -> Result<Tensor<4>, Error> {
+            let prediction = self.predict_with(x, f64::from(t), |x, t, _| evaluator.evaluate(x, t))?;
+            Ok(prediction.cast(dtype))
+        };
+        denoise(sampler, latents, noise, blend, observer, predict)
     }
 
     /// The guided prediction for `z_t` `[b, z, h, w]` at timestep `t`: one batched call of the U-Net.
@@ -86,7 +122,8 @@ impl<'a> Denoiser<'a> {
     /// # Errors
     /// [`Error::UNet`] where latent and conditioning don't fit the U-Net.
     pub fn predict(&self, latent: Tensor<4>, t: f64) -> Result<Tensor<4>, Error> {
-        self.predict_with(latent, t, |x, t, conditioning| Ok(self.unet.forward(x, t, conditioning)?))
+        let prepared = self.prepared()?;
+        self.predict_with(latent, t, |x, t, _| Ok(self.unet.forward_prepared(x, t, prepared)?))
     }
 
     /// As [`predict`](Self::predict), with another function in the U-Net's place. It is called once, with the latents
@@ -116,6 +153,16 @@ impl<'a> Denoiser<'a> {
         }
         let [unconditional, conditional] = [0, batch].map(|at| prediction.clone().narrow(0, at, batch));
         Ok(self.guidance.apply(unconditional, conditional))
+    }
+}
+
+impl Denoiser<'_> {
+    fn prepared(&self) -> Result<&Prepared, Error> {
+        if let Some(prepared) = self.prepared.get() {
+            return Ok(prepared);
+        }
+        let prepared = self.unet.prepare(&self.conditioning)?;
+        Ok(self.prepared.get_or_init(|| prepared))
     }
 }
 

@@ -6,14 +6,17 @@
 
 mod denoise;
 mod denoiser;
+mod evaluator;
 mod guidance;
 mod observer;
 mod prompt;
+mod replay;
 mod request;
 mod start;
 
 pub use denoise::{Blend, denoise};
 pub use denoiser::{Denoiser, SizeConditioning};
+pub(crate) use evaluator::Evaluator;
 pub use guidance::Guidance;
 pub use observer::{Observer, Progress, Silent};
 pub use prompt::{PromptConditioning, TextEncoder, TextStage};

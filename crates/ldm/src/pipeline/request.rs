@@ -3,7 +3,7 @@ use image::{DynamicImage, RgbImage};
 use ldm_scheduler::{NativeRng, Noise, SamplerKind, SamplerOptions, Scheduler, TorchRng};
 
 use super::start::{Start, Task};
-use super::{Denoiser, Guidance, Observer, Silent, SizeConditioning, denoise};
+use super::{Denoiser, Guidance, Observer, Silent, SizeConditioning};
 use crate::image::{Mask, from_tensor, to_rgb8};
 use crate::{Error, Family, StableDiffusion};
 
@@ -58,6 +58,7 @@ pub struct Request<'a> {
     size: Option<[u32; 2]>,
     size_conditioning: Option<SizeConditioning>,
     latents: Option<Tensor<4>>,
+    replay: bool,
 }
 
 /// What a run gives.
@@ -112,6 +113,7 @@ impl<'a> Request<'a> {
             size: None,
             size_conditioning: None,
             latents: None,
+            replay: false,
         }
     }
 
@@ -211,6 +213,16 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Whether the launches of the U-Net are recorded once a run and then replayed, where the device can do that (no).
+    ///
+    /// It pays where a device waits for launches and there are many steps: the second step is run three times more and
+    /// recorded, and what it used stays allocated until the last. While CUDA records, no other thread of the process
+    /// may allocate device memory: that fails, and so does the recording, without which the run goes on.
+    pub fn replay(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
     /// Draws the pictures.
     ///
     /// # Errors
@@ -243,11 +255,10 @@ impl<'a> Request<'a> {
         let [width, height] = size;
         let size = self.size_conditioning.unwrap_or_else(|| SizeConditioning::of(height, width));
         let size = (model.family == Family::StableDiffusionXl).then_some(size);
-        let denoiser = Denoiser::new(&model.unet, prompts, self.guidance, size)?.with_concat(start.concat);
-        // In the U-Net's type, as diffusers has it: samplers that add noise draw it in the type of the prediction.
-        let predict =
-            |x, t| -> Result<Tensor<4>, Error> { Ok(denoiser.predict(x, f64::from(t))?.cast(model.dtype())) };
-        let latents = denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer, predict)?;
+        let latents = Denoiser::new(&model.unet, prompts, self.guidance, size)?
+            .with_concat(start.concat)
+            .with_replay(self.replay)
+            .denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer)?;
         let images = from_tensor(model.decode(latents.clone())?)?;
         Ok(Output { images, latents })
     }

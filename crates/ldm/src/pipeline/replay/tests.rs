@@ -1,0 +1,104 @@
+use burn::module::{Module, ModuleMapper, Param};
+use ldm_nn::Conditioning;
+use ldm_test_support::{assert_close, relative_difference, seeded_input};
+use ldm_unet::{Entry, PerLevel, UNetConfig};
+
+use super::*;
+use crate::pipeline::Evaluator;
+
+/// Draws every parameter: fresh ones are zero where a branch ends.
+struct Drawn(usize);
+
+impl ModuleMapper for Drawn {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let shape = param.lazy_shape();
+        let fan_in: usize = shape[1..].iter().product();
+        self.0 += 1;
+        let name = format!("parameter {}", self.0);
+        let values = seeded_input(&name, shape.dims::<D>(), &param.lazy_device());
+        Param::initialized(param.id, values / (fan_in as f64).sqrt())
+    }
+}
+
+fn unet(device: &Device) -> UNet {
+    let mut config = UNetConfig::new(4, 8, 4);
+    config.channel_mult = vec![1.0, 2.0];
+    config.num_res_blocks = PerLevel::All(1);
+    config.norm_num_groups = 4;
+    config.num_heads = Some(PerLevel::All(2));
+    config.attention_resolutions = vec![1];
+    config.use_spatial_transformer = true;
+    config.context_dim = Some(6);
+    config.init(device).unwrap().map(&mut Drawn(0))
+}
+
+fn conditioning(device: &Device) -> Conditioning {
+    Conditioning::context(seeded_input("context", [2, 5, 6], device))
+}
+
+/// The latent and the timesteps of a step.
+fn step(i: usize, device: &Device) -> (Tensor<4>, Tensor<1>) {
+    let x = seeded_input(&format!("x {i}"), [2, 4, 8, 8], device);
+    (x, Tensor::full([2], 999.0 - 200.0 * i as f64, (device, DType::F32)))
+}
+
+/// A GPU's kernels may be others where tensors lie in memory in another way.
+fn tolerance(device: &Device) -> f64 {
+    if *device == Device::flex() { 0.0 } else { 1e-5 }
+}
+
+/// On a device that records nothing the pass is run again, by the same way through the inputs.
+#[test]
+fn a_replay_gives_what_the_blocks_give() {
+    let device = Device::default();
+    let unet = unet(&device);
+    let prepared = unet.prepare(&conditioning(&device)).unwrap();
+    let entry = |i| -> Entry {
+        let (x, t) = step(i, &device);
+        unet.enter_prepared(x, t, &prepared).unwrap()
+    };
+    let Entry { x, time, .. } = entry(0);
+    let mut replay = Replay::record(&unet, &prepared, &x, &time);
+    println!("recorded: {}", replay.is_hardware());
+    assert_eq!(replay.is_hardware(), is_supported(&device));
+    let steps = [0, 1, 2, 3, 1];
+    let replayed = steps.map(|i| {
+        let Entry { x, time, .. } = entry(i);
+        replay.run(&x, &time).unwrap()
+    });
+    // After all of them: a replay leaves alone what earlier ones gave.
+    for (i, found) in steps.into_iter().zip(&replayed) {
+        let Entry { x, time, .. } = entry(i);
+        let expected = unet.run_blocks(x, &time, &prepared);
+        assert_close(&format!("step {i}"), found, &expected, tolerance(&device));
+    }
+    assert!(relative_difference(&replayed[1], &replayed[0]) > 0.1);
+}
+
+#[test]
+fn evaluations_are_the_same_launched_or_replayed() {
+    let device = Device::default();
+    let (unet, conditioning) = (unet(&device), conditioning(&device));
+    let prepared = unet.prepare(&conditioning).unwrap();
+    for replay in [false, true] {
+        let mut evaluator = Evaluator::new(&unet, &prepared, replay);
+        let evaluate = |i| {
+            let (x, t) = step(i, &device);
+            evaluator.evaluate(x, t).unwrap()
+        };
+        let found: Vec<_> = (0..5).map(evaluate).collect();
+        for (i, found) in found.iter().enumerate() {
+            let (x, t) = step(i, &device);
+            let expected = unet.forward(x, t, &conditioning).unwrap();
+            assert_close(&format!("step {i}, replay {replay}"), found, &expected, tolerance(&device));
+        }
+        assert!(relative_difference(&found[4], &found[3]) > 0.1);
+    }
+}
+
+#[test]
+fn a_processor_records_nothing() {
+    assert!(!is_supported(&Device::flex()));
+    let autodiff = Device::default().autodiff();
+    assert!(!is_supported(&autodiff));
+}
