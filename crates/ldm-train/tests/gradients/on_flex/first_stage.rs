@@ -24,6 +24,8 @@ struct Case {
     loss: FirstStageLossConfig,
     objective: FirstStageObjective,
     variant: String,
+    /// Which pictures gradients are taken with; the script says why these.
+    picture: u64,
     /// How many posteriors were sampled.
     samples: usize,
 }
@@ -43,7 +45,8 @@ impl Case {
         let loss = FirstStageLossConfig::from_target(target, &params).unwrap();
         let lpips = (variant != "run").then(|| seeded_lpips(&fixture.shapes("lpips"), &Device::default()));
         let objective = FirstStageObjective::new(&loss, lpips).unwrap();
-        Self { fixture, config, loss, objective, variant: variant.into(), samples: 0 }
+        let picture = if kind == "kl" { 6 } else { 0 };
+        Self { fixture, config, loss, objective, variant: variant.into(), picture, samples: 0 }
     }
 
     fn model(&self) -> FirstStage {
@@ -69,9 +72,9 @@ impl Case {
         model: &FirstStage,
         discriminator: &NLayerDiscriminator,
         logvar: Option<&OutputLogVar>,
-        step: u64,
+        [picture, step]: [u64; 2],
     ) -> GeneratorLoss {
-        let x = pictures(step, &Device::default().autodiff());
+        let x = pictures(picture, &Device::default().autodiff());
         let encoded = model.encode(x.clone()).unwrap();
         let (z, regulariser) = match (model, &encoded) {
             (FirstStage::Vq(model), Encoded::Latent(z)) => {
@@ -94,8 +97,8 @@ impl Case {
     }
 
     /// Pictures made anew, without a graph.
-    fn made_anew(&mut self, model: &FirstStage, step: u64) -> [Tensor<4>; 2] {
-        let (model, x) = (model.valid(), pictures(step, &Device::default()));
+    fn made_anew(&mut self, model: &FirstStage, picture: u64) -> [Tensor<4>; 2] {
+        let (model, x) = (model.valid(), pictures(picture, &Device::default()));
         let encoded = model.encode(x.clone()).unwrap();
         let noise = match &encoded {
             Encoded::Posterior(_) => self.noise(encoded.dims(), &x.device()),
@@ -113,7 +116,7 @@ impl Case {
     fn one_step(&mut self) {
         let (model, discriminator) = (self.model(), self.discriminator());
         let logvar = self.objective.logvar(&Device::default().autodiff());
-        let loss = self.generator(&model, &discriminator, logvar.as_ref(), 0);
+        let loss = self.generator(&model, &discriminator, logvar.as_ref(), [self.picture, 0]);
         let variant = format!("{}.", self.variant);
         let mut logs = loss.logs;
         let mut gradients = loss.surrogate.backward();
@@ -130,7 +133,7 @@ impl Case {
         let shapes = self.shapes("shapes");
         compare_gradients(model.clone(), gradients, &map, "", &self.fixture, &variant, &shapes);
 
-        let [x, made] = self.made_anew(&model, 0);
+        let [x, made] = self.made_anew(&model, self.picture);
         let loss = self.objective.discriminator_loss(x, made, &discriminator, 0).unwrap();
         let gradients = GradientsParams::from_grads(loss.loss.backward(), &discriminator);
         let (map, shapes) = (names(&discriminator), self.shapes("discriminator"));
@@ -166,7 +169,7 @@ impl Case {
         assert_eq!(expected.len(), 40);
         for (step, expected) in expected.chunks(2).enumerate() {
             let working = trainable(&model, Precision::F32);
-            let loss = self.generator(&working, &discriminator, None, step as u64);
+            let loss = self.generator(&working, &discriminator, None, [step as u64; 2]);
             let ae = f64::from(loss.logs.get("total_loss").unwrap().into_scalar::<f32>());
             let found = gradients(&working, &mut loss.surrogate.backward());
             model = of_model.step(model, found, RATE);
@@ -190,8 +193,8 @@ fn of<C: serde::de::DeserializeOwned>(fixture: &Fixture) -> C {
     serde_json::from_value(fixture.json("config")).unwrap()
 }
 
-fn pictures(step: u64, device: &Device) -> Tensor<4> {
-    seeded_input(&format!("x.{step}"), [2, 3, 32, 32], device).clamp(-1.0, 1.0).detach()
+fn pictures(picture: u64, device: &Device) -> Tensor<4> {
+    seeded_input(&format!("x.{picture}"), [2, 3, 32, 32], device).clamp(-1.0, 1.0).detach()
 }
 
 #[test]
