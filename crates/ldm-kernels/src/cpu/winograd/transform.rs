@@ -89,11 +89,7 @@ pub fn both<const N: usize, const M: usize>(
         }
     }
     for y in 0..M {
-        let mut row = [[0.0; LANES]; N];
-        for x in 0..N {
-            row[x] = columns[y][x];
-        }
-        let row = each(row, &f);
+        let row = each(columns[y], &f);
         for x in 0..M {
             write(y, x, row[x]);
         }
