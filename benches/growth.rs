@@ -75,9 +75,9 @@ impl Axis {
 
     fn workload(self, value: usize, place: &Place) -> Pass {
         match self {
-            Self::Size => unet(Size { side: value / 8, batch: 1, steps: 1 }, place),
-            Self::Batch => unet(Size { side: 32, batch: value, steps: 1 }, place),
-            Self::Steps => text_to_image(Size { side: 32, batch: 1, steps: value }, place),
+            Self::Size => unet(Size { side: value / 8, batch: 1, steps: 1, replay: false }, place),
+            Self::Batch => unet(Size { side: 32, batch: value, steps: 1, replay: false }, place),
+            Self::Steps => text_to_image(Size { side: 32, batch: 1, steps: value, replay: false }, place),
         }
     }
 }

@@ -23,7 +23,7 @@ use burn::tensor::{DType, Tensor};
 use clap::Parser;
 use ldm_nn::{
     AttentionOptions, Conv2d, GroupNorm, LayerNorm, Linear, LinearConfig, ResnetBlock, attention, geglu,
-    merge_heads, silu, split_heads, upsample_nearest,
+    join_channels, merge_heads, split_heads, to_tokens, upsample_nearest,
 };
 use ldm_unet::{BasicTransformerBlock, Conditioning, CrossAttention, SpatialAttention, UNet};
 use workloads::{Cheap, Place, finish, sd1, timestep, unet_of, values};
@@ -234,7 +234,7 @@ impl Profile<'_> {
             for (i, resnet) in block.resnets.iter().enumerate() {
                 let skip = skips.pop().expect("a skip for each block");
                 let moved = 2 * (elements(&x) + elements(&skip));
-                x = self.other(moved, || Tensor::cat(vec![x, skip], 1));
+                x = self.other(moved, || join_channels(x, skip));
                 x = self.resnet(resnet, x, &time);
                 x = self.attention(block.attentions.get(i), x, &context);
             }
@@ -250,33 +250,28 @@ impl Profile<'_> {
     }
 
     fn resnet(&mut self, block: &ResnetBlock, x: Tensor<4>, time: &Tensor<2>) -> Tensor<4> {
+        let [_, _, height, width] = x.dims();
         let h = self.group_norm(&block.norm1, x.clone(), true);
-        let h = self.conv(&block.conv1, h);
-        let time = self.other(2 * elements(time), || silu(time.clone()));
-        let time = self.linear(block.time_emb_proj.as_ref().expect("a time embedding"), time);
-        let [b, c] = time.dims();
-        let h = self.add(h, time.reshape([b, c, 1, 1]));
+        let time = self.linear(block.time_emb_proj.as_ref().expect("a time embedding"), time.clone());
+        let h = self.conv_by([height, width], &block.conv1, h, |h| block.conv1.forward_shift(h, time));
         let h = self.group_norm(&block.norm2, h, true);
-        let h = self.conv(&block.conv2, h);
         let x = match &block.conv_shortcut {
             Some(conv) => self.conv(conv, x),
             None => x,
         };
-        self.add(x, h)
+        self.conv_by([height, width], &block.conv2, h, |h| block.conv2.forward_add(h, x))
     }
 
     fn attention(&mut self, part: Option<&SpatialAttention>, x: Tensor<4>, context: &Tensor<3>) -> Tensor<4> {
         let Some(SpatialAttention::Transformer(transformer)) = part else { return x };
-        let [b, c, h, w] = x.dims();
         let tokens = self.group_norm(&transformer.norm, x.clone(), false);
-        let tokens = self.other(0, || tokens.reshape([b, c, h * w]).swap_dims(1, 2));
+        let tokens = self.other(0, || to_tokens(tokens));
         let mut tokens = self.linear(&transformer.proj_in, tokens);
         for block in &transformer.transformer_blocks {
             tokens = self.transformer_block(block, tokens, context);
         }
-        let tokens = self.linear(&transformer.proj_out, tokens);
-        let map = self.other(0, || tokens.swap_dims(1, 2).reshape([b, c, h, w]));
-        self.add(x, map)
+        let layer = &transformer.proj_out;
+        self.linear_by(layer, tokens, |tokens| layer.forward_to_map(tokens, x))
     }
 
     fn transformer_block(
@@ -286,20 +281,24 @@ impl Profile<'_> {
         context: &Tensor<3>,
     ) -> Tensor<3> {
         let normed = self.layer_norm(&block.norm1, x.clone());
-        let attended = self.cross_attention(&block.attn1, normed.clone(), normed);
-        let x = self.add(x, attended);
+        let x = self.cross_attention(&block.attn1, normed.clone(), normed, x);
         let normed = self.layer_norm(&block.norm2, x.clone());
-        let attended = self.cross_attention(&block.attn2, normed, context.clone());
-        let x = self.add(x, attended);
+        let x = self.cross_attention(&block.attn2, normed, context.clone(), x);
         let hidden = self.layer_norm(&block.norm3, x.clone());
         let hidden = self.linear(&block.ff.proj_in, hidden);
         let moved = 3 * elements(&hidden) / 2;
         let hidden = self.time(Kind::Geglu, 0, moved, || geglu(hidden));
-        let hidden = self.linear(&block.ff.proj_out, hidden);
-        self.add(x, hidden)
+        let layer = &block.ff.proj_out;
+        self.linear_by(layer, hidden, |hidden| layer.forward_add(hidden, x))
     }
 
-    fn cross_attention(&mut self, layer: &CrossAttention, x: Tensor<3>, source: Tensor<3>) -> Tensor<3> {
+    fn cross_attention(
+        &mut self,
+        layer: &CrossAttention,
+        x: Tensor<3>,
+        source: Tensor<3>,
+        addend: Tensor<3>,
+    ) -> Tensor<3> {
         let q = self.linear(&layer.to_q, x);
         let k = self.linear(&layer.to_k, source.clone());
         let v = self.linear(&layer.to_v, source);
@@ -308,7 +307,7 @@ impl Profile<'_> {
             let [q, k, v] = [q, k, v].map(|x| split_heads(x, HEADS));
             merge_heads(attention(q, k, v, AttentionOptions::default()))
         });
-        self.linear(&layer.to_out, merged)
+        self.linear_by(&layer.to_out, merged, |merged| layer.to_out.forward_add(merged, addend))
     }
 
     fn conv(&mut self, layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
@@ -318,20 +317,41 @@ impl Profile<'_> {
 
     /// `size` is the result's.
     fn conv_to(&mut self, size: [usize; 2], layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+        self.conv_by(size, layer, x, |x| layer.forward(x))
+    }
+
+    /// Run by `run`, which adds something to it.
+    fn conv_by(
+        &mut self,
+        size: [usize; 2],
+        layer: &Conv2d,
+        x: Tensor<4>,
+        run: impl FnOnce(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
         let weight = layer.weight.val();
         let ([c_out, c_in, k, _], b) = (weight.dims(), x.dims()[0]);
         let pixels = size[0] * size[1];
         let kind = if k == 1 { Kind::Linear } else { Kind::Convolution3x3 };
         let operations = 2 * b * c_out * c_in * k * k * pixels;
         let moved = elements(&x) + elements(&weight) + b * c_out * pixels;
-        self.time(kind, operations, moved, || layer.forward(x))
+        self.time(kind, operations, moved, || run(x))
     }
 
     fn linear<const D: usize>(&mut self, layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+        self.linear_by(layer, x, |x| layer.forward(x))
+    }
+
+    /// Run by `run`, which adds something to it.
+    fn linear_by<const D: usize, R>(
+        &mut self,
+        layer: &Linear,
+        x: Tensor<D>,
+        run: impl FnOnce(Tensor<D>) -> R,
+    ) -> R {
         let [d_output, d_input] = layer.weight.lazy_shape().dims();
         let rows = elements(&x) / d_input;
         let moved = rows * (d_input + d_output) + d_input * d_output;
-        self.time(Kind::Linear, 2 * rows * d_input * d_output, moved, || layer.forward(x))
+        self.time(Kind::Linear, 2 * rows * d_input * d_output, moved, || run(x))
     }
 
     fn group_norm(&mut self, norm: &GroupNorm, x: Tensor<4>, silu: bool) -> Tensor<4> {
@@ -342,11 +362,6 @@ impl Profile<'_> {
     fn layer_norm(&mut self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         let moved = 2 * elements(&x);
         self.time(Kind::Norm, 0, moved, || norm.forward(x))
-    }
-
-    fn add<const D: usize>(&mut self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-        let moved = 2 * elements(&a) + elements(&b);
-        self.other(moved, || a + b)
     }
 
     fn other<R>(&mut self, moved: usize, work: impl FnOnce() -> R) -> R {

@@ -27,6 +27,9 @@ struct Arguments {
     /// Denoising steps
     #[arg(long, default_value_t = 50)]
     steps: usize,
+    /// Records a step's launches once and replays them
+    #[arg(long)]
+    replay: bool,
     /// flex, cuda, vulkan, ...
     #[arg(long, default_value = "flex")]
     device: String,
@@ -92,11 +95,11 @@ fn main() -> std::io::Result<()> {
 }
 
 fn made(name: &str, arguments: &Arguments) -> Result<(Place, Pass), String> {
-    let &Arguments { side, batch, steps, .. } = arguments;
+    let &Arguments { side, batch, steps, replay, .. } = arguments;
     let (_, make) = NAMED.iter().find(|(known, _)| *known == name).ok_or(format!("there is no {name}"))?;
     let device = ldm::device(&arguments.device).map_err(|e| e.to_string())?;
     let dtype: DType = ldm::dtype(&arguments.dtype, &device).map_err(|e| e.to_string())?;
     let place = Place { device, dtype };
-    let run = make(Size { side, batch, steps }, &place);
+    let run = make(Size { side, batch, steps, replay }, &place);
     Ok((place, run))
 }

@@ -9,7 +9,7 @@ use workloads::{Size, groups, unet};
 fn bench(criterion: &mut Criterion) {
     let mut group = groups::slow(criterion, "unet");
     for pixels in [128, 256, 512] {
-        let size = Size { side: pixels / 8, batch: 1, steps: 1 };
+        let size = Size { side: pixels / 8, batch: 1, steps: 1, replay: false };
         groups::everywhere(&mut group, &format!("{pixels}px"), |place| unet(size, place));
     }
     group.finish();

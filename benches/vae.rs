@@ -15,7 +15,7 @@ fn bench(criterion: &mut Criterion) {
     for (name, sizes, make) in all {
         let mut group = groups::slow(criterion, name);
         for pixels in sizes {
-            let size = Size { side: pixels / 8, batch: 1, steps: 1 };
+            let size = Size { side: pixels / 8, batch: 1, steps: 1, replay: false };
             groups::everywhere(&mut group, &format!("{pixels}px"), |place| make(size, place));
         }
         group.finish();

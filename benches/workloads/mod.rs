@@ -31,6 +31,8 @@ pub struct Size {
     pub batch: usize,
     /// Denoising steps.
     pub steps: usize,
+    /// Whether these are recorded once and replayed.
+    pub replay: bool,
 }
 
 /// Makes a workload.

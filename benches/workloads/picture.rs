@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use ldm::conditioning::CondStage;
 use ldm::pipeline::{
-    Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, TextEncoder, TextStage, denoise,
+    Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, TextEncoder, TextStage,
 };
 use ldm::scheduler::{SamplerKind, SamplerOptions, Scheduler, SchedulerConfig, TorchRng};
 use ldm_train::config::EncoderSection;
@@ -29,6 +29,7 @@ struct Pictures {
     latents: Tensor<4>,
     guidance: Guidance,
     steps: usize,
+    replay: bool,
     size: Option<SizeConditioning>,
 }
 
@@ -37,10 +38,9 @@ impl Pictures {
         let scheduler = Scheduler::from_config(SamplerKind::Ddim, &stable_diffusion()).expect("a schedule");
         let sampler = scheduler.sampler(SamplerOptions::steps(self.steps)).expect("a run");
         let denoiser = Denoiser::new(&self.unet, prompts, self.guidance, self.size).expect("fitting prompts");
-        let predict = |x, t| denoiser.predict(x, f64::from(t));
-        let latents = self.latents.clone();
-        let z =
-            denoise(sampler, latents, &mut TorchRng::new(0), None, &mut Silent, predict).expect("a latent");
+        let (noise, latents) = (&mut TorchRng::new(0), self.latents.clone());
+        let denoiser = denoiser.with_replay(self.replay);
+        let z = denoiser.denoise(sampler, latents, noise, None, &mut Silent).expect("a latent");
         let z = self.vae.scaling().unscale(z);
         finish(self.vae.decode(z).expect("a fitting latent"))
     }
@@ -54,13 +54,14 @@ fn stable_diffusion() -> SchedulerConfig {
 }
 
 /// Stable Diffusion 1.5: DDIM, guidance 7.5, 77 tokens of context given.
-pub fn text_to_image(Size { side, batch, steps }: Size, place: &Place) -> Pass {
+pub fn text_to_image(Size { side, batch, steps, replay }: Size, place: &Place) -> Pass {
     let pictures = Pictures {
         unet: unet_of(&sd1(), place),
         vae: sd1_vae(place),
         latents: values([batch, 4, side, side], 1.0, &Place::f32(place.device.clone())),
         guidance: Guidance::new(7.5),
         steps,
+        replay,
         size: None,
     };
     let prompts = both(|scale| Conditioning::context(values([batch, 77, 768], scale, place)));
@@ -68,7 +69,7 @@ pub fn text_to_image(Size { side, batch, steps }: Size, place: &Place) -> Pass {
 }
 
 /// Stable Diffusion XL base: DDIM, guidance 5, the two encoders' output given; its decoder runs in f32 (`force_upcast`).
-pub fn sdxl(Size { side, batch, steps }: Size, place: &Place) -> Pass {
+pub fn sdxl(Size { side, batch, steps, replay }: Size, place: &Place) -> Pass {
     let exact = Place::f32(place.device.clone());
     let pixels = 8 * side as u32;
     let pictures = Pictures {
@@ -77,6 +78,7 @@ pub fn sdxl(Size { side, batch, steps }: Size, place: &Place) -> Pass {
         latents: values([batch, 4, side, side], 1.0, &exact),
         guidance: Guidance::new(5.0),
         steps,
+        replay,
         size: Some(SizeConditioning::of(pixels, pixels)),
     };
     let prompts = both(|scale| Conditioning {
@@ -116,6 +118,7 @@ pub fn emoji_picture(place: &Place) -> Pass {
         latents: values([1, 4, side, side], 1.0, &Place::f32(place.device.clone())),
         guidance: Guidance::new(3.0),
         steps: EMOJI_STEPS,
+        replay: false,
         size: None,
     };
     Box::new(move || {

@@ -2,6 +2,7 @@
 
 use burn::module::{ModuleMapper, Param};
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use ldm_nn::laid_out;
 
 use super::Place;
 
@@ -19,7 +20,7 @@ impl ModuleMapper for Cheap {
         let fan_in: usize = shape[1..].iter().product();
         let scale = if D == 1 { 0.5 } else { (3.0 / fan_in as f32).sqrt() };
         let place = Place { device: param.lazy_device(), dtype: self.0 };
-        let values = values(shape.dims::<D>(), scale, &place);
+        let values = laid_out(values(shape.dims::<D>(), scale, &place));
         let tracked = place.device.is_autodiff();
         Param::initialized(param.id, if tracked { values.detach().require_grad() } else { values })
     }

@@ -1,12 +1,19 @@
 //! Scaled dot-product attention, as in the paper's section 3.3.
 
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, module};
+use burn::tensor::{Bool, DType, Tensor, module};
 
 /// `softmax(Q K^T / sqrt(d)) V`, hidden where `mask` `[b, heads, n, m]` is true.
 ///
-/// `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]` -> `[b, heads, n, d]`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>) -> Tensor<4> {
+/// `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]` -> `[b, heads, n, d]`. Where `upcast`, scores are f32 whatever the
+/// type, in which they may be too large: kernels have them so, burn gets all in f32.
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: Option<Tensor<4, Bool>>,
+    upcast: bool,
+) -> Tensor<4> {
     #[cfg(feature = "flex")]
     if mask.is_none()
         && let Some(y) = crate::cpu::attention(&q, &k, &v)
@@ -30,6 +37,11 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4
         && let Some(y) = crate::gpu::autodiff::attention(&q, &k, &v, false)
     {
         return y;
+    }
+    if upcast {
+        let dtype = q.dtype();
+        let [q, k, v] = [q, k, v].map(|x| x.cast(DType::F32));
+        return plain(q, k, v, mask).cast(dtype);
     }
     plain(q, k, v, mask)
 }

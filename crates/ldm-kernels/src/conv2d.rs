@@ -57,6 +57,49 @@ pub fn conv2d_add(
     addend + conv2d(x, weight, bias, options)
 }
 
+/// [`conv2d`] plus `shift` `[b, c_out]`, one value a picture and channel, as a time embedding is: with the bias, where a
+/// kernel has it.
+pub fn conv2d_shift(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: Conv2dOptions,
+    shift: Tensor<2>,
+) -> Tensor<4> {
+    let [b, c] = shift.dims();
+    let with_bias = || match &bias {
+        Some(bias) => shift.clone() + bias.clone().unsqueeze(),
+        None => shift.clone(),
+    };
+    #[cfg(feature = "flex")]
+    if b == 1
+        && let Some(y) = crate::cpu::conv2d(&x, &weight, Some(&with_bias().reshape([c])), options, None)
+    {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, Some(&with_bias()), options, None) {
+        return y;
+    }
+    conv2d(x, weight, bias, options) + shift.reshape([b, c, 1, 1])
+}
+
+/// The same weight, `[c_out, c_in, kh, kw]` of a convolution, as the device's kernel reads it fastest: to be called once,
+/// when weights are made. On GPUs that means channels of the input together in memory; anything else, and where burn
+/// convolves, comes back as it is.
+pub fn laid_out<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if D == 4 && crate::gpu::convolves(&weight.clone().without_autodiff()) {
+        let shape = weight.dims();
+        let last: [usize; D] = std::array::from_fn(|i| [0, 2, 3, 1][i]);
+        let back: [usize; D] = std::array::from_fn(|i| [0, 3, 1, 2][i]);
+        // Through one axis, as elements come to lie in order only where the shape changes.
+        let flat = weight.permute(last.map(|axis| axis as isize)).reshape([shape.iter().product::<usize>()]);
+        return flat.reshape(last.map(|axis| shape[axis])).permute(back.map(|axis| axis as isize));
+    }
+    weight
+}
+
 /// Whether burn's f16 convolution sums its products in f16 there, which loses three digits over a few thousand
 /// terms. Shader devices (WGSL, SPIR-V) do, and they are those with f16 but without bf16.
 fn adds_up_in_f16(device: &Device) -> bool {

@@ -16,13 +16,15 @@ pub mod conv2d;
 pub mod geglu;
 pub mod group_norm;
 pub mod layer_norm;
+pub mod layout;
 pub mod linear;
 pub mod upsample;
 
 pub use attention::attention;
-pub use conv2d::{Conv2dOptions, conv2d, conv2d_add};
+pub use conv2d::{Conv2dOptions, conv2d, conv2d_add, conv2d_shift};
 pub use geglu::geglu;
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use layout::{join_channels, to_map, to_tokens};
+pub use linear::{linear, linear_add, linear_to_map};
 pub use upsample::upsample_twice;

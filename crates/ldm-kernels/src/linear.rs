@@ -2,6 +2,8 @@
 
 use burn::tensor::{Tensor, module};
 
+use crate::layout::{channels_last, to_map, to_tokens};
+
 /// `x W^T + bias`: `x` `[.., d_input]`, `weight` `[d_output, d_input]`, `bias` `[d_output]` -> `[.., d_output]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     #[cfg(feature = "flex")]
@@ -12,7 +14,44 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     if let Some(y) = crate::cpu::autodiff::linear(&x, &weight, bias.as_ref()) {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::linear(&x, &weight, bias.as_ref(), None) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::linear(&x, &weight, bias.as_ref()) {
+        return y;
+    }
     plain(x, weight, bias)
+}
+
+/// [`linear`] plus `addend` `[.., d_output]`, a residual connection: in the pass that writes the result, where a kernel
+/// has it.
+pub fn linear_add<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    addend: Tensor<D>,
+) -> Tensor<D> {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::linear(&x, &weight, bias.as_ref(), Some(&addend)) {
+        return y;
+    }
+    addend + linear(x, weight, bias)
+}
+
+/// `addend` `[b, d_output, h, w]` plus the layer of tokens `[b, h * w, d_input]`: a transformer's way back to its map.
+pub fn linear_to_map(
+    tokens: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    addend: Tensor<4>,
+) -> Tensor<4> {
+    let shape = addend.dims();
+    if channels_last(&addend) {
+        return to_map(linear_add(tokens, weight, bias, to_tokens(addend)), shape);
+    }
+    addend + to_map(linear(tokens, weight, bias), shape)
 }
 
 /// [`linear`] in burn's own operations.

@@ -1,13 +1,13 @@
 //! Scaled dot-product attention, as in the paper's section 3.3.
 
-use burn::tensor::{Bool, DType, Tensor};
+use burn::tensor::{Bool, Tensor};
 
 /// What [`attention`] may do beyond the plain product.
 #[derive(Debug, Clone, Default)]
 pub struct AttentionOptions {
     /// Hides `[b, heads, q, k]` pairs where true (broadcast axes may be 1).
     pub mask: Option<Tensor<4, Bool>>,
-    /// Computes in f32 whatever the input's type (`upcast_attention` of Stable Diffusion 2's config).
+    /// Computes scores in f32 whatever the input's type (`upcast_attention` of Stable Diffusion 2's config).
     pub upcast: bool,
 }
 
@@ -16,13 +16,10 @@ pub struct AttentionOptions {
 /// Shapes: `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`; gives `[b, heads, n, d]`.
 /// Source: paper, section 3.3.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
-    let dtype = q.dtype();
-    let cast = |x: Tensor<4>| if options.upcast { x.cast(DType::F32) } else { x };
-    let (q, k, v) = (cast(q), cast(k), cast(v));
     let [b, heads, n, _] = q.dims();
     let m = k.dims()[2];
     let mask = options.mask.map(|mask| mask.expand([b, heads, n, m]));
-    ldm_kernels::attention(q, k, v, mask).cast(dtype)
+    ldm_kernels::attention(q, k, v, mask, options.upcast)
 }
 
 /// `[b, n, heads * d] -> [b, heads, n, d]`.

@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::{Conv2dOptions, conv2d, conv2d_add, upsample_twice};
+use ldm_kernels::{Conv2dOptions, conv2d, conv2d_add, conv2d_shift, upsample_twice};
 
 use crate::linear::initializer;
 
@@ -110,6 +110,11 @@ impl Conv2d {
     /// `forward(x) + addend`, which has the result's shape: one pass over the result where there is a kernel for it.
     pub fn forward_add(&self, x: Tensor<4>, addend: Tensor<4>) -> Tensor<4> {
         conv2d_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options(), addend)
+    }
+
+    /// `forward(x)` plus one value a picture and channel, `shift` `[b, c_out]`: with the bias where there is a kernel for it.
+    pub fn forward_shift(&self, x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
+        conv2d_shift(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options(), shift)
     }
 
     fn options(&self) -> Conv2dOptions {

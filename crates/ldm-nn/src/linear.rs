@@ -1,6 +1,6 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::linear;
+use ldm_kernels::{linear, linear_add, linear_to_map};
 
 /// Configures a [`Linear`] layer.
 #[derive(Debug, Clone)]
@@ -56,6 +56,16 @@ impl Linear {
     /// `[.., d_input] -> [.., d_output]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    /// `addend + forward(x)`: one pass over the result where there is a kernel for it.
+    pub fn forward_add<const D: usize>(&self, x: Tensor<D>, addend: Tensor<D>) -> Tensor<D> {
+        linear_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), addend)
+    }
+
+    /// `addend + forward(tokens)`, tokens `[b, h * w, d_input]` becoming the map's pixels, `[b, d_output, h, w]`.
+    pub fn forward_to_map(&self, tokens: Tensor<3>, addend: Tensor<4>) -> Tensor<4> {
+        linear_to_map(tokens, self.weight.val(), self.bias.as_ref().map(Param::val), addend)
     }
 }
 

@@ -104,7 +104,8 @@ impl ResnetBlockConfig {
 }
 
 impl ResnetBlock {
-    /// `x` `[b, c_in, h, w]`, `time` `[b, width]` -> `[b, c_out, h, w]`.
+    /// `x` `[b, c_in, h, w]`, `time` `[b, width]` -> `[b, c_out, h, w]`. The time embedding has been through its SiLU, which
+    /// is the same for all blocks.
     pub fn forward(&self, x: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<4> {
         self.forward_resampled(x, time, |x| x)
     }
@@ -117,18 +118,19 @@ impl ResnetBlock {
         time: Option<Tensor<2>>,
         resample: impl Fn(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<4> {
-        let h = self.conv1.forward(resample(self.norm1.forward_silu(x.clone())));
+        let h = resample(self.norm1.forward_silu(x.clone()));
         let time = match (&self.time_emb_proj, time) {
-            (Some(proj), Some(time)) => Some(proj.forward(silu(time))),
+            (Some(proj), Some(time)) => Some(proj.forward(time)),
             _ => None,
         };
         let h = match (self.shift, time) {
-            (TimeShift::Add, Some(t)) => self.norm2.forward_silu(h + per_channel(t)),
+            (TimeShift::Add, Some(t)) => self.norm2.forward_silu(self.conv1.forward_shift(h, t)),
             (TimeShift::ScaleShift, Some(t)) => {
                 let [scale, shift] = halves(t);
-                silu(self.norm2.forward(h) * (per_channel(scale) + 1.0) + per_channel(shift))
+                let h = self.norm2.forward(self.conv1.forward(h));
+                silu(h * (per_channel(scale) + 1.0) + per_channel(shift))
             }
-            (_, None) => self.norm2.forward_silu(h),
+            (_, None) => self.norm2.forward_silu(self.conv1.forward(h)),
         };
         let x = resample(x);
         let x = match &self.conv_shortcut {

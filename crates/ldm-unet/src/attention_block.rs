@@ -4,9 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ldm_nn::{
     AttentionOptions, GroupNorm, GroupNormConfig, Linear, LinearConfig, attention, merge_heads, split_heads,
+    to_tokens,
 };
-
-use crate::transformer::{to_map, to_tokens};
 
 /// Describes an [`AttentionBlock`].
 #[derive(Debug, Clone)]
@@ -68,7 +67,6 @@ impl AttentionBlockConfig {
 impl AttentionBlock {
     /// `[b, c, h, w] -> [b, c, h, w]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let shape = x.dims();
         let normed = match &self.norm {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
@@ -77,8 +75,7 @@ impl AttentionBlock {
         let project = |linear: &Linear| split_heads(linear.forward(tokens.clone()), self.heads);
         let (q, k, v) = (project(&self.to_q), project(&self.to_k), project(&self.to_v));
         let options = AttentionOptions { upcast: self.upcast, ..Default::default() };
-        let h = self.to_out.forward(merge_heads(attention(q, k, v, options)));
-        let x = x + to_map(h, shape);
+        let x = self.to_out.forward_to_map(merge_heads(attention(q, k, v, options)), x);
         if self.output_scale == 1.0 { x } else { x / self.output_scale }
     }
 }

@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::tensor::module::avg_pool2d;
 use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor};
-use ldm_nn::{Conv2d, Conv2dConfig, Padding, ResnetBlock, ResnetBlockConfig, TimeShift, upsample_nearest};
+use ldm_nn::{
+    Conv2d, Conv2dConfig, Padding, ResnetBlock, ResnetBlockConfig, TimeShift, join_channels, upsample_nearest,
+};
 
 use crate::plan::{Attention, Level, Plan};
 use crate::{
@@ -263,8 +265,11 @@ impl UpBlock {
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            let parts = std::iter::once(x).chain(skips.pop()).collect();
-            x = resnet.forward(Tensor::cat(parts, 1), Some(time.clone()));
+            x = match skips.pop() {
+                Some(skip) => join_channels(x, skip),
+                None => x,
+            };
+            x = resnet.forward(x, Some(time.clone()));
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x, context);
             }

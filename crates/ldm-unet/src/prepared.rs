@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::ParamId;
 use burn::tensor::Tensor;
+use ldm_nn::silu;
 
 use crate::{
     BasicTransformerBlock, Conditioning, ConditioningMismatch, CrossAttention, Entry, SpatialAttention,
@@ -132,7 +133,7 @@ impl UNet {
         let x = self.join(x, given);
         let time = self.embed_timesteps(timesteps, b, given);
         let time = prepared.embeddings.iter().fold(time, |time, part| time + part.clone());
-        Ok(Entry { x, time, context: None })
+        Ok(Entry { x, time: silu(time), context: None })
     }
 
     /// All blocks, on the latent and the time of [`enter_prepared`](Self::enter_prepared): `[b, out_channels, h, w]` in

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ldm_nn::{
     AttentionOptions, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    attention, geglu, merge_heads, split_heads,
+    attention, geglu, merge_heads, split_heads, to_tokens,
 };
 
 use crate::Context;
@@ -64,10 +64,9 @@ impl SpatialTransformer {
     ///
     /// Without a context all attention is self-attention, as in the reference (`d` has to be `c` then).
     pub fn forward(&self, x: Tensor<4>, context: Option<Context<'_>>) -> Tensor<4> {
-        let shape = x.dims();
         let tokens = self.proj_in.forward(to_tokens(self.norm.forward(x.clone())));
         let tokens = self.transformer_blocks.iter().fold(tokens, |t, block| block.forward(t, context));
-        x + to_map(self.proj_out.forward(tokens), shape)
+        self.proj_out.forward_to_map(tokens, x)
     }
 }
 
@@ -112,9 +111,9 @@ impl BasicTransformerBlock {
     /// `x` `[b, n, c]`, `context` `[b, m, d]` -> `[b, n, c]`.
     pub fn forward(&self, x: Tensor<3>, context: Option<Context<'_>>) -> Tensor<3> {
         let first = context.filter(|_| self.only_cross_attention);
-        let x = x.clone() + self.attn1.forward(self.norm1.forward(x), first);
-        let x = x.clone() + self.attn2.forward(self.norm2.forward(x), context);
-        x.clone() + self.ff.forward(self.norm3.forward(x))
+        let x = self.attn1.forward_add(self.norm1.forward(x.clone()), first, x);
+        let x = self.attn2.forward_add(self.norm2.forward(x.clone()), context, x);
+        self.ff.forward_add(self.norm3.forward(x.clone()), x)
     }
 
     /// The layers whose keys and values are the context's.
@@ -157,13 +156,23 @@ impl CrossAttention {
 
     /// `x` `[b, n, c]`, `source` `[b, m, d]` (`None`: `x` itself, self-attention) -> `[b, n, c]`.
     pub fn forward(&self, x: Tensor<3>, source: Option<Context<'_>>) -> Tensor<3> {
+        self.to_out.forward(self.heads(x, source))
+    }
+
+    /// `addend + forward(x, source)`, the addend `[b, n, c]`.
+    pub fn forward_add(&self, x: Tensor<3>, source: Option<Context<'_>>, addend: Tensor<3>) -> Tensor<3> {
+        self.to_out.forward_add(self.heads(x, source), addend)
+    }
+
+    /// What the heads read, side by side: `[b, n, c]`.
+    fn heads(&self, x: Tensor<3>, source: Option<Context<'_>>) -> Tensor<3> {
         let query = |x: Tensor<3>| split_heads(self.to_q.forward(x), self.heads);
         let (q, KeysValues { k, v }) = match source {
             Some(context) => (query(x), context.keys_values(self)),
             None => (query(x.clone()), self.project(x)),
         };
         let options = AttentionOptions { upcast: self.upcast, ..Default::default() };
-        self.to_out.forward(merge_heads(attention(q, k, v, options)))
+        merge_heads(attention(q, k, v, options))
     }
 
     /// Keys and values of `source` `[b, m, d]`.
@@ -197,15 +206,9 @@ impl FeedForward {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.proj_out.forward(geglu(self.proj_in.forward(x)))
     }
-}
 
-/// `[b, c, h, w] -> [b, h * w, c]`.
-pub(crate) fn to_tokens(x: Tensor<4>) -> Tensor<3> {
-    let [b, c, h, w] = x.dims();
-    x.reshape([b, c, h * w]).swap_dims(1, 2)
-}
-
-/// `[b, h * w, c] -> [b, c, h, w]`.
-pub(crate) fn to_map(x: Tensor<3>, shape: [usize; 4]) -> Tensor<4> {
-    x.swap_dims(1, 2).reshape(shape)
+    /// `addend + forward(x)`, the addend `[b, n, c]`.
+    pub fn forward_add(&self, x: Tensor<3>, addend: Tensor<3>) -> Tensor<3> {
+        self.proj_out.forward_add(geglu(self.proj_in.forward(x)), addend)
+    }
 }

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_nn::{
-    Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig,
+    Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig, silu,
 };
 
 use crate::blocks::Builder;
@@ -53,7 +53,7 @@ pub struct UNet {
 pub struct Entry {
     /// The noisy latent with the channels that are joined to it, `[b, in_channels, h, w]`.
     pub x: Tensor<4>,
-    /// The embedded timestep, with labels and added embeddings: `[b, width]`.
+    /// The embedded timestep, with labels and added embeddings, after the SiLU that blocks read it through: `[b, width]`.
     pub time: Tensor<2>,
     /// `[b, m, d]`.
     pub context: Option<Tensor<3>>,
@@ -173,7 +173,7 @@ impl UNet {
         let x = self.join(x, conditioning);
         let time = self.embed_timesteps(timesteps, b, conditioning);
         let time = self.embed_conditions(b, conditioning).into_iter().fold(time, |time, part| time + part);
-        Ok(Entry { x, time, context: self.context_of(conditioning) })
+        Ok(Entry { x, time: silu(time), context: self.context_of(conditioning) })
     }
 
     /// How many blocks there are: the first convolution, the levels down, the middle, the levels up, the last

@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
-use ldm_nn::{AttentionOptions, GroupNorm, GroupNormConfig, Linear, LinearConfig, attention};
+use ldm_nn::{AttentionOptions, GroupNorm, GroupNormConfig, Linear, LinearConfig, attention, to_tokens};
 
 /// Scores computed at a time: 64 MiB in f32. A 512 px picture's 64x64 latent still goes in one piece, a
 /// 128x128 one, whose scores would fill 1 GiB, in sixteen.
@@ -40,11 +40,10 @@ impl AttentionBlock {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [b, c, h, w] = x.dims();
         let n = h * w;
-        let pixels = self.norm.forward(x.clone()).reshape([b, c, n]).swap_dims(1, 2);
+        let pixels = to_tokens(self.norm.forward(x.clone()));
         let head = |linear: &Linear| linear.forward(pixels.clone()).reshape([b, 1, n, c]);
         let y = attend_in_slices(head(&self.q), head(&self.k), head(&self.v), MAX_SCORES);
-        let y = self.out.forward(y.reshape([b, n, c]));
-        x + y.swap_dims(1, 2).reshape([b, c, h, w])
+        self.out.forward_to_map(y.reshape([b, n, c]), x)
     }
 }
 

@@ -63,10 +63,24 @@ pub fn device(name: &str) -> Result<Device, Error> {
 fn listed(kind: burn::tensor::DeviceType, index: usize) -> Result<Device, String> {
     let mut found = ldm_nn::device::enumerate(kind)
         .ok_or_else(|| "no driver for it was found on this machine".to_string())?;
-    if index < found.len() {
-        return Ok(found.swap_remove(index));
+    if index >= found.len() {
+        return Err(format!("this machine has {} of that kind", found.len()));
     }
-    Err(format!("this machine has {} of that kind", found.len()))
+    let device = found.swap_remove(index);
+    computes(&device)?;
+    Ok(device)
+}
+
+/// Whether the device runs a kernel with an exponential, which says more than its driver does: burn's CUDA takes those
+/// from the CUDA toolkit's `libdevice.10.bc` when it compiles, and without it every later kernel fails.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan", feature = "wgpu"))]
+fn computes(device: &Device) -> Result<(), String> {
+    let zero = burn::tensor::Tensor::<1>::zeros([1], (device, DType::F32));
+    match zero.exp().try_into_scalar::<f32>() {
+        Ok(1.0) => Ok(()),
+        Ok(other) => Err(format!("it computes exp(0) = {other}")),
+        Err(error) => Err(format!("it does not run a kernel: {error}")),
+    }
 }
 
 /// The float type called `name`: `f32`, `f16` or `bf16`.

@@ -4,6 +4,7 @@
 //! the inputs' gradients follow from the output's. With burn's gradient checkpointing it steps aside.
 
 mod conv2d;
+mod linear;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -21,9 +22,10 @@ use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
 use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
 use crate::group_norm::GroupNormOptions;
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, convolve};
+pub use linear::linear;
 #[cfg(test)]
-pub use conv2d::convolve;
+pub use linear::project;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
 pub fn group_norm<const D: usize>(

@@ -11,6 +11,7 @@ mod bridge;
 mod chunks;
 mod conv2d;
 mod geglu;
+mod join;
 mod norm;
 #[cfg(feature = "autodiff")]
 mod norm_backward;
@@ -21,6 +22,7 @@ mod statistics;
 mod tests;
 mod view;
 mod walk;
+mod wide;
 
 use burn::tensor::{DType, Tensor};
 
@@ -28,7 +30,7 @@ use crate::conv2d::Conv2dOptions;
 use crate::group_norm::GroupNormOptions;
 use attention::{Plans, Sizes};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
-use conv2d::{Convolution, Work};
+use conv2d::{Bias, Convolution, Work};
 use ops::Kernels;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -60,10 +62,12 @@ pub fn layer_norm<const D: usize>(
 }
 
 /// See [`crate::conv2d`] and [`crate::conv2d_add`]; `None` where the kernel does not take the tensors.
-pub fn conv2d(
+///
+/// A bias is `[c_out]` or, for each picture its own, `[b, c_out]`.
+pub fn conv2d<const B: usize>(
     x: &Tensor<4>,
     weight: &Tensor<4>,
-    bias: Option<&Tensor<1>>,
+    bias: Option<&Tensor<B>>,
     options: Conv2dOptions,
     addend: Option<&Tensor<4>>,
 ) -> Option<Tensor<4>> {
@@ -75,27 +79,66 @@ pub fn conv2d(
     convolve(input, primitive(weight)?, bias, options, addend, work)
 }
 
+/// Whether convolutions of such weights are the kernel's.
+pub fn convolves<const D: usize>(weight: &Tensor<D>) -> bool {
+    primitive(weight).is_some_and(|x| conv2d::work(&client(&x), weight.dtype()).is_some())
+}
+
 /// The convolution of tensors that the kernel takes, by `work`.
-fn convolve(
+fn convolve<const B: usize>(
     x: Primitive,
     weight: Primitive,
-    bias: Option<&Tensor<1>>,
+    bias: Option<&Tensor<B>>,
     options: Conv2dOptions,
     addend: Option<&Tensor<4>>,
     work: Work,
 ) -> Option<Tensor<4>> {
     let convolution = Convolution {
         options,
-        spread: [1, 1],
-        mirrored: false,
-        bias: bias.is_some(),
+        bias: Bias::of(bias),
         addend: addend.is_some(),
-        work,
+        ..Convolution::new(options, work)
     };
     // The weights stand in for what isn't there.
     let bias = bias.map_or(Some(weight.clone()), primitive)?;
     let addend = addend.map_or(Some(weight.clone()), primitive)?;
     tensor(Gpu::conv2d(x, weight, bias, addend, convolution))
+}
+
+/// See [`crate::linear`]; `None` where the kernel does not take the tensors.
+pub fn linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    addend: Option<&Tensor<D>>,
+) -> Option<Tensor<D>> {
+    if !takes_linear(x, weight, bias, addend) {
+        return None;
+    }
+    let input = primitive(x)?;
+    let work = conv2d::work(&client(&input), x.dtype())?;
+    project(input, primitive(weight)?, bias, addend, false, work)
+}
+
+/// The linear layer of tensors that the kernel takes, by `work`; its result in f32 where `exact`.
+fn project<const D: usize>(
+    x: Primitive,
+    weight: Primitive,
+    bias: Option<&Tensor<1>>,
+    addend: Option<&Tensor<D>>,
+    exact: bool,
+    work: Work,
+) -> Option<Tensor<D>> {
+    let options = Conv2dOptions { stride: [1, 1], padding: [[0, 0]; 2] };
+    let convolution = Convolution {
+        bias: Bias::of(bias),
+        addend: addend.is_some(),
+        exact,
+        ..Convolution::new(options, work)
+    };
+    let bias = bias.map_or(Some(weight.clone()), primitive)?;
+    let addend = addend.map_or(Some(weight.clone()), primitive)?;
+    tensor(Gpu::linear(x, weight, bias, addend, convolution))
 }
 
 /// See [`crate::geglu`]; `None` where the kernel does not take the tensor.
@@ -106,11 +149,28 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     tensor(Gpu::geglu(primitive(x)?))
 }
 
+/// See [`crate::join_channels`]; `None` where the kernel does not take the tensors.
+pub fn join_channels(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
+    let ([n, _, height, width], [n2, _, height2, width2]) = (a.dims(), b.dims());
+    let alike = [n, height, width] == [n2, height2, width2] && a.dtype() == b.dtype();
+    if !alike || !takes(a) || !takes(b) || a.shape().num_elements() + b.shape().num_elements() > MOST {
+        return None;
+    }
+    tensor(Gpu::join_channels(primitive(a)?, primitive(b)?))
+}
+
+/// Whether the tensor is on a device of the kernels', without a graph.
+pub fn holds<const D: usize>(x: &Tensor<D>) -> bool {
+    primitive(x).is_some()
+}
+
 /// See [`crate::attention()`]; `None` where the kernel does not take the tensors, as without matrix units for their type.
 /// `emulated` does without: slow, for tests.
 pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
     let primitives = [primitive(q)?, primitive(k)?, primitive(v)?];
-    let plans = attention_plans(q, k, v, &primitives[0], emulated)?;
+    let Some(plans) = attention_plans(q, k, v, &primitives[0], emulated) else {
+        return wide::attention(q, k, v, &client(&primitives[0]), emulated);
+    };
     let [q, k, v] = primitives;
     let (y, _) = Gpu::attention(q, k, v, plans.forward);
     tensor(y)
@@ -148,10 +208,10 @@ fn takes_layer_norm<const D: usize>(x: &Tensor<D>, weight: &Tensor<1>, bias: &Te
     takes(x) && [weight, bias].into_iter().all(|p| p.dims() == [x.dims()[D - 1]] && p.dtype() == x.dtype())
 }
 
-fn takes_conv2d(
+fn takes_conv2d<const B: usize>(
     x: &Tensor<4>,
     weight: &Tensor<4>,
-    bias: Option<&Tensor<1>>,
+    bias: Option<&Tensor<B>>,
     options: Conv2dOptions,
     addend: Option<&Tensor<4>>,
 ) -> bool {
@@ -160,10 +220,28 @@ fn takes_conv2d(
         && takes(weight)
         && weight.dtype() == dtype
         && conv2d::fits(dims, w_dims, options)
-        && bias.is_none_or(|bias| bias.dims() == [w_dims[0]] && bias.dtype() == dtype)
+        && bias.is_none_or(|bias| bias.dims()[..] == [dims[0], w_dims[0]][2 - B..] && bias.dtype() == dtype)
         && addend.is_none_or(|addend| {
             addend.dims() == conv2d::output(dims, w_dims, options) && addend.dtype() == dtype
         })
+}
+
+fn takes_linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    addend: Option<&Tensor<D>>,
+) -> bool {
+    let ([outputs, inputs], dtype) = (weight.dims(), x.dtype());
+    let mut shape = x.dims();
+    shape[D - 1] = outputs;
+    takes(x)
+        && takes(weight)
+        && weight.dtype() == dtype
+        && x.dims()[D - 1] == inputs
+        && x.shape().num_elements() / inputs * outputs <= MOST
+        && bias.is_none_or(|bias| bias.dims() == [outputs] && bias.dtype() == dtype)
+        && addend.is_none_or(|addend| addend.dims() == shape && addend.dtype() == dtype)
 }
 
 fn takes_geglu<const D: usize>(x: &Tensor<D>) -> bool {
@@ -171,7 +249,9 @@ fn takes_geglu<const D: usize>(x: &Tensor<D>) -> bool {
 }
 
 /// The kernels count elements in 32 bits.
+const MOST: usize = i32::MAX as usize;
+
 fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     let count = x.shape().num_elements();
-    matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && (1..=i32::MAX as usize).contains(&count)
+    matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16) && (1..=MOST).contains(&count)
 }

@@ -12,11 +12,11 @@ use burn_cubecl::CubeBackend;
 use super::attention::Plans;
 use super::attention::{self, Plan};
 use super::conv2d::{self, Convolution};
-use super::geglu;
 use super::norm::{self, Norm};
 #[cfg(feature = "autodiff")]
 use super::norm_backward;
 use super::view::View;
+use super::{geglu, join};
 use crate::group_norm::GroupNormOptions;
 
 /// Every output is a new tensor. Gradients are in the order of the inputs.
@@ -73,6 +73,24 @@ pub trait Kernels: Backend {
         addend: FloatTensor<Self>,
         convolution: Convolution,
     ) -> FloatTensor<Self>;
+
+    /// A linear layer, see [`conv2d::linear`].
+    #[fusion(meta = |x, weight, bias, addend, convolution| conv2d::linear_spec(x, weight, convolution))]
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self>;
+
+    /// Channels side by side, see [`join::forward`].
+    #[fusion(dtype = left, shape = {
+        let mut shape = left.clone();
+        shape[1] += right[1];
+        shape
+    })]
+    fn join_channels(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Of [`conv2d`](Self::conv2d), the weights' gradient from the output's.
     #[cfg(feature = "autodiff")]
@@ -187,6 +205,16 @@ impl Kernels for CubeBackend {
         conv2d::forward(x, weight, bias, addend, convolution)
     }
 
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        convolution: Convolution,
+    ) -> FloatTensor<Self> {
+        conv2d::linear(x, weight, bias, addend, convolution)
+    }
+
     #[cfg(feature = "autodiff")]
     fn conv2d_weight_gradient(
         x: FloatTensor<Self>,
@@ -195,6 +223,10 @@ impl Kernels for CubeBackend {
         convolution: Convolution,
     ) -> FloatTensor<Self> {
         conv2d::weight_gradient(x, weight.meta.shape(), gradient, convolution)
+    }
+
+    fn join_channels(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self> {
+        join::forward(left, right)
     }
 
     fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {

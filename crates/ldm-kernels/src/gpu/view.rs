@@ -69,7 +69,9 @@ impl View {
             let tensor = permute(self.empty(lying), &axes);
             return Self { tensor, shape: self.shape, strides: [c * n, 1, c] };
         }
-        Self { tensor: self.empty(shape.to_vec()), shape: self.shape, strides: [c * n, n, 1] }
+        // 0 for an axis of 1: vectors along channels, as a row's, ask the others for multiples.
+        let element = if n == 1 { 0 } else { 1 };
+        Self { tensor: self.empty(shape.to_vec()), shape: self.shape, strides: [c * n, n, element] }
     }
 
     fn empty(&self, shape: Vec<usize>) -> CubeTensor {

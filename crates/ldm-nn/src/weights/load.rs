@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::path::Path;
 use super::{Entry, KeyMap, TensorProblem, WeightError, WeightFile, extras};
+use crate::laid_out;
 
 /// Loads a module's float parameters from a weight file.
 ///
@@ -237,7 +238,7 @@ impl ModuleMapper for Filler<'_> {
         }
         match self.file.read_float(&entry.key, entry.layout, param.lazy_shape().as_slice(), self.dtype) {
             Ok(data) => {
-                let tensor = Tensor::from_data(data, (&param.lazy_device(), self.dtype));
+                let tensor = laid_out(Tensor::from_data(data, (&param.lazy_device(), self.dtype)));
                 let id = param.id;
                 param.transform_for_load(tensor, id)
             }

@@ -6,7 +6,7 @@ mod keys;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use ldm_nn::{Conv2d, Conv2dConfig};
+use ldm_nn::{Conv2d, Conv2dConfig, silu};
 
 use crate::blocks::Builder;
 use crate::plan::Plan;
@@ -85,7 +85,7 @@ impl EncoderUNet {
         let [n, width] = t.dims();
         let b = x.dims()[0];
         let t = if n == b { t } else { t.expand([b, width]) };
-        let time = self.time_embedding.forward(t.cast(dtype), None);
+        let time = silu(self.time_embedding.forward(t.cast(dtype), None));
 
         let mut x = self.conv_in.forward(x.cast(dtype));
         let mut maps = vec![x.clone()];

@@ -109,7 +109,7 @@ mod tests {
 
     fn ours(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
         assert!(attention(&q, &k, &v).is_some(), "the kernel takes it");
-        crate::attention(q, k, v, None)
+        crate::attention(q, k, v, None, false)
     }
 
     fn burns(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
@@ -245,7 +245,7 @@ mod tests {
         let device = Device::flex().autodiff().gradient_checkpointing();
         let [q, k, v] = NAMES.map(|name| seeded_input::<4>(name, [1, 2, 9, 8], &device).require_grad());
         assert!(attention(&q, &k, &v).is_none());
-        let gradients = crate::attention(q.clone(), k, v, None).sum().backward();
+        let gradients = crate::attention(q.clone(), k, v, None, false).sum().backward();
         assert_eq!(q.grad(&gradients).map(|g| g.dims()), Some([1, 2, 9, 8]));
         let masked = |f: fn(Tensor<4>, Tensor<4>, Tensor<4>, Option<Tensor<4, Bool>>) -> Tensor<4>| {
             run([1, 1, 9, 11, 8, 8], [true; 3], |q, k, v| {
@@ -253,6 +253,6 @@ mod tests {
                 f(q, k, v, Some(mask))
             })
         };
-        compare("masked", masked(crate::attention), masked(plain));
+        compare("masked", masked(|q, k, v, mask| crate::attention(q, k, v, mask, false)), masked(plain));
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{FloatDType, Shape, Tensor};
 
 use super::super::bridge::{Gpu, Primitive, client};
-use super::super::conv2d::{Convolution, Work, input_padding, work};
+use super::super::conv2d::{Bias, Convolution, Work, input_padding, work};
 use super::super::ops::Kernels;
 use super::super::takes_conv2d;
 use super::{Gradient, Node, node, record, value};
@@ -36,9 +36,8 @@ pub fn convolve(
     work: Work,
 ) -> Option<Tensor<4>> {
     let (input, weights) = (value(&x)?, value(&weight)?);
-    let has_bias = bias.is_some();
-    let convolution =
-        Convolution { options, spread: [1, 1], mirrored: false, bias: has_bias, addend: false, work };
+    let kind = if bias.is_some() { Bias::Channel } else { Bias::None };
+    let convolution = Convolution { bias: kind, ..Convolution::new(options, work) };
     let saved = Conv2d { x: input.clone(), weight: weights.clone(), convolution };
     let Some(bias) = bias else {
         let y = <Gpu as Kernels>::conv2d(input, weights.clone(), weights.clone(), weights, convolution);
@@ -81,13 +80,11 @@ impl Conv2d {
             return wide(x, weight, output, options);
         };
         let weight = Gpu::float_swap_dims(weight, 0, 1);
+        let options = Conv2dOptions { stride: [1, 1], padding };
         let convolution = Convolution {
-            options: Conv2dOptions { stride: [1, 1], padding },
-            spread: options.stride,
+            spread: self.convolution.options.stride,
             mirrored: true,
-            bias: false,
-            addend: false,
-            ..convolution
+            ..Convolution::new(options, convolution.work)
         };
         <Gpu as Kernels>::conv2d(output, weight.clone(), weight.clone(), weight, convolution)
     }

@@ -11,6 +11,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::walk::{Units, cubes};
+use super::Bias;
 use super::lines::widest;
 
 /// Where a product is written: the output itself, or its splits' parts in f32.
@@ -25,13 +26,13 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// For an output of this shape, the columns last, of the type and on the device of `x`.
-    pub fn new(x: &CubeTensor, shape: [usize; 4], splits: usize) -> Self {
+    /// For an output of this shape, the columns last, of this type and on the device of `x`.
+    pub fn new(x: &CubeTensor, shape: [usize; 4], dtype: DType, splits: usize) -> Self {
         let empty = |shape: Shape, dtype: DType| {
             empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype)
         };
         let [outer, height, width, columns] = shape;
-        let y = empty(Shape::from(shape), x.dtype);
+        let y = empty(Shape::from(shape), dtype);
         let parts = Shape::from([splits, outer * height * width, columns]);
         let sums = if splits > 1 { empty(parts, DType::F32) } else { y.clone() };
         let vector = widest(&sums, |n| columns.is_multiple_of(n));
@@ -44,7 +45,7 @@ pub fn combine(
     parts: Parts,
     bias: CubeTensor,
     addend: CubeTensor,
-    has_bias: bool,
+    kind: Bias,
     has_addend: bool,
 ) -> CubeTensor {
     let Parts { sums, vector, y, splits } = parts;
@@ -53,7 +54,8 @@ pub fn combine(
     }
     let client = y.client.clone();
     let shape = y.meta.shape();
-    let (count, columns) = (shape.num_elements() / vector, shape[shape.num_dims() - 1]);
+    let (count, columns) = (shape.num_elements() / vector, shape[shape.num_dims() - 1] / vector);
+    let picture = count / shape[0];
     let units = Units::together(&client);
     // SAFETY: the indices are in the tensors; units beyond the output end at once.
     unsafe {
@@ -69,7 +71,8 @@ pub fn combine(
             splits,
             count,
             columns,
-            has_bias,
+            picture,
+            kind,
             has_addend,
             dtype_to_storage_type(y.dtype),
         );
@@ -81,13 +84,14 @@ pub fn combine(
 #[cube(launch_unchecked)]
 pub fn combine_kernel<E: Float, N: Size>(
     parts: &[Vector<f32, N>],
-    bias: &[E],
+    bias: &[Vector<E, N>],
     addend: &[Vector<E, N>],
     y: &mut [Vector<E, N>],
     splits: usize,
     count: usize,
     outputs: usize,
-    #[comptime] has_bias: bool,
+    picture: usize,
+    #[comptime] kind: Bias,
     #[comptime] has_addend: bool,
     #[define(E)] _dtype: ElemType,
 ) {
@@ -99,14 +103,12 @@ pub fn combine_kernel<E: Float, N: Size>(
     for split in 0..splits {
         sum += parts[split * count + i];
     }
-    if comptime![has_bias] {
-        let output = i * N::value() % outputs;
-        let mut all = Vector::<f32, N>::new(0.0f32);
-        #[unroll]
-        for k in 0..N::value() {
-            all.insert(k, f32::cast_from(bias[output + k]));
+    if comptime![kind != Bias::None] {
+        let mut at_bias = i % outputs;
+        if comptime![kind == Bias::Picture] {
+            at_bias += i / picture * outputs;
         }
-        sum += all;
+        sum += Vector::<f32, N>::cast_from(bias[at_bias]);
     }
     if comptime![has_addend] {
         sum += Vector::<f32, N>::cast_from(addend[i]);

@@ -1,10 +1,10 @@
-//! How a cube's units bring a `[64 rows, 32 deep]` tile of an operand into shared memory.
+//! How a cube's units bring a tile of an operand, `[rows, 32 deep]`, into shared memory.
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::plan::{DEPTH, TILE};
+use super::plan::DEPTH;
 
 /// Between the lines of a tile, so that they start in different banks.
 const GAP: usize = 8;
@@ -12,7 +12,9 @@ const GAP: usize = 8;
 /// Which unit brings what. A line is what neighbouring units bring: neighbours in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fetch {
-    /// Whether a line is 32 elements deep at one row; otherwise it is 64 rows at one depth.
+    /// Rows of the tile.
+    pub rows: usize,
+    /// Whether a line is 32 elements deep at one row; otherwise it is all rows at one depth.
     pub deep: bool,
     /// Elements of a vector, along the line.
     pub vector: usize,
@@ -23,12 +25,15 @@ pub struct Fetch {
 impl Fetch {
     /// The most elements of a vector: lines are multiples of it, with the gap after them.
     pub const WIDEST: usize = GAP;
-    /// The most elements of a tile in shared memory.
-    pub const LARGEST: usize = TILE * (DEPTH + GAP);
+
+    /// The most elements of a tile of so many rows in shared memory.
+    pub fn largest(rows: usize) -> usize {
+        (rows * (DEPTH + GAP)).max(DEPTH * (rows + GAP))
+    }
 
     /// Elements of a line.
     fn line(self) -> usize {
-        if self.deep { DEPTH } else { TILE }
+        if self.deep { DEPTH } else { self.rows }
     }
 
     /// Vectors of a line.
@@ -43,12 +48,17 @@ impl Fetch {
 
     /// Vectors that a unit brings.
     pub fn passes(self) -> usize {
-        TILE * DEPTH / self.vector / self.units
+        self.rows * DEPTH / self.vector / self.units
     }
 
-    /// Rows among them.
-    pub fn rows(self) -> usize {
+    /// Different rows among them.
+    pub fn seats(self) -> usize {
         if self.deep { self.passes() } else { 1 }
+    }
+
+    /// How much deeper than the first the vector of `pass` lies.
+    pub fn deeper(self, pass: usize) -> usize {
+        if self.deep { 0 } else { pass * self.lines() }
     }
 
     /// How much deeper the vector after `pass` lies.
@@ -77,7 +87,7 @@ impl Fetch {
 
     /// The tile in shared memory, in vectors.
     pub fn size(self) -> usize {
-        TILE * DEPTH / self.line() * self.stride() / self.vector
+        self.rows * DEPTH / self.line() * self.stride() / self.vector
     }
 
     /// Of a pass' line, in vectors.
@@ -126,16 +136,17 @@ pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
     }
 }
 
-/// Puts a unit's vectors where they belong.
+/// Puts a unit's vectors where they belong, in the tile that begins at `start`, in vectors.
 #[cube]
 pub fn put<E: Float, N: Size>(
     shared: &mut Shared<[Vector<E, N>]>,
+    start: usize,
     vectors: &Array<Vector<E, N>>,
     seat: &Seat,
     #[comptime] fetch: Fetch,
 ) {
     #[unroll]
     for i in 0..comptime![fetch.passes()] {
-        shared[seat.slot + comptime![fetch.pass(i)]] = vectors[i];
+        shared[start + seat.slot + comptime![fetch.pass(i)]] = vectors[i];
     }
 }

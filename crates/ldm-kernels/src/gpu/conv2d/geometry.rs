@@ -76,8 +76,23 @@ pub fn advance(digits: &mut Array<usize>, inner: usize, middle: usize, #[comptim
     }
 }
 
-/// Where an output pixel `[column, row, picture]` begins in the input: the picture's start, the row and column of its
-/// first tap, counted from the padding's corner. A pixel beyond the last begins below the picture.
+/// From a tap `[channel, column, row]` to the next, and from the last to the first of the next channels.
+#[cube]
+pub fn next_tap(tap: &mut Array<usize>, sizes: &Sizes, #[comptime] channels: usize) {
+    tap[1] += 1usize;
+    if tap[1] == sizes.kernel_width {
+        tap[1] = 0usize;
+        tap[2] += 1usize;
+        if tap[2] == sizes.kernel_height {
+            tap[2] = 0usize;
+            tap[0] += channels;
+        }
+    }
+}
+
+/// Where an output pixel `[column, row, picture]` begins in the input: its first tap's place, which may lie outside and
+/// wraps around then, and that tap's row and column, counted from the padding's corner. Where the input is `spread`, the
+/// place is the picture's. A pixel beyond the last begins below the picture.
 #[cube]
 pub fn corner(
     corners: &mut Array<usize>,
@@ -85,15 +100,23 @@ pub fn corner(
     pixel: &Array<usize>,
     sizes: &Sizes,
     strides: &Strides,
+    #[comptime] spread: bool,
 ) {
     let below = sizes.input_height + sizes.above;
-    corners[at] = pixel[2] * strides.outer;
-    corners[comptime![at + 1]] = select(pixel[2] < sizes.batch, pixel[1] * sizes.down, below);
-    corners[comptime![at + 2]] = pixel[0] * sizes.across;
+    let row = pixel[1] * sizes.down;
+    let column = pixel[0] * sizes.across;
+    let mut place = pixel[2] * strides.outer;
+    if comptime![!spread] {
+        place += row * strides.row + column * strides.column;
+        place -= sizes.above * strides.row + sizes.left * strides.column;
+    }
+    corners[at] = place;
+    corners[comptime![at + 1]] = select(pixel[2] < sizes.batch, row, below);
+    corners[comptime![at + 2]] = column;
 }
 
-/// A vector of the input, of a tap `[channel, column, row]` from a [`corner`]; zero outside of the picture, and
-/// beyond the last tap.
+/// A vector of the input, of a tap `[channel, column, row]` and so many channels further, from a [`corner`]; zero outside
+/// of the picture, and beyond the last channel.
 #[cube]
 pub fn input<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -101,60 +124,59 @@ pub fn input<E: Float, N: Size>(
     #[comptime] corner: usize,
     taps: &Array<usize>,
     #[comptime] tap: usize,
+    further: usize,
     sizes: &Sizes,
     strides: &Strides,
     #[comptime] spread: bool,
 ) -> Vector<E, N> {
     let mut v = Vector::<E, N>::new(E::from_int(0));
-    let tap_row = taps[comptime![tap + 2]];
-    let row = corners[comptime![corner + 1]] + tap_row;
-    let column = corners[comptime![corner + 2]] + taps[comptime![tap + 1]];
-    let mut there = tap_row < sizes.kernel_height
-        && row >= sizes.above
-        && row < sizes.above + sizes.input_height
-        && column >= sizes.left
-        && column < sizes.left + sizes.input_width;
-    let mut row = row - sizes.above;
-    let mut column = column - sizes.left;
+    let channel = taps[tap] + further;
+    let (tap_row, tap_column) = (taps[comptime![tap + 2]], taps[comptime![tap + 1]]);
+    // What lies above or to the left wraps around to more than there is.
+    let row = corners[comptime![corner + 1]] + tap_row - sizes.above;
+    let column = corners[comptime![corner + 2]] + tap_column - sizes.left;
+    let mut there = channel < sizes.channels && row < sizes.input_height && column < sizes.input_width;
+    let of_tap = channel / N::value() * strides.channel;
     if comptime![spread] {
         there = there && row.is_multiple_of(sizes.spread_down) && column.is_multiple_of(sizes.spread_across);
-        row /= sizes.spread_down;
-        column /= sizes.spread_across;
-    }
-    if there {
-        let place = corners[corner] + row * strides.row + column * strides.column;
-        v = x[place + taps[tap] / N::value() * strides.channel];
+        if there {
+            let row = row / sizes.spread_down * strides.row;
+            v = x[corners[corner] + row + column / sizes.spread_across * strides.column + of_tap];
+        }
+    } else if there {
+        v = x[corners[corner] + (tap_row * strides.row + tap_column * strides.column + of_tap)];
     }
     v
 }
 
-/// A vector of the weights of a tap; zero beyond them. `outer` is the output channel, in vectors where they lie along
-/// it and not along the input channels.
+/// A vector of the weights of a tap `[channel, column, row]` and so many channels further; zero beyond them. `outer` is
+/// the output channel, in vectors where they lie along it and not along the input channels.
 #[cube]
 pub fn weight<E: Float, N: Size>(
     weights: &[Vector<E, N>],
     outer: usize,
     there: bool,
     tap: &Array<usize>,
+    further: usize,
     sizes: &Sizes,
     strides: &Strides,
     #[comptime] deep: bool,
     #[comptime] mirrored: bool,
 ) -> Vector<E, N> {
     let mut v = Vector::<E, N>::new(E::from_int(0));
-    if there && tap[2] < sizes.kernel_height {
+    let mut channel = tap[0] + further;
+    if there && channel < sizes.channels {
         let mut row = tap[2];
         let mut column = tap[1];
         if comptime![mirrored] {
             row = sizes.kernel_height - 1usize - row;
             column = sizes.kernel_width - 1usize - column;
         }
-        let mut channel = tap[0];
         if comptime![deep] {
             channel /= N::value();
         }
-        let place = outer * strides.outer + row * strides.row + column * strides.column;
-        v = weights[place + channel * strides.channel];
+        let of_tap = row * strides.row + column * strides.column + channel * strides.channel;
+        v = weights[outer * strides.outer + of_tap];
     }
     v
 }

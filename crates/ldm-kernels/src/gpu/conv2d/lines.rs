@@ -6,12 +6,15 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::fetch::Fetch;
 use super::geometry::StridesLaunch;
+use super::plan::CubeForm;
 
 /// How a tensor of four axes is read.
 #[derive(Debug)]
 pub struct Lines {
-    /// By the units of a cube.
-    pub fetch: Fetch,
+    /// Whether neighbours are of the depth.
+    deep: bool,
+    /// Elements of a vector.
+    pub vector: usize,
     /// The axis that vectors lie along.
     axis: usize,
     /// In elements.
@@ -20,27 +23,27 @@ pub struct Lines {
 
 impl Lines {
     /// `[b, c, h, w]` as pixels by channels: channels are the depth.
-    pub fn pixels(x: &CubeTensor, units: usize) -> Self {
+    pub fn pixels(x: &CubeTensor) -> Self {
         let strides = strides(x);
-        Self::new(x, strides, &[(1, true)], strides[1] < strides[3], units)
+        Self::new(x, strides, &[(1, true)], strides[1] < strides[3])
     }
 
     /// `[b, c, h, w]` as channels by pixels: pixels are the depth.
     #[cfg(feature = "autodiff")]
-    pub fn channels(x: &CubeTensor, units: usize) -> Self {
+    pub fn channels(x: &CubeTensor) -> Self {
         let strides = strides(x);
-        Self::new(x, strides, &[(1, false)], strides[3] < strides[1], units)
+        Self::new(x, strides, &[(1, false)], strides[3] < strides[1])
     }
 
     /// `[c_out, c_in, kh, kw]` as output channels by taps and channels. Neighbours may be of either channels: those
     /// of an input's gradient are of the output's.
-    pub fn weights(weight: &CubeTensor, units: usize) -> Self {
-        Self::new(weight, strides(weight), &[(1, true), (0, false)], true, units)
+    pub fn weights(weight: &CubeTensor) -> Self {
+        Self::new(weight, strides(weight), &[(1, true), (0, false)], true)
     }
 
     /// Vectors along the first of the axes (and whether it is in the depth) that lies dense; where none does,
     /// elements, by neighbouring units along the depth or not.
-    fn new(x: &CubeTensor, strides: [usize; 4], axes: &[(usize, bool)], deep: bool, units: usize) -> Self {
+    fn new(x: &CubeTensor, strides: [usize; 4], axes: &[(usize, bool)], deep: bool) -> Self {
         let dims = dims(x);
         let fits = |axis: usize, n: usize| {
             dims[axis].is_multiple_of(n) && (0..4).all(|i| i == axis || strides[i].is_multiple_of(n))
@@ -50,12 +53,22 @@ impl Lines {
             Some((axis, deep)) => (*axis, *deep, widest(x, |n| fits(*axis, n))),
             None => (0, deep, 1),
         };
-        Self { fetch: Fetch { deep, vector, units }, axis, strides }
+        Self { deep, vector, axis, strides }
+    }
+
+    /// As the left operand of a cube, the units' share of it.
+    pub fn left(&self, cube: CubeForm) -> Fetch {
+        Fetch { rows: cube.rows(), deep: self.deep, vector: self.vector, units: cube.units() }
+    }
+
+    /// As the right operand.
+    pub fn right(&self, cube: CubeForm) -> Fetch {
+        Fetch { rows: cube.columns(), ..self.left(cube) }
     }
 
     /// In vectors, as a kernel's argument.
     pub fn strides(&self) -> StridesLaunch {
-        let stride = |i: usize| self.strides[i] / if i == self.axis { 1 } else { self.fetch.vector };
+        let stride = |i: usize| self.strides[i] / if i == self.axis { 1 } else { self.vector };
         StridesLaunch::new(stride(0), stride(1), stride(2), stride(3))
     }
 }

@@ -1,11 +1,11 @@
 //! 2-d convolution as one matrix product, pixels by output channels, whose left operand is read from the picture as
 //! it is needed and never laid out (implicit GEMM).
 //!
-//! A cube of four planes makes a tile of 64 pixels by 64 output channels in steps of 32 of the depth, which is the
-//! kernel's taps and, within each, the input's channels. A step's operands come from memory to registers while the
-//! step before is multiplied, and then to shared memory. Few tiles would leave most of a device idle, so splits of
-//! the depth go to cubes of their own, and a second kernel adds the parts up in order: the same sums every time
-//! ([`combine`]).
+//! A cube makes a tile of pixels by output channels, 128x128, 128x64 or 64x64, in steps of 32 of the depth, which is
+//! the kernel's taps of 32 of the input's channels after those of the 32 before. A step's operands come from memory to
+//! registers while the step before is multiplied, and then to the other of two buffers in shared memory. Few tiles would
+//! leave most of a device idle, so splits of the depth go to cubes of their own, and a second kernel adds the parts up in
+//! order: the same sums every time ([`combine`]). Tile and splits are those of the least estimated time ([`plan`]).
 //!
 //! Tensors are read where they lie. Fast is what burn's convolutions leave: pictures with neighbouring channels
 //! together (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. Pictures in rows are read an
@@ -16,10 +16,7 @@
 //! weights and output, whichever takes longer. Known weaknesses, none of them measured:
 //! - Blocks of 16x16x16 by each plane for itself; the newest devices reach their full rate with groups of planes only
 //!   (wgmma on Hopper).
-//! - Loads go through registers, with one buffer and two barriers a step; asynchronous copies would keep several
-//!   steps on their way.
-//! - A tile of 64x64 reads shared memory often for what it multiplies, and each element of the input is brought there
-//!   once a tap.
+//! - Loads go through registers, one step ahead; asynchronous copies would keep several on their way.
 //! - The parts of splits go through memory in f32.
 //! - Where a strided convolution's output gradient is spread, the zeros between are multiplied too.
 
@@ -38,12 +35,12 @@ pub use plan::Work;
 pub use weights::weight_gradient;
 
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::tensor::DType;
 #[cfg(feature = "fusion")]
-use burn::tensor::Shape;
+use burn::backend::fusion::custom::TensorSpec;
+use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::permute;
+use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::walk::cubes;
@@ -51,7 +48,7 @@ use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
 use geometry::SizesLaunch;
 use lines::{Lines, dims, laid_out, strided};
-use plan::{PLANES, Splits, TILE};
+use plan::DEPTH;
 use product::{Form, product_kernel};
 
 /// What the kernel is told beside its tensors.
@@ -63,12 +60,44 @@ pub struct Convolution {
     pub spread: [usize; 2],
     /// Whether the weights' taps are taken from the last to the first.
     pub mirrored: bool,
-    /// Whether there is a bias; any tensor stands in for it where there isn't.
-    pub bias: bool,
+    /// What the bias is; any tensor stands in for it where there is none.
+    pub bias: Bias,
     /// Whether there is an addend; any tensor stands in for it where there isn't.
     pub addend: bool,
+    /// Whether the output is in f32, whatever the input's type.
+    pub exact: bool,
     /// Who does what.
     pub work: Work,
+}
+
+impl Convolution {
+    /// A plain one, without bias and addend.
+    pub fn new(options: Conv2dOptions, work: Work) -> Self {
+        let bias = Bias::None;
+        Self { options, spread: [1, 1], mirrored: false, bias, addend: false, exact: false, work }
+    }
+}
+
+/// What is added to a column of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bias {
+    /// Nothing.
+    None,
+    /// One value a channel.
+    Channel,
+    /// One value a picture and channel.
+    Picture,
+}
+
+impl Bias {
+    /// `[c_out]` or `[b, c_out]`.
+    pub fn of<const B: usize>(bias: Option<&Tensor<B>>) -> Self {
+        match bias {
+            None => Self::None,
+            Some(_) if B == 1 => Self::Channel,
+            Some(_) => Self::Picture,
+        }
+    }
 }
 
 /// Whether the device does it, and how. The kernel wants matrix units.
@@ -134,7 +163,7 @@ pub fn shape(x: &Shape, weight: &Shape, convolution: &Convolution) -> Shape {
     Shape::from(spread_output(x.dims(), weight.dims(), options, spread))
 }
 
-/// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]`, `addend` and the result
+/// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]` or `[b, c_out]`, `addend` and the result
 /// `[b, c_out, h', w']`, the result channels-last. The sizes [fit](fits).
 pub fn forward(
     x: CubeTensor,
@@ -143,29 +172,31 @@ pub fn forward(
     addend: CubeTensor,
     convolution: Convolution,
 ) -> CubeTensor {
-    let Convolution { options, spread, mirrored, bias: has_bias, addend: has_addend, work } = convolution;
+    let Convolution { options, spread, mirrored, bias: kind, addend: has_addend, exact, work } = convolution;
     let (x, weight) = (strided(x), strided(weight));
     let (x_dims, w_dims) = (dims(&x), dims(&weight));
     let y_dims = spread_output(x_dims, w_dims, options, spread);
     let [b, outputs, height, width] = y_dims;
-    let bias = if has_bias { into_contiguous(bias) } else { bias };
+    let bias = if kind == Bias::None { bias } else { into_contiguous(bias) };
     let addend = if has_addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
 
     let client = x.client.clone();
     let rows = b * height * width;
-    let weight = laid_out(weight, rows > TILE);
-    let splits = Splits::new(&client, [rows, outputs], w_dims[1..].iter().product(), work.splits);
-    let parts = Parts::new(&x, [b, height, width, outputs], splits.count);
-    let split = splits.count > 1;
-    let units = work.tile.units * PLANES;
-    let (from, taps) = (Lines::pixels(&x, units), Lines::weights(&weight, units));
+    let steps = w_dims[2] * w_dims[3] * w_dims[1].div_ceil(DEPTH);
+    let plan = work.plan(&client, [rows, outputs], steps);
+    let cube = plan.cube;
+    let weight = laid_out(weight, rows > cube.rows());
+    let dtype = if exact { DType::F32 } else { x.dtype };
+    let parts = Parts::new(&x, [b, height, width, outputs], dtype, plan.splits);
+    let split = plan.splits > 1;
+    let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
     let form = Form {
-        tile: work.tile,
-        x: from.fetch,
-        weight: taps.fetch,
+        cube,
+        x: from.left(cube),
+        weight: taps.right(cube),
         mirrored,
         spread: spread != [1, 1],
-        bias: has_bias && !split,
+        bias: if split { Bias::None } else { kind },
         addend: has_addend && !split,
     };
     // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes
@@ -173,10 +204,10 @@ pub fn forward(
     unsafe {
         product_kernel::launch_unchecked(
             &client,
-            cubes(&client, splits.cubes()),
-            CubeDim::new_2d(work.tile.units as u32, PLANES as u32),
-            from.fetch.vector,
-            taps.fetch.vector,
+            cubes(&client, plan.cubes()),
+            cube.dim(),
+            from.vector,
+            taps.vector,
             parts.vector,
             x.clone().into_buffer_arg(),
             weight.into_buffer_arg(),
@@ -186,14 +217,47 @@ pub fn forward(
             sizes(x_dims, w_dims, y_dims, options, spread),
             from.strides(),
             taps.strides(),
-            splits.count,
-            splits.length,
+            plan.splits,
+            plan.length,
             form,
             dtype_to_storage_type(x.dtype),
             dtype_to_storage_type(parts.sums.dtype),
         );
     }
-    permute(combine(parts, bias, addend, has_bias, has_addend), &[0, 3, 1, 2])
+    permute(combine(parts, bias, addend, kind, has_addend), &[0, 3, 1, 2])
+}
+
+/// [`linear`]'s output, as fusion asks for it.
+#[cfg(feature = "fusion")]
+pub fn linear_spec(x: &TensorSpec, weight: &TensorSpec, convolution: &Convolution) -> TensorSpec {
+    let mut shape = x.shape.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = weight.shape[0];
+    TensorSpec::new(shape, if convolution.exact { DType::F32 } else { x.dtype })
+}
+
+/// A linear layer as a convolution with a kernel of one pixel: `x` `[.., d_input]`, `weight` `[d_output, d_input]`,
+/// `bias` `[d_output]`, `addend` `[.., d_output]` -> `[.., d_output]`.
+pub fn linear(
+    x: CubeTensor,
+    weight: CubeTensor,
+    bias: CubeTensor,
+    addend: CubeTensor,
+    convolution: Convolution,
+) -> CubeTensor {
+    let mut shape = x.meta.shape().clone();
+    let last = shape.num_dims() - 1;
+    let [outputs, inputs] = weight.meta.shape().dims();
+    let rows = shape.num_elements() / inputs;
+    shape[last] = outputs;
+    let x = permute(reshape(x, Shape::from([1, 1, rows, inputs])), &[0, 3, 1, 2]);
+    let weight = reshape(weight, Shape::from([outputs, inputs, 1, 1]));
+    let addend = match convolution.addend {
+        true => permute(reshape(addend, Shape::from([1, 1, rows, outputs])), &[0, 3, 1, 2]),
+        false => addend,
+    };
+    let y = forward(x, weight, bias, addend, convolution);
+    reshape(permute(y, &[0, 2, 3, 1]), shape)
 }
 
 /// As a kernel's argument.

@@ -1,4 +1,4 @@
-//! How a convolution is divided among cubes, planes and units.
+//! How a product is divided among cubes, planes and units.
 
 use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::cubecl::prelude::*;
@@ -6,31 +6,97 @@ use burn_cubecl::cubecl::prelude::*;
 use super::super::plane_tile::{SIDE, TileForm, hardware};
 use super::fetch::Fetch;
 
-/// Rows and columns of a cube's tile: output pixels and output channels.
-pub const TILE: usize = 64;
 /// How deep one step is.
 pub const DEPTH: usize = 32;
-/// Planes of a cube, as 2x2, each with a quarter of the tile.
-pub const PLANES: usize = 4;
-/// Blocks down and across of a plane's quarter.
-pub const BLOCKS: usize = TILE / 2 / SIDE;
-/// From a row to the next of a plane's block row on its way out, in elements.
-pub const STAGE_STRIDE: usize = BLOCKS * SIDE + 4;
-/// Elements of a plane's block row on its way out.
-pub const STAGE: usize = SIDE * STAGE_STRIDE;
+
+/// Tiles of a cube, the largest first: planes down and across, blocks of each down and across.
+const TILES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [4, 2]), ([2, 2], [2, 2])];
 
 /// Multiprocessors assumed where a device does not tell.
 const MULTIPROCESSORS: usize = 64;
-/// Cubes wanted on each.
-const CUBES: usize = 2;
 /// The fewest steps of a split.
 const STEPS: usize = 8;
+/// The most cubes on a multiprocessor for each of its planes' places.
+const PLANES: usize = 16;
 
-/// Whose products, and how many cubes share a tile's depth.
+// What a multiprocessor needs, in its clocks; rough, and only compared with each other. The figures are a large GPU's.
+/// For the product of a block.
+const BLOCK: usize = 4;
+/// Bytes of operands that come in one.
+const BYTES: usize = 32;
+/// From asking for operands until they are there.
+const LATENCY: usize = 800;
+/// To launch the kernel that adds splits up.
+const LAUNCH: usize = 4000;
+
+/// A cube's tile of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CubeForm {
+    /// Planes down and across.
+    pub planes: [usize; 2],
+    /// Of a plane.
+    pub tile: TileForm,
+    /// Copies of the operands in shared memory: where there are two, one is filled while the other is read.
+    pub buffers: usize,
+}
+
+impl CubeForm {
+    /// Rows of the output.
+    pub fn rows(self) -> usize {
+        self.planes[0] * self.tile.rows * SIDE
+    }
+
+    /// Columns of the output.
+    pub fn columns(self) -> usize {
+        self.planes[1] * self.tile.columns * SIDE
+    }
+
+    /// Units of the cube.
+    pub fn units(self) -> usize {
+        self.planes() * self.tile.units
+    }
+
+    /// Planes of the cube.
+    pub fn planes(self) -> usize {
+        self.planes[0] * self.planes[1]
+    }
+
+    /// As a launch takes it.
+    pub fn dim(self) -> CubeDim {
+        CubeDim::new_2d(self.tile.units as u32, self.planes() as u32)
+    }
+
+    /// From a row to the next of a plane's row of blocks on its way out, in elements.
+    pub fn stage_stride(self) -> usize {
+        self.tile.columns * SIDE + 4
+    }
+
+    /// Elements of a plane's row of blocks on its way out.
+    pub fn stage(self) -> usize {
+        SIDE * self.stage_stride()
+    }
+
+    /// Shared memory for operands of so many bytes an element, in bytes.
+    fn room(self, size: usize) -> usize {
+        let operands = Fetch::largest(self.rows()) + Fetch::largest(self.columns());
+        self.buffers * operands * size + self.planes() * self.stage() * size_of::<f32>()
+    }
+
+    /// Clocks of a step.
+    fn step(self) -> usize {
+        let blocks = self.planes() * self.tile.rows * self.tile.columns * (DEPTH / SIDE);
+        let bytes = (self.rows() + self.columns()) * DEPTH * 2;
+        (blocks * BLOCK).max(bytes / BYTES)
+    }
+}
+
+/// Who makes the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
-    /// A plane's quarter.
-    pub tile: TileForm,
+    /// The forms that the device has room for, the largest first.
+    pub forms: [Option<CubeForm>; TILES.len()],
+    /// Only the form of this place among them; `None` for what suits the device.
+    pub form: Option<usize>,
     /// At most so many splits of the depth; `None` for what suits the device.
     pub splits: Option<usize>,
 }
@@ -41,69 +107,123 @@ impl Work {
     pub fn new(client: &Client, elements: ElemType, emulated: bool) -> Option<Self> {
         let limits = &client.properties().hardware;
         let units = if emulated { 32 } else { limits.plane_size_max as usize };
-        let room = 2 * Fetch::LARGEST * elements.size() + PLANES * STAGE * size_of::<f32>();
-        let taken = (emulated || hardware(client, elements))
-            && (16..=64).contains(&units)
-            && units.is_power_of_two()
-            && units * PLANES <= limits.max_units_per_cube as usize
-            && room <= limits.max_shared_memory_size;
-        let tile = TileForm { rows: BLOCKS, columns: BLOCKS, units, hardware: !emulated };
-        taken.then_some(Self { tile, splits: None })
+        if !(emulated || hardware(client, elements))
+            || !(16..=64).contains(&units)
+            || !units.is_power_of_two()
+        {
+            return None;
+        }
+        let forms = TILES.map(|(planes, [rows, columns])| {
+            let tile = TileForm { rows, columns, units, hardware: !emulated };
+            let fits = |form: &CubeForm| {
+                form.units() <= limits.max_units_per_cube as usize
+                    && form.room(elements.size()) <= limits.max_shared_memory_size
+            };
+            [2, 1].map(|buffers| CubeForm { planes, tile, buffers }).into_iter().find(fits)
+        });
+        forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
+    }
+
+    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time.
+    pub fn plan(&self, client: &Client, sides: [usize; 2], steps: usize) -> Plan {
+        let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
+        self.among(multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize), sides, steps)
+    }
+
+    fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize) -> Plan {
+        let forms = self.forms.iter().enumerate();
+        let forms =
+            forms.filter(|(i, _)| self.form.is_none_or(|form| form == *i)).filter_map(|(_, form)| *form);
+        let plans = forms.flat_map(|cube| {
+            let tiles = sides[0].div_ceil(cube.rows()) * sides[1].div_ceil(cube.columns());
+            let places = PLANES / cube.planes() * multiprocessors;
+            let (fewest, most) = match self.splits {
+                Some(splits) => (splits.clamp(1, steps), splits.clamp(1, steps)),
+                None => (1, places.div_ceil(tiles).min(steps / STEPS).max(1)),
+            };
+            (fewest..=most).map(move |splits| {
+                let length = steps.div_ceil(splits);
+                Plan { cube, splits: steps.div_ceil(length), length, tiles }
+            })
+        });
+        let time = |plan: &Plan| plan.time(multiprocessors, sides[0] * sides[1]);
+        plans
+            .min_by_key(time)
+            .unwrap_or_else(|| unreachable!("`new` leaves a form, tests take those there are"))
     }
 }
 
-/// The steps of a tile's depth, divided.
+/// One product, divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Splits {
-    /// How many there are.
-    pub count: usize,
+pub struct Plan {
+    /// A cube.
+    pub cube: CubeForm,
+    /// How many splits of the depth there are.
+    pub splits: usize,
     /// Steps of each but the last.
     pub length: usize,
     /// Tiles of the output.
     tiles: usize,
 }
 
-impl Splits {
-    /// Of `depth` elements, for an output of so many rows and columns: enough to fill the device, none of fewer than
-    /// [`STEPS`].
-    pub fn new(client: &Client, sides: [usize; 2], depth: usize, wanted: Option<usize>) -> Self {
-        let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
-        let cubes = CUBES * multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
-        Self::among(cubes, sides, depth, wanted)
-    }
-
-    fn among(cubes: usize, sides: [usize; 2], depth: usize, wanted: Option<usize>) -> Self {
-        let tiles = sides.map(|side| side.div_ceil(TILE)).iter().product::<usize>();
-        let steps = depth.div_ceil(DEPTH);
-        let filling = cubes.div_ceil(tiles).min(steps / STEPS);
-        let length = steps.div_ceil(wanted.unwrap_or(filling).clamp(1, steps));
-        Self { count: steps.div_ceil(length), length, tiles }
-    }
-
+impl Plan {
     /// A cube a tile and split.
     pub fn cubes(&self) -> usize {
-        self.tiles * self.count
+        self.tiles * self.splits
+    }
+
+    /// Estimated clocks: of the multiprocessor with the most cubes, those that it has room for at a time, and of adding
+    /// the splits up.
+    fn time(&self, multiprocessors: usize, outputs: usize) -> usize {
+        let (busiest, most) = (self.cubes().div_ceil(multiprocessors), PLANES / self.cube.planes());
+        let step = |cubes: usize| if cubes == 0 { 0 } else { (cubes * self.cube.step()).max(LATENCY) };
+        let products = self.length * (busiest / most * step(most) + step(busiest % most));
+        let bytes = 2 * self.splits * outputs * size_of::<f32>();
+        products + if self.splits == 1 { 0 } else { LAUNCH + bytes / (BYTES * multiprocessors) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{STEPS, Splits};
+    use super::{CubeForm, Plan, STEPS, TILES, TileForm, Work};
+
+    fn work() -> Work {
+        let forms = TILES.map(|(planes, [rows, columns])| {
+            let tile = TileForm { rows, columns, units: 32, hardware: true };
+            Some(CubeForm { planes, tile, buffers: 2 })
+        });
+        Work { forms, form: None, splits: None }
+    }
+
+    fn plan(sides: [usize; 2], steps: usize) -> ([usize; 2], Plan) {
+        let plan = work().among(132, sides, steps);
+        ([plan.cube.rows(), plan.cube.columns()], plan)
+    }
 
     #[test]
-    fn splits_fill_the_device_and_no_more() {
-        // 1280 channels to 1280 at 8x8, twice: 2 by 20 tiles, 360 steps.
-        let few = Splits::among(264, [128, 1280], 9 * 1280, None);
-        assert_eq!((few.count, few.length, few.cubes()), (7, 52, 280));
-        // One tile: as many as there are steps for.
-        let one = Splits::among(264, [16, 4], 9 * 1280, None);
-        assert_eq!((one.count, one.length), (45, STEPS));
-        // Tiles enough, and a depth too short to divide.
-        assert_eq!(Splits::among(264, [64 * 64 * 8, 320], 9 * 320, None).count, 1);
-        assert_eq!(Splits::among(264, [16, 4], 8 * 32 + 1, None).count, 1);
-        // As told: the last shorter, and never more than steps.
-        let told = Splits::among(264, [16, 4], 9 * 32, Some(4));
-        assert_eq!((told.count, told.length), (3, 3));
-        assert_eq!(Splits::among(264, [16, 4], 2 * 32, Some(100)).count, 2);
+    fn plans_fill_the_device_and_no_more() {
+        // Much of everything: the largest tiles, the depth in one.
+        let (tile, large) = plan([1 << 18, 128], 9 * 4);
+        assert_eq!((tile, large.splits, large.length, large.cubes()), ([128, 128], 1, 36, 2048));
+        // 1280 channels to 1280 at 8x8, twice: ten tiles, of which each multiprocessor gets two splits or three.
+        let (tile, few) = plan([128, 1280], 9 * 40);
+        assert_eq!((tile, few.cubes() > 132, few.cubes() <= 3 * 132), ([128, 128], true, true));
+        assert!(few.length * few.splits >= 360 && few.length * (few.splits - 1) < 360);
+        // One small tile: no split of fewer steps than are worth it.
+        let (tile, one) = plan([16, 4], 9 * 40);
+        assert_eq!(tile, [64, 64]);
+        assert!(one.length >= STEPS && one.splits > 8);
+        // A depth too short to divide.
+        assert_eq!(plan([16, 4], STEPS + 1).1.splits, 1);
+    }
+
+    #[test]
+    fn plans_are_as_told() {
+        for form in 0..TILES.len() {
+            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9);
+            // The last shorter, and never more than steps.
+            assert_eq!((told.cube, told.splits, told.length), (work().forms[form].unwrap(), 3, 3));
+        }
+        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2).splits, 2);
     }
 }

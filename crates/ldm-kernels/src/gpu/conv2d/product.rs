@@ -1,4 +1,7 @@
-//! The product: pixels by output channels, summed over taps and channels.
+//! The product: pixels by output channels, summed over channels and taps.
+//!
+//! A step is one tap of 32 channels. The taps of the same channels follow each other: what they read overlaps, and the
+//! second to the last find most of it in the nearest cache.
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
@@ -6,17 +9,18 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::plane_tile::{ALIGNMENT, PlaneTile, TileForm};
+use super::super::plane_tile::{ALIGNMENT, PlaneTile};
+use super::Bias;
 use super::fetch::{Fetch, put, seat};
-use super::geometry::{Sizes, Strides, advance, corner, count, input, weight};
-use super::plan::{DEPTH, TILE};
+use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
+use super::plan::{CubeForm, DEPTH};
 use super::tile::{multiply, write};
 
 /// What is known when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Form {
-    /// Of a plane.
-    pub tile: TileForm,
+    /// Of a cube.
+    pub cube: CubeForm,
     /// Of the input.
     pub x: Fetch,
     /// Of the weights.
@@ -25,8 +29,8 @@ pub struct Form {
     pub mirrored: bool,
     /// Whether zeros lie between the input's rows or columns.
     pub spread: bool,
-    /// Whether a bias is added.
-    pub bias: bool,
+    /// The bias that is added.
+    pub bias: Bias,
     /// Whether an addend is.
     pub addend: bool,
 }
@@ -36,7 +40,7 @@ pub struct Form {
 pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
     x: &[Vector<E, X>],
     weights: &[Vector<E, W>],
-    bias: &[E],
+    bias: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
     y: &mut [Vector<O, Y>],
     sizes: &Sizes,
@@ -48,66 +52,73 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
     #[define(E)] _inputs: ElemType,
     #[define(O)] _outputs: ElemType,
 ) {
+    let cube = comptime![form.cube];
     let pixels = sizes.batch * sizes.height * sizes.width;
-    let down = pixels.div_ceil(TILE);
-    let tiles = down * sizes.outputs.div_ceil(TILE);
+    let down = pixels.div_ceil(comptime![cube.rows()]);
+    let tiles = down * sizes.outputs.div_ceil(comptime![cube.columns()]);
     let split = CUBE_POS / tiles;
     // The whole cube ends, so no unit waits for another.
     if split >= splits {
         terminate!();
     }
     // Cubes that run at the same time read the same weights.
-    let first_pixel = CUBE_POS % tiles % down * TILE;
-    let first_output = CUBE_POS % tiles / down * TILE;
-    let steps = (sizes.kernel_height * sizes.kernel_width * sizes.channels).div_ceil(DEPTH);
+    let first_pixel = CUBE_POS % tiles % down * comptime![cube.rows()];
+    let first_output = CUBE_POS % tiles / down * comptime![cube.columns()];
+    let all_taps = sizes.kernel_height * sizes.kernel_width;
+    let steps = all_taps * sizes.channels.div_ceil(DEPTH);
     let begin = split * length;
     let end = min(begin + length, steps);
     let plane = UNIT_POS_Y as usize;
-    let unit = plane * form.tile.units + UNIT_POS_X as usize;
+    let unit = plane * comptime![cube.tile.units] + UNIT_POS_X as usize;
+
+    let mut tap = Array::<usize>::new(3usize);
+    tap[0] = begin / all_taps * DEPTH;
+    tap[1] = begin % all_taps % sizes.kernel_width;
+    tap[2] = begin % all_taps / sizes.kernel_width;
 
     let x_fetch = comptime![form.x];
     let x_seat = seat(unit, x_fetch);
-    let mut corners = Array::<usize>::new(comptime![3 * x_fetch.rows()]);
+    let mut corners = Array::<usize>::new(comptime![3 * x_fetch.seats()]);
     #[unroll]
-    for i in 0..comptime![x_fetch.rows()] {
+    for i in 0..comptime![x_fetch.seats()] {
         let mut pixel = Array::<usize>::new(3usize);
         let row = first_pixel + x_seat.row + comptime![i * x_fetch.lines()];
         count(&mut pixel, 0usize, row, sizes.width, sizes.height);
-        corner(&mut corners, comptime![3 * i], &pixel, sizes, from);
+        corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
     }
-    let mut x_tap = Array::<usize>::new(3usize);
-    count(&mut x_tap, 0usize, begin * DEPTH + x_seat.deep, sizes.channels, sizes.kernel_width);
     let mut x_next = Array::<Vector<E, X>>::new(comptime![x_fetch.passes()]);
 
     let w_fetch = comptime![form.weight];
     let w_seat = seat(unit, w_fetch);
-    let mut w_tap = Array::<usize>::new(3usize);
-    count(&mut w_tap, 0usize, begin * DEPTH + w_seat.deep, sizes.channels, sizes.kernel_width);
     let mut w_next = Array::<Vector<E, W>>::new(comptime![w_fetch.passes()]);
 
-    let mut left = Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![x_fetch.size()], ALIGNMENT);
-    let mut right = Shared::<[Vector<E, W>]>::new_aligned_slice(comptime![w_fetch.size()], ALIGNMENT);
-    let mut tile = PlaneTile::zero(comptime![form.tile]);
+    let mut left =
+        Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
+    let mut right =
+        Shared::<[Vector<E, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
+    let mut tile = PlaneTile::zero(comptime![cube.tile]);
     // A step is on its way from memory while the one before it is multiplied.
     let mut step = begin;
     while step <= end {
+        let buffer = step % comptime![cube.buffers];
+        let (left_begin, right_begin) =
+            (buffer * comptime![x_fetch.size()], buffer * comptime![w_fetch.size()]);
         if step > begin {
-            // The step before has been read by all.
-            sync_cube();
-            put::<E, X>(&mut left, &x_next, &x_seat, x_fetch);
-            put::<E, W>(&mut right, &w_next, &w_seat, w_fetch);
+            if comptime![cube.buffers == 1] {
+                // The step before has been read by all.
+                sync_cube();
+            }
+            put::<E, X>(&mut left, left_begin, &x_next, &x_seat, x_fetch);
+            put::<E, W>(&mut right, right_begin, &w_next, &w_seat, w_fetch);
             sync_cube();
         }
         if step < end {
             #[unroll]
             for i in 0..comptime![x_fetch.passes()] {
                 let row = comptime![if x_fetch.deep { 3 * i } else { 0 }];
-                x_next[i] =
-                    input::<E, X>(x, &corners, row, &x_tap, 0usize, sizes, from, comptime![form.spread]);
-                let ahead = comptime![x_fetch.ahead(i)];
-                if comptime![ahead > 0] {
-                    advance(&mut x_tap, sizes.channels, sizes.kernel_width, ahead);
-                }
+                let further = x_seat.deep + comptime![x_fetch.deeper(i)];
+                let spread = comptime![form.spread];
+                x_next[i] = input::<E, X>(x, &corners, row, &tap, 0usize, further, sizes, from, spread);
             }
             #[unroll]
             for i in 0..comptime![w_fetch.passes()] {
@@ -117,20 +128,28 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
                     weights,
                     outer,
                     output < sizes.outputs,
-                    &w_tap,
+                    &tap,
+                    w_seat.deep + comptime![w_fetch.deeper(i)],
                     sizes,
                     taps,
                     comptime![w_fetch.deep],
                     comptime![form.mirrored],
                 );
-                let ahead = comptime![w_fetch.ahead(i)];
-                if comptime![ahead > 0] {
-                    advance(&mut w_tap, sizes.channels, sizes.kernel_width, ahead);
-                }
             }
+            next_tap(&mut tap, sizes, DEPTH);
         }
         if step > begin {
-            multiply::<E, X, W>(&mut tile, &left, &right, plane, x_fetch, w_fetch);
+            multiply::<E, X, W>(
+                &mut tile,
+                &left,
+                &right,
+                left_begin,
+                right_begin,
+                plane,
+                cube,
+                x_fetch,
+                w_fetch,
+            );
         }
         step += 1usize;
     }
@@ -144,7 +163,8 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         first_output,
         pixels,
         sizes.outputs,
-        comptime![form.tile],
+        sizes.height * sizes.width,
+        cube,
         comptime![form.bias],
         comptime![form.addend],
     );

@@ -6,40 +6,44 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE, TileForm};
+use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
+use super::Bias;
 use super::fetch::Fetch;
-use super::plan::{BLOCKS, DEPTH, PLANES, STAGE, STAGE_STRIDE};
+use super::plan::{CubeForm, DEPTH};
 
-/// The first row of a plane's quarter.
+/// The first row of a plane's part of the tile.
 #[cube]
-fn quarter_row(plane: usize) -> usize {
-    plane / 2usize * comptime![BLOCKS * SIDE]
+fn part_row(plane: usize, #[comptime] cube: CubeForm) -> usize {
+    plane / comptime![cube.planes[1]] * comptime![cube.tile.rows * SIDE]
 }
 
-/// The first column of a plane's quarter.
+/// The first column of a plane's part of the tile.
 #[cube]
-fn quarter_column(plane: usize) -> usize {
-    plane % 2usize * comptime![BLOCKS * SIDE]
+fn part_column(plane: usize, #[comptime] cube: CubeForm) -> usize {
+    plane % comptime![cube.planes[1]] * comptime![cube.tile.columns * SIDE]
 }
 
-/// Adds a step's product to a plane's quarter.
+/// Adds the product of a step's operands, which begin there (in vectors), to a plane's part.
 #[cube]
 pub fn multiply<E: Float, A: Size, B: Size>(
     tile: &mut PlaneTile,
     left: &Shared<[Vector<E, A>]>,
     right: &Shared<[Vector<E, B>]>,
+    left_begin: usize,
+    right_begin: usize,
     plane: usize,
+    #[comptime] cube: CubeForm,
     #[comptime] left_fetch: Fetch,
     #[comptime] right_fetch: Fetch,
 ) {
     let (left_row, left_deep) = comptime![left_fetch.steps()];
     let (right_row, right_deep) = comptime![right_fetch.steps()];
-    let left_start = quarter_row(plane) * left_row;
-    let right_start = quarter_column(plane) * right_row;
+    let left_start = part_row(plane, cube) * left_row;
+    let right_start = part_column(plane, cube) * right_row;
     #[unroll]
     for k in 0..comptime![DEPTH / SIDE] {
-        let left_at = (left_start + comptime![k * SIDE * left_deep]) / A::value();
-        let right_at = (right_start + comptime![k * SIDE * right_deep]) / B::value();
+        let left_at = left_begin + (left_start + comptime![k * SIDE * left_deep]) / A::value();
+        let right_at = right_begin + (right_start + comptime![k * SIDE * right_deep]) / B::value();
         tile.multiply_add::<E, A, B>(
             &left[left_at..left.len()],
             comptime![left_fetch.stride()],
@@ -51,56 +55,61 @@ pub fn multiply<E: Float, A: Size, B: Size>(
     }
 }
 
-/// Writes a plane's quarter of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with
-/// a column's bias and an element's addend.
+/// Writes a plane's part of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with
+/// a column's bias (its own for every `picture` rows, where there are several) and an element's addend.
 #[cube]
 pub fn write<E: Float, O: Float, Y: Size>(
     tile: &PlaneTile,
     y: &mut [Vector<O, Y>],
-    bias: &[E],
+    bias: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
     split: usize,
     first_row: usize,
     first_column: usize,
     rows: usize,
     columns: usize,
-    #[comptime] form: TileForm,
-    #[comptime] has_bias: bool,
+    picture: usize,
+    #[comptime] cube: CubeForm,
+    #[comptime] kind: Bias,
     #[comptime] has_addend: bool,
 ) {
-    let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![PLANES * STAGE], ALIGNMENT);
+    let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
-    let start = plane * STAGE;
+    let start = plane * comptime![cube.stage()];
+    let stride = comptime![cube.stage_stride()];
     let n = Y::value();
-    let across = comptime![BLOCKS * SIDE / n];
+    let across = comptime![cube.tile.columns * SIDE / n];
     #[unroll]
-    for block in 0..BLOCKS {
+    for block in 0..comptime![cube.tile.rows] {
         if comptime![block > 0] {
             sync_cube();
         }
-        tile.store_row(&mut stage[start..comptime![PLANES * STAGE]], STAGE_STRIDE, block);
+        tile.store_row(&mut stage[start..comptime![cube.planes() * cube.stage()]], stride, block);
         sync_cube();
         let mut i = UNIT_POS_X as usize;
         while i < comptime![SIDE * across] {
-            let row = first_row + quarter_row(plane) + comptime![block * SIDE] + i / across;
-            let column = first_column + quarter_column(plane) + i % across * n;
+            let row = first_row + part_row(plane, cube) + comptime![block * SIDE] + i / across;
+            let column = first_column + part_column(plane, cube) + i % across * n;
             if row < rows && column < columns {
                 let at = ((split * rows + row) * columns + column) / n;
                 let mut v = Vector::<f32, Y>::new(0.0f32);
                 #[unroll]
                 for k in 0..n {
-                    let mut sum = stage[start + i / across * STAGE_STRIDE + i % across * n + k];
-                    if comptime![has_bias] {
-                        sum += f32::cast_from(bias[column + k]);
+                    v.insert(k, stage[start + i / across * stride + i % across * n + k]);
+                }
+                if comptime![kind != Bias::None] {
+                    let mut at_bias = column / n;
+                    if comptime![kind == Bias::Picture] {
+                        at_bias += row / picture * (columns / n);
                     }
-                    v.insert(k, sum);
+                    v += Vector::<f32, Y>::cast_from(bias[at_bias]);
                 }
                 if comptime![has_addend] {
                     v += Vector::<f32, Y>::cast_from(addend[at]);
                 }
                 y[at] = Vector::<O, Y>::cast_from(v);
             }
-            i += form.units;
+            i += comptime![cube.tile.units];
         }
     }
 }

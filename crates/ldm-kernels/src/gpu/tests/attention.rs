@@ -1,3 +1,4 @@
+use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
@@ -5,6 +6,7 @@ use super::{TAKEN, device, exact, types};
 use crate::gpu::attention::{Pass, Plan, Plans, Sizes};
 use crate::gpu::bridge::{Gpu, client, primitive, tensor};
 use crate::gpu::ops::Kernels;
+use crate::gpu::plane_tile;
 use crate::{attention, gpu};
 
 /// Batch, heads, queries, keys, width of a head.
@@ -29,7 +31,14 @@ fn twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
 }
 
 fn ours(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    gpu::autodiff::attention(&q, &k, &v, true).expect(TAKEN)
+    let emulated = emulated(&q.clone().without_autodiff());
+    gpu::autodiff::attention(&q, &k, &v, emulated).expect(TAKEN)
+}
+
+/// Whether the device has no matrix units for the tensor's type.
+fn emulated(x: &Tensor<4>) -> bool {
+    let client = client(&primitive(x).expect("on the device"));
+    !plane_tile::hardware(&client, dtype_to_storage_type(x.dtype()))
 }
 
 /// The output and the gradients of queries, keys and values, under a loss that weighs every output differently.
@@ -61,7 +70,7 @@ fn compare(name: &str, inputs: Inputs, tolerance: f64) {
     let dtype = inputs[0].dtype();
     let loss = loss(&inputs[0]);
     let expected = gradients(&twin, inputs.each_ref().map(exact), exact(&loss));
-    let y = gpu::attention(&inputs[0], &inputs[1], &inputs[2], true).expect(TAKEN);
+    let y = gpu::attention(&inputs[0], &inputs[1], &inputs[2], emulated(&inputs[0])).expect(TAKEN);
     assert_close(&format!("{name}: alone"), &y, &expected[0], tolerance);
     let found = gradients(&ours, inputs, loss);
     assert_eq!(found.each_ref().map(|x| x.dtype()), [dtype; 4]);
@@ -181,13 +190,32 @@ fn merging_heads_copies_nothing() {
 fn what_the_kernel_does_not_take_is_left_to_burn() {
     let Some(device) = device() else { return };
     let takes = |[q, k, v]: Inputs, emulated| gpu::attention(&q, &k, &v, emulated).is_some();
-    // Heads beyond the widest; tensors of different types; f32 without emulation; under autodiff, where another does.
-    assert!(!takes(inputs([1, 1, 2, 2, 161], DType::F32, &device), true));
+    // Tensors of different types; f32 without emulation; under autodiff, where another does, but not the widest heads.
+    let wide = inputs([1, 1, 2, 2, 161], DType::F32, &device).map(|x| x.autodiff());
+    assert!(gpu::autodiff::attention(&wide[0], &wide[1], &wide[2], true).is_none());
     let [q, k, v] = inputs([1, 1, 2, 2, 8], DType::F32, &device);
     assert!(!takes([q.clone(), k.clone(), v.clone().cast(DType::F16)], true));
     assert!(!takes([q.clone(), k.clone(), v.clone()], false));
     assert!(!takes([q, k, v].map(|x| x.autodiff()), true));
     assert!(!takes(inputs([1, 1, 2, 2, 8], DType::F32, &Device::flex()), true));
+}
+
+/// Two products with f32 scores between them, also where scores are beyond f16.
+#[test]
+fn attention_of_heads_beyond_the_widest_equals_its_twin() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        for (case, factor) in
+            [([2, 1, 9, 9, 200], 1.0), ([1, 2, 70, 33, 168], 1.0), ([1, 1, 40, 72, 512], 20.0)]
+        {
+            let [q, k, v] = inputs(case, dtype, &device);
+            let q = q * factor;
+            let y = gpu::attention(&q, &k, &v, emulated(&q)).expect(TAKEN);
+            assert_eq!(y.dtype(), dtype);
+            let expected = twin(exact(&q), exact(&k), exact(&v));
+            assert_close(&format!("{case:?} {dtype:?}"), &y, &expected, tolerance);
+        }
+    }
 }
 
 /// What a device with 132 multiprocessors of 227 KiB would do, and that one with 48 KiB finds room.

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
 use super::{TAKEN, device, exact, laid, types};
-use crate::conv2d::{Conv2dOptions, plain};
+use crate::conv2d::{Conv2dOptions, laid_out, plain};
 use crate::gpu;
 use crate::gpu::bridge::{client, primitive};
 use crate::gpu::conv2d::Work;
@@ -93,11 +93,23 @@ impl Tensors {
         self.with(splits, Some(&self.bias), Some(&self.addend))
     }
 
-    fn with(&self, splits: Option<usize>, bias: Option<&Tensor<1>>, addend: Option<&Tensor<4>>) -> Tensor<4> {
+    fn with<const B: usize>(
+        &self,
+        splits: Option<usize>,
+        bias: Option<&Tensor<B>>,
+        addend: Option<&Tensor<4>>,
+    ) -> Tensor<4> {
         let Self { x, weight, options, .. } = self;
         assert!(gpu::takes_conv2d(x, weight, bias, *options, addend), "{TAKEN}");
         let [x, weight] = [x, weight].map(|x| primitive(x).expect(TAKEN));
         gpu::convolve(x, weight, bias, *options, addend, self.work(splits)).expect(TAKEN)
+    }
+
+    /// By tiles of one form.
+    fn formed(&self, work: Work) -> Tensor<4> {
+        let [x, weight] = [&self.x, &self.weight].map(|x| primitive(x).expect(TAKEN));
+        let (bias, addend) = (Some(&self.bias), Some(&self.addend));
+        gpu::convolve(x, weight, bias, self.options, addend, work).expect(TAKEN)
     }
 
     /// The twin in f32 on the CPU, without the addend.
@@ -142,6 +154,33 @@ fn conv2d_in_splits_equals_its_twin() {
     }
 }
 
+/// Every tile that the device has room for, more than one of it each way, whole and in splits.
+#[test]
+fn every_tile_equals_its_twin() {
+    let Some(device) = device() else { return };
+    let case = Case { x: [2, 36, 9, 9], outputs: 136, ..ONE };
+    let (mut there, mut missing) = (0, Vec::new());
+    for ((dtype, tolerance), layout) in types(&device).flat_map(|t| LAYOUTS.map(|layout| (t, layout))) {
+        let given = Tensors::new(case, dtype, layout, &device);
+        let (work, expected) = (given.work(None), given.twin() + exact(&given.addend));
+        for form in 0..work.forms.len() {
+            if work.forms[form].is_none() {
+                missing.push((form, dtype));
+                continue;
+            }
+            for splits in [1, 3] {
+                let y = given.formed(Work { form: Some(form), splits: Some(splits), ..work });
+                let name = format!("tile {form}, {splits} splits, {layout:?} {dtype:?}");
+                assert_close(&name, &y, &expected, tolerance);
+            }
+            there += 1;
+        }
+    }
+    missing.dedup();
+    eprintln!("tiles that {device:?} has no room for: {missing:?}");
+    assert!(there > 0);
+}
+
 /// Neither, either and both: in the product's kernel and in that which adds splits up.
 #[test]
 fn bias_and_addend_are_added_where_there_are() {
@@ -155,6 +194,34 @@ fn bias_and_addend_are_added_where_there_are() {
         let expected = if addend { expected + exact(&given.addend) } else { expected };
         let y = given.with(Some(splits), bias.then_some(&given.bias), addend.then_some(&given.addend));
         assert_close(&format!("{splits} splits"), &y, &expected, 1e-5);
+    }
+}
+
+/// Another bias for every picture, in the product's kernel and in that which adds splits up.
+#[test]
+fn pictures_have_biases_of_their_own() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        let given = Tensors::new(CASES[0], dtype, Layout::ChannelsLast, &device);
+        let shift = seeded_input::<2>("shift", [2, 64], &device).cast(dtype);
+        let without = plain(exact(&given.x), exact(&given.weight), None, given.options);
+        let expected = without + exact(&shift).reshape([2, 64, 1, 1]);
+        for splits in [1, 2] {
+            let y = given.with(Some(splits), Some(&shift), None);
+            assert_close(&format!("{splits} splits, {dtype:?}"), &y, &expected, tolerance);
+        }
+    }
+}
+
+/// Weights laid out for the kernel are the same weights.
+#[test]
+fn laid_out_weights_keep_their_values() {
+    let Some(device) = device() else { return };
+    for (dtype, _) in types(&device) {
+        let given = Tensors::new(CASES[1], dtype, Layout::Contiguous, &device);
+        let laid = laid_out(given.weight.clone());
+        assert_eq!(laid.dims(), given.weight.dims());
+        assert_eq!(laid.to_data(), given.weight.to_data(), "{dtype:?}");
     }
 }
 

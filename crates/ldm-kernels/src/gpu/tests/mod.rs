@@ -7,6 +7,8 @@ mod conv2d;
 mod geglu;
 mod group_norm;
 mod layer_norm;
+mod layout;
+mod linear;
 mod plane_tile;
 
 use burn::tensor::{DType, Device, Tensor};

@@ -1,0 +1,102 @@
+//! Two maps' channels side by side, a vector of the output a unit.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn::tensor::Shape;
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::ops::permute;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::view::View;
+use super::walk::{Units, cubes};
+
+/// `[b, c, h, w]` and `[b, c', h, w]` -> `[b, c + c', h, w]`, channels-last.
+pub fn forward(left: CubeTensor, right: CubeTensor) -> CubeTensor {
+    let [b, _, height, width] = left.meta.shape().dims();
+    let (left, right) = (lying(left), lying(right));
+    let (client, elements) = (left.tensor.client.clone(), left.elements());
+    let channels = left.shape[1] + right.shape[1];
+    let fits = |n: usize, x: &View| x.shape[1].is_multiple_of(n) && x.strides[2].is_multiple_of(n);
+    let vector = client
+        .io_optimized_vector_sizes(left.tensor.dtype.size())
+        .find(|n| [&left, &right].iter().all(|x| fits(*n, x) && x.strides[0].is_multiple_of(*n)))
+        .unwrap_or(1);
+    let shape = Shape::from([b, height, width, channels]);
+    let y =
+        empty_device_contiguous_dtype(client.clone(), left.tensor.device.clone(), shape, left.tensor.dtype);
+    let count = b * left.shape[2] * channels / vector;
+    let units = Units::together(&client);
+    let steps = |x: &View| StepsLaunch::new(x.strides[0] / vector, x.strides[2] / vector);
+    // SAFETY: the indices are in the views; units beyond the output end at once.
+    unsafe {
+        join_kernel::launch_unchecked(
+            &client,
+            cubes(&client, count.div_ceil(units.across)),
+            units.dim(),
+            vector,
+            left.buffer(),
+            right.buffer(),
+            y.clone().into_buffer_arg(),
+            steps(&left),
+            steps(&right),
+            left.shape[2],
+            left.shape[1] / vector,
+            right.shape[1] / vector,
+            count,
+            elements,
+        );
+    }
+    permute(y, &[0, 3, 1, 2])
+}
+
+/// A view with its channels together; copies where they aren't.
+fn lying(x: CubeTensor) -> View {
+    let view = View::planes(x);
+    if view.shape[1] == 1 || view.strides[1] == 1 {
+        return view;
+    }
+    let rank = view.tensor.meta.num_dims();
+    let last: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
+    let back: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+    View::planes(permute(into_contiguous(permute(view.tensor, &last)), &back))
+}
+
+/// From one to the next of a view, in vectors.
+#[derive(CubeType, CubeLaunch)]
+struct Steps {
+    /// Pictures.
+    picture: usize,
+    /// Pixels.
+    pixel: usize,
+}
+
+#[cube(launch_unchecked)]
+fn join_kernel<E: Float, N: Size>(
+    left: &[Vector<E, N>],
+    right: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    lefts: &Steps,
+    rights: &Steps,
+    pixels: usize,
+    left_width: usize,
+    right_width: usize,
+    count: usize,
+    #[define(E)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= count {
+        terminate!();
+    }
+    let channel = i % (left_width + right_width);
+    let pixel = i / (left_width + right_width) % pixels;
+    let picture = i / (left_width + right_width) / pixels;
+    if channel < left_width {
+        y[i] = left[picture * lefts.picture + pixel * lefts.pixel + channel];
+    } else {
+        y[i] = right[picture * rights.picture + pixel * rights.pixel + channel - left_width];
+    }
+}

@@ -1,0 +1,123 @@
+//! Linear layers against the plain twin, with matrix units emulated where there are none.
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::{DType, Device, Tensor};
+use ldm_test_support::{assert_close, seeded_input};
+
+use super::{TAKEN, device, exact, types};
+use crate::gpu;
+use crate::gpu::bridge::{client, primitive};
+use crate::gpu::conv2d::Work;
+use crate::linear::plain;
+
+/// Rows, inputs and outputs: one row, odd ones, more than one tile each way, a depth of more than one step.
+const CASES: [([usize; 2], usize, usize); 5] =
+    [([1, 1], 32, 8), ([2, 5], 70, 9), ([1, 77], 96, 33), ([3, 50], 40, 136), ([1, 9], 8, 200)];
+
+fn work(x: &Tensor<3>) -> Work {
+    let client = client(&primitive(x).expect("on the device"));
+    let emulated = || Work::new(&client, dtype_to_storage_type(x.dtype()), true);
+    gpu::conv2d::work(&client, x.dtype()).or_else(emulated).expect("room for the tiles")
+}
+
+/// Input, weight and bias.
+fn tensors(
+    ([b, n], inputs, outputs): ([usize; 2], usize, usize),
+    dtype: DType,
+    device: &Device,
+) -> (Tensor<3>, Tensor<2>, Tensor<1>) {
+    let x = seeded_input::<3>("x", [b, n, inputs], device).cast(dtype);
+    let weight = seeded_input::<2>("weight", [outputs, inputs], device).cast(dtype);
+    (x, weight, seeded_input::<1>("bias", [outputs], device).cast(dtype))
+}
+
+#[test]
+fn linear_equals_its_twin() {
+    let Some(device) = device() else { return };
+    for (case, (dtype, tolerance)) in
+        CASES.into_iter().flat_map(|case| types(&device).map(move |dtype| (case, dtype)))
+    {
+        let (x, weight, bias) = tensors(case, dtype, &device);
+        for (splits, with) in [(None, true), (Some(2), true), (None, false)] {
+            let work = Work { splits, ..work(&x) };
+            let [input, weights] = [primitive(&x).expect(TAKEN), primitive(&weight).expect(TAKEN)];
+            let y: Tensor<3> =
+                gpu::project(input, weights, with.then_some(&bias), None, false, work).expect(TAKEN);
+            assert_eq!(y.dtype(), dtype);
+            let expected = plain(exact(&x), exact(&weight), with.then(|| exact(&bias)));
+            assert_close(&format!("{case:?} {dtype:?} {splits:?} {with}"), &y, &expected, tolerance);
+        }
+    }
+}
+
+/// A residual connection, and results in f32.
+#[test]
+fn addends_are_added_and_results_exact_where_asked() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        let (x, weight, bias) = tensors(CASES[3], dtype, &device);
+        let addend = seeded_input::<3>("addend", [3, 50, 136], &device).cast(dtype);
+        let twin = plain(exact(&x), exact(&weight), Some(exact(&bias)));
+        for splits in [1, 2] {
+            let work = Work { splits: Some(splits), ..work(&x) };
+            let project = |addend: Option<&Tensor<3>>, exact: bool| -> Tensor<3> {
+                let [input, weights] = [primitive(&x).expect(TAKEN), primitive(&weight).expect(TAKEN)];
+                let bias = if exact { None } else { Some(&bias) };
+                gpu::project(input, weights, bias, addend, exact, work).expect(TAKEN)
+            };
+            let name = format!("{dtype:?}, {splits} splits");
+            let y = project(Some(&addend), false);
+            assert_close(&name, &y, &(twin.clone() + exact(&addend)), tolerance);
+            let y = project(None, true);
+            assert_eq!(y.dtype(), DType::F32);
+            // Nothing is rounded on the way out.
+            assert_close(&format!("{name}, exact"), &y, &plain(exact(&x), exact(&weight), None), 1e-5);
+        }
+    }
+}
+
+/// A feature map seen as tokens, which are no rows one after the other.
+#[test]
+fn turned_inputs_are_read() {
+    let Some(device) = device() else { return };
+    let (x, weight, bias) = tensors(([2, 24], 24, 40), DType::F32, &device);
+    let x = x.swap_dims(1, 2);
+    let [input, weights] = [primitive(&x).expect(TAKEN), primitive(&weight).expect(TAKEN)];
+    let y: Tensor<3> = gpu::project(input, weights, Some(&bias), None, false, work(&x)).expect(TAKEN);
+    let expected = plain(exact(&x), exact(&weight), Some(exact(&bias)));
+    assert_close("turned", &y, &expected, 1e-5);
+}
+
+#[test]
+fn gradients_equal_the_twins() {
+    let Some(device) = device() else { return };
+    for (case, (dtype, tolerance)) in
+        CASES.into_iter().flat_map(|case| types(&device).map(move |dtype| (case, dtype)))
+    {
+        let (x, weight, bias) = tensors(case, dtype, &device);
+        let work = work(&x);
+        let [b, n, _] = x.dims();
+        let loss = seeded_input::<3>("loss", [b, n, case.2], &device).cast(dtype);
+        let outcome = |x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, loss: Tensor<3>, ours: bool| {
+            let (x, weight) = (x.autodiff().require_grad(), weight.autodiff().require_grad());
+            let bias = bias.autodiff().require_grad();
+            let y = match ours {
+                true => gpu::autodiff::project(&x, &weight, Some(&bias), work).expect(TAKEN),
+                false => plain(x.clone(), weight.clone(), Some(bias.clone())),
+            };
+            let gradients = (y * loss.autodiff()).sum().backward();
+            let missing = "a gradient";
+            (
+                x.grad(&gradients).expect(missing),
+                weight.grad(&gradients).expect(missing),
+                bias.grad(&gradients).expect(missing),
+            )
+        };
+        let (dx2, dw2, db2) = outcome(exact(&x), exact(&weight), exact(&bias), exact(&loss), false);
+        let (dx, dw, db) = outcome(x, weight, bias, loss, true);
+        let name = format!("{case:?} {dtype:?}");
+        assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
+        assert_close(&format!("{name}: weight"), &dw, &dw2, tolerance);
+        assert_close(&format!("{name}: bias"), &db, &db2, tolerance);
+    }
+}
