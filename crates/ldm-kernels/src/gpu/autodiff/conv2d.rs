@@ -101,10 +101,10 @@ fn wide(x: Primitive, weight: Primitive, output: Primitive, options: Conv2dOptio
     Gpu::float_cast(dx, dtype.into())
 }
 
-/// `[b, c, h, w]` added up to `[c]`: a column's sums in its type, those of columns and pictures in f32.
+/// `[b, c, h, w]` added up to `[c]`, in f32.
 fn channels(x: Primitive) -> Primitive {
     let ([_, c, _, _], dtype) = (x.shape().dims::<4>(), x.dtype());
-    let sums = Gpu::float_cast(Gpu::float_sum_dim(x, 2), FloatDType::F32);
-    let sums = Gpu::float_sum_dim(Gpu::float_sum_dim(sums, 3), 0);
+    let x = Gpu::float_cast(x, FloatDType::F32);
+    let sums = [2, 3, 0].into_iter().fold(x, Gpu::float_sum_dim);
     Gpu::float_cast(Gpu::float_reshape(sums, Shape::from([c])), dtype.into())
 }

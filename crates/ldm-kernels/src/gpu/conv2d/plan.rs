@@ -131,7 +131,8 @@ impl Work {
     }
 
     fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize) -> Plan {
-        let forms = self.forms.iter().enumerate();
+        // The smallest first, which is taken where it is as good.
+        let forms = self.forms.iter().enumerate().rev();
         let forms =
             forms.filter(|(i, _)| self.form.is_none_or(|form| form == *i)).filter_map(|(_, form)| *form);
         let plans = forms.flat_map(|cube| {

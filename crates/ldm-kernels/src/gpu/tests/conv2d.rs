@@ -265,7 +265,11 @@ fn gradients_equal_the_twins() {
             assert_eq!([y.dtype(), dx.dtype(), dw.dtype(), db.dtype()], [dtype; 4]);
             let name = format!("{case:?} {layout:?} {dtype:?}");
             assert_close(&format!("{name}: output"), &y, &y2, tolerance);
-            assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
+            // Where padding is wider than the kernel reaches it is burn's, which may take TF32 for f32.
+            let y_dims = gpu::conv2d::output(case.x, given.weight.dims(), options);
+            let ours = gpu::conv2d::input_padding(case.x, given.weight.dims(), y_dims, options).is_some();
+            let tolerance_x = if ours { tolerance } else { tolerance.max(1e-3) };
+            assert_close(&format!("{name}: x"), &dx, &dx2, tolerance_x);
             assert_close(&format!("{name}: weight"), &dw, &dw2, tolerance);
             assert_close(&format!("{name}: bias"), &db, &db2, tolerance);
         }
