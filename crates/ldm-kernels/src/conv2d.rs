@@ -23,7 +23,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
         return y;
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
-    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, None) {
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, None, None) {
         return y;
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
@@ -51,7 +51,7 @@ pub fn conv2d_add(
         return y;
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
-    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&addend)) {
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, None, Some(&addend)) {
         return y;
     }
     addend + conv2d(x, weight, bias, options)
@@ -67,18 +67,16 @@ pub fn conv2d_shift(
     shift: Tensor<2>,
 ) -> Tensor<4> {
     let [b, c] = shift.dims();
-    let with_bias = || match &bias {
-        Some(bias) => shift.clone() + bias.clone().unsqueeze(),
-        None => shift.clone(),
-    };
     #[cfg(feature = "flex")]
-    if b == 1
-        && let Some(y) = crate::cpu::conv2d(&x, &weight, Some(&with_bias().reshape([c])), options, None)
-    {
-        return y;
+    if b == 1 {
+        let both = shift.clone().reshape([c]);
+        let both = bias.iter().fold(both, |both, bias| both + bias.clone());
+        if let Some(y) = crate::cpu::conv2d(&x, &weight, Some(&both), options, None) {
+            return y;
+        }
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
-    if let Some(y) = crate::gpu::conv2d(&x, &weight, Some(&with_bias()), options, None) {
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&shift), None) {
         return y;
     }
     conv2d(x, weight, bias, options) + shift.reshape([b, c, 1, 1])

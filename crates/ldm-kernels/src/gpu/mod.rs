@@ -30,7 +30,7 @@ use crate::conv2d::Conv2dOptions;
 use crate::group_norm::GroupNormOptions;
 use attention::{Plans, Sizes};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
-use conv2d::{Bias, Convolution, Work};
+use conv2d::{Added, Convolution, Work};
 use ops::Kernels;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -63,20 +63,21 @@ pub fn layer_norm<const D: usize>(
 
 /// See [`crate::conv2d`] and [`crate::conv2d_add`]; `None` where the kernel does not take the tensors.
 ///
-/// A bias is `[c_out]` or, for each picture its own, `[b, c_out]`.
-pub fn conv2d<const B: usize>(
+/// A shift, `[b, c_out]`, is as in [`crate::conv2d_shift`].
+pub fn conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
-    bias: Option<&Tensor<B>>,
+    bias: Option<&Tensor<1>>,
     options: Conv2dOptions,
+    shift: Option<&Tensor<2>>,
     addend: Option<&Tensor<4>>,
 ) -> Option<Tensor<4>> {
-    if !takes_conv2d(x, weight, bias, options, addend) {
+    if !takes_conv2d(x, weight, bias, options, addend) || !takes_shift(x, weight, shift) {
         return None;
     }
     let input = primitive(x)?;
     let work = conv2d::work(&client(&input), x.dtype())?;
-    convolve(input, primitive(weight)?, bias, options, addend, work)
+    convolve(input, primitive(weight)?, bias, options, shift, addend, work)
 }
 
 /// Whether convolutions of such weights are the kernel's.
@@ -85,24 +86,25 @@ pub fn convolves<const D: usize>(weight: &Tensor<D>) -> bool {
 }
 
 /// The convolution of tensors that the kernel takes, by `work`.
-fn convolve<const B: usize>(
+fn convolve(
     x: Primitive,
     weight: Primitive,
-    bias: Option<&Tensor<B>>,
+    bias: Option<&Tensor<1>>,
     options: Conv2dOptions,
+    shift: Option<&Tensor<2>>,
     addend: Option<&Tensor<4>>,
     work: Work,
 ) -> Option<Tensor<4>> {
     let convolution = Convolution {
         options,
-        bias: Bias::of(bias),
-        addend: addend.is_some(),
+        added: Added { bias: bias.is_some(), shift: shift.is_some(), addend: addend.is_some() },
         ..Convolution::new(options, work)
     };
     // The weights stand in for what isn't there.
     let bias = bias.map_or(Some(weight.clone()), primitive)?;
+    let shift = shift.map_or(Some(weight.clone()), primitive)?;
     let addend = addend.map_or(Some(weight.clone()), primitive)?;
-    tensor(Gpu::conv2d(x, weight, bias, addend, convolution))
+    tensor(Gpu::conv2d(x, weight, bias, shift, addend, convolution))
 }
 
 /// See [`crate::linear`]; `None` where the kernel does not take the tensors.
@@ -131,8 +133,7 @@ fn project<const D: usize>(
 ) -> Option<Tensor<D>> {
     let options = Conv2dOptions { stride: [1, 1], padding: [[0, 0]; 2] };
     let convolution = Convolution {
-        bias: Bias::of(bias),
-        addend: addend.is_some(),
+        added: Added { bias: bias.is_some(), shift: false, addend: addend.is_some() },
         exact,
         ..Convolution::new(options, work)
     };
@@ -208,10 +209,15 @@ fn takes_layer_norm<const D: usize>(x: &Tensor<D>, weight: &Tensor<1>, bias: &Te
     takes(x) && [weight, bias].into_iter().all(|p| p.dims() == [x.dims()[D - 1]] && p.dtype() == x.dtype())
 }
 
-fn takes_conv2d<const B: usize>(
+fn takes_shift(x: &Tensor<4>, weight: &Tensor<4>, shift: Option<&Tensor<2>>) -> bool {
+    let dims = [x.dims()[0], weight.dims()[0]];
+    shift.is_none_or(|shift| shift.dims() == dims && shift.dtype() == x.dtype())
+}
+
+fn takes_conv2d(
     x: &Tensor<4>,
     weight: &Tensor<4>,
-    bias: Option<&Tensor<B>>,
+    bias: Option<&Tensor<1>>,
     options: Conv2dOptions,
     addend: Option<&Tensor<4>>,
 ) -> bool {
@@ -220,7 +226,7 @@ fn takes_conv2d<const B: usize>(
         && takes(weight)
         && weight.dtype() == dtype
         && conv2d::fits(dims, w_dims, options)
-        && bias.is_none_or(|bias| bias.dims()[..] == [dims[0], w_dims[0]][2 - B..] && bias.dtype() == dtype)
+        && bias.is_none_or(|bias| bias.dims() == [w_dims[0]] && bias.dtype() == dtype)
         && addend.is_none_or(|addend| {
             addend.dims() == conv2d::output(dims, w_dims, options) && addend.dtype() == dtype
         })

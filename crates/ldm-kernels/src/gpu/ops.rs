@@ -70,6 +70,7 @@ pub trait Kernels: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
         addend: FloatTensor<Self>,
         convolution: Convolution,
     ) -> FloatTensor<Self>;
@@ -199,10 +200,11 @@ impl Kernels for CubeBackend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
         addend: FloatTensor<Self>,
         convolution: Convolution,
     ) -> FloatTensor<Self> {
-        conv2d::forward(x, weight, bias, addend, convolution)
+        conv2d::forward(x, weight, bias, shift, addend, convolution)
     }
 
     fn linear(

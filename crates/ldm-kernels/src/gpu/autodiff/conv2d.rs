@@ -6,7 +6,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{FloatDType, Shape, Tensor};
 
 use super::super::bridge::{Gpu, Primitive, client};
-use super::super::conv2d::{Bias, Convolution, Work, input_padding, work};
+use super::super::conv2d::{Added, Convolution, Work, input_padding, work};
 use super::super::ops::Kernels;
 use super::super::takes_conv2d;
 use super::{Gradient, Node, node, record, value};
@@ -36,15 +36,29 @@ pub fn convolve(
     work: Work,
 ) -> Option<Tensor<4>> {
     let (input, weights) = (value(&x)?, value(&weight)?);
-    let kind = if bias.is_some() { Bias::Channel } else { Bias::None };
-    let convolution = Convolution { bias: kind, ..Convolution::new(options, work) };
+    let added = Added { bias: bias.is_some(), ..Added::default() };
+    let convolution = Convolution { added, ..Convolution::new(options, work) };
     let saved = Conv2d { x: input.clone(), weight: weights.clone(), convolution };
     let Some(bias) = bias else {
-        let y = <Gpu as Kernels>::conv2d(input, weights.clone(), weights.clone(), weights, convolution);
+        let y = <Gpu as Kernels>::conv2d(
+            input,
+            weights.clone(),
+            weights.clone(),
+            weights.clone(),
+            weights,
+            convolution,
+        );
         return record([&x, &weight], y, saved);
     };
     let bias = bias?;
-    let y = <Gpu as Kernels>::conv2d(input, weights.clone(), value(&bias)?, weights, convolution);
+    let y = <Gpu as Kernels>::conv2d(
+        input,
+        weights.clone(),
+        value(&bias)?,
+        weights.clone(),
+        weights,
+        convolution,
+    );
     record([&x, &weight, &bias], y, saved)
 }
 
@@ -86,7 +100,7 @@ impl Conv2d {
             mirrored: true,
             ..Convolution::new(options, convolution.work)
         };
-        <Gpu as Kernels>::conv2d(output, weight.clone(), weight.clone(), weight, convolution)
+        <Gpu as Kernels>::conv2d(output, weight.clone(), weight.clone(), weight.clone(), weight, convolution)
     }
 }
 

@@ -11,7 +11,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::walk::{Units, cubes};
-use super::Bias;
+use super::Added;
 use super::lines::widest;
 
 /// Where a product is written: the output itself, or its splits' parts in f32.
@@ -40,14 +40,8 @@ impl Parts {
     }
 }
 
-/// The output. Bias and addend are added where there are splits; else the product's kernel has added them.
-pub fn combine(
-    parts: Parts,
-    bias: CubeTensor,
-    addend: CubeTensor,
-    kind: Bias,
-    has_addend: bool,
-) -> CubeTensor {
+/// The output. Bias, shift and addend are added where there are splits; else the product's kernel has added them.
+pub fn combine(parts: Parts, [bias, shift, addend]: [CubeTensor; 3], added: Added) -> CubeTensor {
     let Parts { sums, vector, y, splits } = parts;
     if splits == 1 {
         return y;
@@ -66,33 +60,33 @@ pub fn combine(
             vector,
             sums.into_buffer_arg(),
             bias.into_buffer_arg(),
+            shift.into_buffer_arg(),
             addend.into_buffer_arg(),
             y.clone().into_buffer_arg(),
             splits,
             count,
             columns,
             picture,
-            kind,
-            has_addend,
+            added,
             dtype_to_storage_type(y.dtype),
         );
     }
     y
 }
 
-/// The sum of `[splits, pixels, outputs]` over the splits, first to last, with bias and addend. A vector a unit.
+/// The sum of `[splits, pixels, outputs]` over the splits, first to last, with what is added. A vector a unit.
 #[cube(launch_unchecked)]
 pub fn combine_kernel<E: Float, N: Size>(
     parts: &[Vector<f32, N>],
     bias: &[Vector<E, N>],
+    shift: &[Vector<E, N>],
     addend: &[Vector<E, N>],
     y: &mut [Vector<E, N>],
     splits: usize,
     count: usize,
     outputs: usize,
     picture: usize,
-    #[comptime] kind: Bias,
-    #[comptime] has_addend: bool,
+    #[comptime] added: Added,
     #[define(E)] _dtype: ElemType,
 ) {
     let i = ABSOLUTE_POS;
@@ -103,14 +97,13 @@ pub fn combine_kernel<E: Float, N: Size>(
     for split in 0..splits {
         sum += parts[split * count + i];
     }
-    if comptime![kind != Bias::None] {
-        let mut at_bias = i % outputs;
-        if comptime![kind == Bias::Picture] {
-            at_bias += i / picture * outputs;
-        }
-        sum += Vector::<f32, N>::cast_from(bias[at_bias]);
+    if comptime![added.bias] {
+        sum += Vector::<f32, N>::cast_from(bias[i % outputs]);
     }
-    if comptime![has_addend] {
+    if comptime![added.shift] {
+        sum += Vector::<f32, N>::cast_from(shift[i / picture * outputs + i % outputs]);
+    }
+    if comptime![added.addend] {
         sum += Vector::<f32, N>::cast_from(addend[i]);
     }
     y[i] = Vector::<E, N>::cast_from(sum);

@@ -37,7 +37,7 @@ pub use weights::weight_gradient;
 use burn::backend::cubecl::dtype_to_storage_type;
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, Shape};
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::{permute, reshape};
@@ -60,10 +60,8 @@ pub struct Convolution {
     pub spread: [usize; 2],
     /// Whether the weights' taps are taken from the last to the first.
     pub mirrored: bool,
-    /// What the bias is; any tensor stands in for it where there is none.
-    pub bias: Bias,
-    /// Whether there is an addend; any tensor stands in for it where there isn't.
-    pub addend: bool,
+    /// What is added; any tensor stands in for what isn't there.
+    pub added: Added,
     /// Whether the output is in f32, whatever the input's type.
     pub exact: bool,
     /// Who does what.
@@ -71,33 +69,21 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// A plain one, without bias and addend.
+    /// A plain one, to which nothing is added.
     pub fn new(options: Conv2dOptions, work: Work) -> Self {
-        let bias = Bias::None;
-        Self { options, spread: [1, 1], mirrored: false, bias, addend: false, exact: false, work }
+        Self { options, spread: [1, 1], mirrored: false, added: Added::default(), exact: false, work }
     }
 }
 
-/// What is added to a column of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Bias {
-    /// Nothing.
-    None,
+/// What is added to the output on its way out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Added {
     /// One value a channel.
-    Channel,
+    pub bias: bool,
     /// One value a picture and channel.
-    Picture,
-}
-
-impl Bias {
-    /// `[c_out]` or `[b, c_out]`.
-    pub fn of<const B: usize>(bias: Option<&Tensor<B>>) -> Self {
-        match bias {
-            None => Self::None,
-            Some(_) if B == 1 => Self::Channel,
-            Some(_) => Self::Picture,
-        }
-    }
+    pub shift: bool,
+    /// One value an element.
+    pub addend: bool,
 }
 
 /// Whether the device does it, and how. The kernel wants matrix units.
@@ -163,22 +149,24 @@ pub fn shape(x: &Shape, weight: &Shape, convolution: &Convolution) -> Shape {
     Shape::from(spread_output(x.dims(), weight.dims(), options, spread))
 }
 
-/// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]` or `[b, c_out]`, `addend` and the result
-/// `[b, c_out, h', w']`, the result channels-last. The sizes [fit](fits).
+/// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]`, `shift` `[b, c_out]`, `addend` and
+/// the result `[b, c_out, h', w']`, the result channels-last. The sizes [fit](fits).
 pub fn forward(
     x: CubeTensor,
     weight: CubeTensor,
     bias: CubeTensor,
+    shift: CubeTensor,
     addend: CubeTensor,
     convolution: Convolution,
 ) -> CubeTensor {
-    let Convolution { options, spread, mirrored, bias: kind, addend: has_addend, exact, work } = convolution;
+    let Convolution { options, spread, mirrored, added, exact, work } = convolution;
     let (x, weight) = (strided(x), strided(weight));
     let (x_dims, w_dims) = (dims(&x), dims(&weight));
     let y_dims = spread_output(x_dims, w_dims, options, spread);
     let [b, outputs, height, width] = y_dims;
-    let bias = if kind == Bias::None { bias } else { into_contiguous(bias) };
-    let addend = if has_addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
+    let bias = if added.bias { into_contiguous(bias) } else { bias };
+    let shift = if added.shift { into_contiguous(shift) } else { shift };
+    let addend = if added.addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
 
     let client = x.client.clone();
     let rows = b * height * width;
@@ -196,8 +184,7 @@ pub fn forward(
         weight: taps.right(cube),
         mirrored,
         spread: spread != [1, 1],
-        bias: if split { Bias::None } else { kind },
-        addend: has_addend && !split,
+        added: if split { Added::default() } else { added },
     };
     // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes
     // beyond the last tile end at once.
@@ -212,6 +199,7 @@ pub fn forward(
             x.clone().into_buffer_arg(),
             weight.into_buffer_arg(),
             bias.clone().into_buffer_arg(),
+            shift.clone().into_buffer_arg(),
             addend.clone().into_buffer_arg(),
             parts.sums.clone().into_buffer_arg(),
             sizes(x_dims, w_dims, y_dims, options, spread),
@@ -224,7 +212,7 @@ pub fn forward(
             dtype_to_storage_type(parts.sums.dtype),
         );
     }
-    permute(combine(parts, bias, addend, kind, has_addend), &[0, 3, 1, 2])
+    permute(combine(parts, [bias, shift, addend], added), &[0, 3, 1, 2])
 }
 
 /// [`linear`]'s output, as fusion asks for it.
@@ -252,11 +240,12 @@ pub fn linear(
     shape[last] = outputs;
     let x = permute(reshape(x, Shape::from([1, 1, rows, inputs])), &[0, 3, 1, 2]);
     let weight = reshape(weight, Shape::from([outputs, inputs, 1, 1]));
-    let addend = match convolution.addend {
+    let addend = match convolution.added.addend {
         true => permute(reshape(addend, Shape::from([1, 1, rows, outputs])), &[0, 3, 1, 2]),
         false => addend,
     };
-    let y = forward(x, weight, bias, addend, convolution);
+    // There is no shift.
+    let y = forward(x, weight.clone(), bias, weight, addend, convolution);
     reshape(permute(y, &[0, 2, 3, 1]), shape)
 }
 

@@ -10,7 +10,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::{ALIGNMENT, PlaneTile};
-use super::Bias;
+use super::Added;
 use super::fetch::{Fetch, put, seat};
 use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
 use super::plan::{CubeForm, DEPTH};
@@ -29,10 +29,8 @@ pub struct Form {
     pub mirrored: bool,
     /// Whether zeros lie between the input's rows or columns.
     pub spread: bool,
-    /// The bias that is added.
-    pub bias: Bias,
-    /// Whether an addend is.
-    pub addend: bool,
+    /// What is added.
+    pub added: Added,
 }
 
 /// A tile of the output a cube, or of one split's part of it: `[splits, pixels, outputs]`.
@@ -41,6 +39,7 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
     x: &[Vector<E, X>],
     weights: &[Vector<E, W>],
     bias: &[Vector<E, Y>],
+    shift: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
     y: &mut [Vector<O, Y>],
     sizes: &Sizes,
@@ -157,6 +156,7 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         &tile,
         y,
         bias,
+        shift,
         addend,
         split,
         first_pixel,
@@ -165,7 +165,6 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         sizes.outputs,
         sizes.height * sizes.width,
         cube,
-        comptime![form.bias],
-        comptime![form.addend],
+        comptime![form.added],
     );
 }

@@ -7,7 +7,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
-use super::Bias;
+use super::Added;
 use super::fetch::Fetch;
 use super::plan::{CubeForm, DEPTH};
 
@@ -56,12 +56,13 @@ pub fn multiply<E: Float, A: Size, B: Size>(
 }
 
 /// Writes a plane's part of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with
-/// a column's bias (its own for every `picture` rows, where there are several) and an element's addend.
+/// a column's bias, that of a column and `picture` rows, and an element's addend.
 #[cube]
 pub fn write<E: Float, O: Float, Y: Size>(
     tile: &PlaneTile,
     y: &mut [Vector<O, Y>],
     bias: &[Vector<E, Y>],
+    shift: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
     split: usize,
     first_row: usize,
@@ -70,8 +71,7 @@ pub fn write<E: Float, O: Float, Y: Size>(
     columns: usize,
     picture: usize,
     #[comptime] cube: CubeForm,
-    #[comptime] kind: Bias,
-    #[comptime] has_addend: bool,
+    #[comptime] added: Added,
 ) {
     let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
@@ -97,14 +97,13 @@ pub fn write<E: Float, O: Float, Y: Size>(
                 for k in 0..n {
                     v.insert(k, stage[start + i / across * stride + i % across * n + k]);
                 }
-                if comptime![kind != Bias::None] {
-                    let mut at_bias = column / n;
-                    if comptime![kind == Bias::Picture] {
-                        at_bias += row / picture * (columns / n);
-                    }
-                    v += Vector::<f32, Y>::cast_from(bias[at_bias]);
+                if comptime![added.bias] {
+                    v += Vector::<f32, Y>::cast_from(bias[column / n]);
                 }
-                if comptime![has_addend] {
+                if comptime![added.shift] {
+                    v += Vector::<f32, Y>::cast_from(shift[(row / picture * columns + column) / n]);
+                }
+                if comptime![added.addend] {
                     v += Vector::<f32, Y>::cast_from(addend[at]);
                 }
                 y[at] = Vector::<O, Y>::cast_from(v);

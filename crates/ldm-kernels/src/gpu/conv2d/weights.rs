@@ -18,7 +18,7 @@ use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
 use super::lines::{Lines, dims, strided};
 use super::plan::{CubeForm, DEPTH};
 use super::tile::{multiply, write};
-use super::{Bias, Convolution, sizes};
+use super::{Added, Convolution, sizes};
 
 /// The gradient of weights of this shape, `[c_out, c_in, kh, kw]`, physically `[c_out, kh, kw, c_in]`. `x` is the
 /// input and `gradient` the output's.
@@ -54,7 +54,6 @@ pub fn weight_gradient(
             gradient.clone().into_buffer_arg(),
             x.clone().into_buffer_arg(),
             x.clone().into_buffer_arg(),
-            x.clone().into_buffer_arg(),
             parts.sums.clone().into_buffer_arg(),
             sizes(x_dims, w_dims, y_dims, options, [1, 1]),
             gradients.strides(),
@@ -67,7 +66,7 @@ pub fn weight_gradient(
         );
     }
     // Nothing is added to it.
-    permute(combine(parts, gradient, x, Bias::None, false), &[0, 3, 1, 2])
+    permute(combine(parts, [gradient.clone(), gradient, x], Added::default()), &[0, 3, 1, 2])
 }
 
 /// What is known when the kernel is compiled.
@@ -86,8 +85,7 @@ pub struct GradientForm {
 pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
     gradient: &[Vector<E, G>],
     x: &[Vector<E, X>],
-    unused_bias: &[Vector<E, Y>],
-    unused_addend: &[Vector<E, Y>],
+    unused: &[Vector<E, Y>],
     y: &mut [Vector<O, Y>],
     sizes: &Sizes,
     gradients: &Strides,
@@ -199,8 +197,9 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
     write::<E, O, Y>(
         &tile,
         y,
-        unused_bias,
-        unused_addend,
+        unused,
+        unused,
+        unused,
         split,
         first_output,
         first_column,
@@ -208,7 +207,6 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
         columns,
         1usize,
         cube,
-        Bias::None,
-        false,
+        comptime![Added::default()],
     );
 }

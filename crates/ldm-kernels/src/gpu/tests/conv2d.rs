@@ -93,23 +93,18 @@ impl Tensors {
         self.with(splits, Some(&self.bias), Some(&self.addend))
     }
 
-    fn with<const B: usize>(
-        &self,
-        splits: Option<usize>,
-        bias: Option<&Tensor<B>>,
-        addend: Option<&Tensor<4>>,
-    ) -> Tensor<4> {
+    fn with(&self, splits: Option<usize>, bias: Option<&Tensor<1>>, addend: Option<&Tensor<4>>) -> Tensor<4> {
         let Self { x, weight, options, .. } = self;
         assert!(gpu::takes_conv2d(x, weight, bias, *options, addend), "{TAKEN}");
         let [x, weight] = [x, weight].map(|x| primitive(x).expect(TAKEN));
-        gpu::convolve(x, weight, bias, *options, addend, self.work(splits)).expect(TAKEN)
+        gpu::convolve(x, weight, bias, *options, None, addend, self.work(splits)).expect(TAKEN)
     }
 
     /// By tiles of one form.
     fn formed(&self, work: Work) -> Tensor<4> {
         let [x, weight] = [&self.x, &self.weight].map(|x| primitive(x).expect(TAKEN));
         let (bias, addend) = (Some(&self.bias), Some(&self.addend));
-        gpu::convolve(x, weight, bias, self.options, addend, work).expect(TAKEN)
+        gpu::convolve(x, weight, bias, self.options, None, addend, work).expect(TAKEN)
     }
 
     /// The twin in f32 on the CPU, without the addend.
@@ -197,17 +192,18 @@ fn bias_and_addend_are_added_where_there_are() {
     }
 }
 
-/// Another bias for every picture, in the product's kernel and in that which adds splits up.
+/// Another shift for every picture, beside the bias, in the product's kernel and in that which adds splits up.
 #[test]
-fn pictures_have_biases_of_their_own() {
+fn pictures_are_shifted_each_by_its_own() {
     let Some(device) = device() else { return };
     for (dtype, tolerance) in types(&device) {
         let given = Tensors::new(CASES[0], dtype, Layout::ChannelsLast, &device);
         let shift = seeded_input::<2>("shift", [2, 64], &device).cast(dtype);
-        let without = plain(exact(&given.x), exact(&given.weight), None, given.options);
-        let expected = without + exact(&shift).reshape([2, 64, 1, 1]);
+        let expected = given.twin() + exact(&shift).reshape([2, 64, 1, 1]);
         for splits in [1, 2] {
-            let y = given.with(Some(splits), Some(&shift), None);
+            let [x, weight] = [&given.x, &given.weight].map(|x| primitive(x).expect(TAKEN));
+            let (bias, work) = (Some(&given.bias), given.work(Some(splits)));
+            let y = gpu::convolve(x, weight, bias, given.options, Some(&shift), None, work).expect(TAKEN);
             assert_close(&format!("{splits} splits, {dtype:?}"), &y, &expected, tolerance);
         }
     }
@@ -310,7 +306,7 @@ fn conv2d_is_left_to_burn_without_matrix_units() {
             Tensors::new(CASES[1], dtype, Layout::Contiguous, &device);
         let client = client(&primitive(&x).expect("on the device"));
         let there = dtype != DType::F32 && gpu::plane_tile::hardware(&client, dtype_to_storage_type(dtype));
-        let ours = gpu::conv2d(&x, &weight, Some(&bias), options, Some(&addend));
+        let ours = gpu::conv2d(&x, &weight, Some(&bias), options, None, Some(&addend));
         assert_eq!(ours.is_some(), there, "{dtype:?}");
     }
 }
