@@ -78,7 +78,7 @@ impl<const N: usize> Gradient<N> for Conv2d {
                     let (x, weight) = (self.x.clone(), self.weight.clone());
                     Gpu::conv2d_weight_gradient(x, weight, output.clone(), self.convolution)
                 }
-                _ => channels(output.clone()),
+                _ => channels(output.clone(), self.convolution.work),
             })
         })
     }
@@ -115,10 +115,16 @@ fn wide(x: Primitive, weight: Primitive, output: Primitive, options: Conv2dOptio
     Gpu::float_cast(dx, dtype.into())
 }
 
-/// `[b, c, h, w]` added up to `[c]`, in f32.
-fn channels(x: Primitive) -> Primitive {
-    let ([_, c, _, _], dtype) = (x.shape().dims::<4>(), x.dtype());
-    let x = Gpu::float_cast(x, FloatDType::F32);
-    let sums = [2, 3, 0].into_iter().fold(x, Gpu::float_sum_dim);
-    Gpu::float_cast(Gpu::float_reshape(sums, Shape::from([c])), dtype.into())
+/// `[b, c, h, w]` added up to `[c]`: the gradient of the weights that a picture of ones had, which reads it once and adds
+/// up in f32.
+fn channels(gradient: Primitive, work: Work) -> Primitive {
+    let ([b, c, h, w], device) = (gradient.shape().dims::<4>(), gradient.device());
+    let dtype = FloatDType::from(gradient.dtype());
+    let ones = Gpu::float_ones(Shape::from([1, 1, 1, 1]), &device, dtype);
+    let ones = Gpu::float_expand(ones, Shape::from([b, 1, h, w]));
+    // Of the weights only the shape counts.
+    let weight = Gpu::float_empty(Shape::from([c, 1, 1, 1]), &device, dtype);
+    let options = Conv2dOptions { stride: [1, 1], padding: [[0, 0]; 2] };
+    let sums = Gpu::conv2d_weight_gradient(ones, weight, gradient, Convolution::new(options, work));
+    Gpu::float_reshape(sums, Shape::from([c]))
 }
