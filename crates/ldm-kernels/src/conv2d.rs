@@ -67,6 +67,10 @@ pub fn conv2d_shift(
     shift: Tensor<2>,
 ) -> Tensor<4> {
     let [b, c] = shift.dims();
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&shift), None) {
+        return y;
+    }
     #[cfg(feature = "flex")]
     if b == 1 {
         let both = shift.clone().reshape([c]);
@@ -74,10 +78,6 @@ pub fn conv2d_shift(
         if let Some(y) = crate::cpu::conv2d(&x, &weight, Some(&both), options, None) {
             return y;
         }
-    }
-    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
-    if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&shift), None) {
-        return y;
     }
     conv2d(x, weight, bias, options) + shift.reshape([b, c, 1, 1])
 }
@@ -108,4 +108,27 @@ fn adds_up_in_f16(device: &Device) -> bool {
 pub fn plain(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Conv2dOptions) -> Tensor<4> {
     let padding = options.padding.map(|[before, after]| (before, after));
     module::conv2d(x, weight, bias, ConvOptions::new_with_padding(options.stride, padding, [1, 1], 1))
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use ldm_test_support::{assert_close, seeded_input};
+
+    use super::*;
+
+    /// One picture, whose shift goes with the bias, and two, whose don't; with a bias and without.
+    #[test]
+    fn a_shift_is_added_to_every_pixel_of_its_channel() {
+        let device = Device::flex();
+        let options = Conv2dOptions { stride: [1, 1], padding: [[1, 1]; 2] };
+        let weight = seeded_input::<4>("weight", [6, 5, 3, 3], &device);
+        for (b, with) in [(1, true), (1, false), (2, true), (2, false)] {
+            let x = seeded_input::<4>("x", [b, 5, 7, 9], &device);
+            let shift = seeded_input::<2>("shift", [b, 6], &device);
+            let bias = with.then(|| seeded_input::<1>("bias", [6], &device));
+            let twin = plain(x.clone(), weight.clone(), bias.clone(), options);
+            let y = conv2d_shift(x, weight.clone(), bias, options, shift.clone());
+            assert_close(&format!("{b} {with}"), &y, &(twin + shift.reshape([b, 6, 1, 1])), 1e-5);
+        }
+    }
 }
