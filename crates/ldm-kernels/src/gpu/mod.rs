@@ -1,6 +1,6 @@
 //! Kernels for burn's CubeCL devices (CUDA, ROCm, Vulkan, Metal, WebGPU), written once.
 //!
-//! They take f32 (but convolution and attention), f16 and bf16, add up in f32, and read tensors where they lie: a convolution's
+//! They take f32 (but convolution, linear layers and attention), f16 and bf16, add up in f32, and read tensors where they lie: a convolution's
 //! channels-last result is normalised as it is and stays channels-last. Under fusion each is one opaque operation among
 //! burn's ([`ops`]).
 
