@@ -28,13 +28,13 @@ pub fn attention(
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
     if mask.is_none()
-        && let Some(y) = crate::gpu::attention(&q, &k, &v, false)
+        && let Some(y) = crate::gpu::attention(&q, &k, &v, None)
     {
         return y;
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
     if mask.is_none()
-        && let Some(y) = crate::gpu::autodiff::attention(&q, &k, &v, false)
+        && let Some(y) = crate::gpu::autodiff::attention(&q, &k, &v, None)
     {
         return y;
     }

@@ -17,7 +17,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube};
 use burn::tensor::Tensor;
 
-use super::attention::Plans;
+use super::attention::{Plans, Units};
 use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
 use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
@@ -69,11 +69,11 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     record([&node], Gpu::geglu(x.clone()), Geglu { x })
 }
 
-/// See [`crate::attention()`]; `None` where the kernel does not take the tensors. `emulated` as in [`super::attention`].
-pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
+/// See [`crate::attention()`]; `None` where the kernel does not take the tensors. `by` as in [`super::attention`].
+pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, by: Option<Units>) -> Option<Tensor<4>> {
     let nodes = [node(q)?, node(k)?, node(v)?];
     let primitives = [value(&nodes[0])?, value(&nodes[1])?, value(&nodes[2])?];
-    let plans = attention_plans(q, k, v, &primitives[0], emulated)?;
+    let plans = attention_plans(q, k, v, &primitives[0], by)?;
     let [q, k, v] = primitives;
     let (y, logarithms) = Gpu::attention(q.clone(), k.clone(), v.clone(), plans.forward);
     record(nodes.each_ref(), y.clone(), Attention { q, k, v, y, logarithms, plans })

@@ -10,6 +10,7 @@ pub mod autodiff;
 mod bridge;
 mod chunks;
 mod conv2d;
+mod fragments;
 mod geglu;
 mod join;
 mod norm;
@@ -17,6 +18,7 @@ mod norm;
 mod norm_backward;
 mod ops;
 mod plane_tile;
+mod ptx;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::conv2d::Conv2dOptions;
 use crate::group_norm::GroupNormOptions;
-use attention::{Plans, Sizes};
+use attention::{Plans, Sizes, Units};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Added, Convolution, Work};
 use ops::Kernels;
@@ -166,11 +168,11 @@ pub fn holds<const D: usize>(x: &Tensor<D>) -> bool {
 }
 
 /// See [`crate::attention()`]; `None` where the kernel does not take the tensors, as without matrix units for their type.
-/// `emulated` does without: slow, for tests.
-pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, emulated: bool) -> Option<Tensor<4>> {
+/// `by` are the device's where it is `None`.
+pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, by: Option<Units>) -> Option<Tensor<4>> {
     let primitives = [primitive(q)?, primitive(k)?, primitive(v)?];
-    let Some(plans) = attention_plans(q, k, v, &primitives[0], emulated) else {
-        return wide::attention(q, k, v, &client(&primitives[0]), emulated);
+    let Some(plans) = attention_plans(q, k, v, &primitives[0], by) else {
+        return wide::attention(q, k, v, &client(&primitives[0]), by.is_some_and(|units| !units.hardware));
     };
     let [q, k, v] = primitives;
     let (y, _) = Gpu::attention(q, k, v, plans.forward);
@@ -182,7 +184,7 @@ fn attention_plans(
     k: &Tensor<4>,
     v: &Tensor<4>,
     on: &Primitive,
-    emulated: bool,
+    by: Option<Units>,
 ) -> Option<Plans> {
     let [[b, heads, n, d], [.., m, _]] = [q.dims(), k.dims()];
     let alike = [k, v].into_iter().all(|x| x.dims() == [b, heads, m, d] && x.dtype() == q.dtype());
@@ -190,7 +192,7 @@ fn attention_plans(
         return None;
     }
     let sizes = Sizes { heads: b * heads, n, m, d, size: q.dtype().size() };
-    Plans::new(&client(on), sizes, q.dtype(), emulated)
+    Plans::new(&client(on), sizes, q.dtype(), by)
 }
 
 fn takes_group_norm<const D: usize>(

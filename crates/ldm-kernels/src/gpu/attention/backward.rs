@@ -17,7 +17,7 @@ use super::super::walk::cubes;
 use super::forward::{after, row_of, top};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
-use super::plan::Plan;
+use super::plan::{Plan, Products};
 use super::shares;
 use super::sums::{One, Sums, scores, steps, wait};
 
@@ -68,6 +68,9 @@ impl Given<'_> {
         plan: Plan,
         shares: usize,
     ) {
+        if plan.by.products == Products::Fragments {
+            return self.launch_fragments(kept, walked, to, keys, plan, shares);
+        }
         let client = &self.q.tensor.client;
         let vector = vector(&[kept[0], kept[1], walked[0], walked[1], to[0], to[1]]);
         let [b, heads, rows, d] = kept[0].shape;

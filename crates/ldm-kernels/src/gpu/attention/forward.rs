@@ -15,13 +15,13 @@ use super::plan::Plan;
 use super::sums::{One, Sums, scores, steps, wait};
 
 /// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
-const SLACK: f32 = 5.0;
+pub const SLACK: f32 = 5.0;
 
 /// Where a weight with an old reference is cut off; it is computed anew before it is used. e^11 is below f16's largest.
 const HIGHEST: f32 = 11.0;
 
 /// Below every score.
-const LOWEST: f32 = -3.0e38;
+pub const LOWEST: f32 = -3.0e38;
 
 /// Writes `y` `[b, heads, n, d]` and `sums`, f32 `[b, heads, n]`.
 pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, plan: Plan) {
@@ -241,7 +241,7 @@ impl Softmax {
         for turn in 0..comptime![plan.turns()] {
             outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
         }
-        if comptime![plan.hardware] {
+        if comptime![plan.by.hardware] {
             // All units of the plane vote, or those that are late would go another way.
             sync_plane();
             plane_any(outgrown)

@@ -58,6 +58,14 @@ impl Heads {
         dtype_to_storage_type(self.tensor.dtype)
     }
 
+    /// Whether vectors of so many elements divide every row and lie dense in it.
+    fn holds(&self, vector: usize) -> bool {
+        let [outer @ .., column] = self.strides;
+        column == 1
+            && self.shape[3].is_multiple_of(vector)
+            && outer.iter().all(|stride| stride.is_multiple_of(vector))
+    }
+
     /// The strides as a kernel's argument, in vectors of so many elements.
     pub fn place(&self, vector: usize) -> PlaceLaunch {
         let [batch, head, row, column] = self.strides;
@@ -68,13 +76,14 @@ impl Heads {
 
 /// The widest vector that divides every row and lies dense in all of them.
 pub fn vector(views: &[&Heads]) -> usize {
-    let fits = |n: usize, view: &Heads| {
-        let [outer @ .., column] = view.strides;
-        column == 1 && view.shape[3].is_multiple_of(n) && outer.iter().all(|stride| stride.is_multiple_of(n))
-    };
     let tensor = &views[0].tensor;
     let mut widths = tensor.client.io_optimized_vector_sizes(tensor.dtype.size());
-    widths.find(|n| views.iter().all(|view| fits(*n, view))).unwrap_or(1)
+    widths.find(|n| views.iter().all(|view| view.holds(*n))).unwrap_or(1)
+}
+
+/// 2, where pairs divide every row and lie dense in all of them, else 1.
+pub fn pair(views: &[&Heads]) -> usize {
+    if views.iter().all(|view| view.holds(2)) { 2 } else { 1 }
 }
 
 /// A tensor's strides, in vectors.

@@ -26,6 +26,7 @@
 
 #[cfg(feature = "autodiff")]
 mod backward;
+mod by_fragments;
 #[cfg(feature = "autodiff")]
 mod delta;
 mod forward;
@@ -44,10 +45,10 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::plane_tile;
+use super::{fragments, plane_tile, ptx};
 use heads::Heads;
 use plan::WIDEST;
-pub use plan::{Pass, Plan, Sizes};
+pub use plan::{Pass, Plan, Products, Sizes, Units};
 
 /// How each of the kernels divides its work.
 // Without gradients two of them are not read.
@@ -66,17 +67,26 @@ pub struct Plans {
 
 impl Plans {
     /// For these sizes; `None` where the heads are too wide, the device's matrix units don't take the type, or its
-    /// memory is too small. `emulated` does without matrix units.
-    pub fn new(client: &Client, sizes: Sizes, dtype: DType, emulated: bool) -> Option<Self> {
-        let takes = emulated || plane_tile::hardware(client, dtype_to_storage_type(dtype));
-        if !takes || sizes.d > WIDEST {
+    /// memory is too small. `by` are the device's [`units`] where it is `None`.
+    pub fn new(client: &Client, sizes: Sizes, dtype: DType, by: Option<Units>) -> Option<Self> {
+        if sizes.d > WIDEST {
             return None;
         }
+        let by = by.or_else(|| units(client, dtype))?;
         let properties = &client.properties().hardware;
-        let plan = |pass| Plan::new(properties, sizes, pass, !emulated);
+        let ptx = by.hardware && ptx::takes(client);
+        let plan = |pass| Some(Plan { ptx, ..Plan::new(properties, sizes, pass, by)? });
         let [forward, queries, keys] = [plan(Pass::Forward)?, plan(Pass::Queries)?, plan(Pass::Keys)?];
         Some(Self { forward, queries, keys, shares: keys.shares(properties, sizes) })
     }
+}
+
+/// The device's matrix units for the type, as fragments if they can.
+pub fn units(client: &Client, dtype: DType) -> Option<Units> {
+    let elements = dtype_to_storage_type(dtype);
+    let products = if fragments::hardware(client, elements) { Products::Fragments } else { Products::Tiles };
+    let there = products == Products::Fragments || plane_tile::hardware(client, elements);
+    there.then_some(Units { products, hardware: true })
 }
 
 /// `softmax(Q K^T / sqrt(d)) V` of `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`, which lies `[b, n, heads, d]`
@@ -87,7 +97,10 @@ pub fn forward(q: CubeTensor, k: CubeTensor, v: CubeTensor, plan: Plan) -> (Cube
     let (client, device) = (q.tensor.client.clone(), q.tensor.device.clone());
     let [b, heads, n, _] = q.shape;
     let logarithms = empty_device_contiguous_dtype(client, device, Shape::from([b, heads, n]), DType::F32);
-    forward::launch(&q, &k, &v, &y, &logarithms, plan);
+    match plan.by.products {
+        Products::Tiles => forward::launch(&q, &k, &v, &y, &logarithms, plan),
+        Products::Fragments => by_fragments::forward::launch(&q, &k, &v, &y, &logarithms, plan),
+    }
     (y.tensor, logarithms)
 }
 

@@ -2,13 +2,11 @@
 
 use burn_cubecl::cubecl::ir::HardwareProperties;
 
+use super::super::fragments::{BOARD, UNITS};
 use super::super::plane_tile::{SIDE, TileForm};
 
 /// The widest head: beyond it the sums don't fit a plane's registers.
 pub const WIDEST: usize = 160;
-
-/// Units of a plane where matrix units are emulated: those of most GPUs, so that the indices are the same.
-const EMULATED: usize = 32;
 
 /// Multiprocessors where the device doesn't say how many it has.
 const MULTIPROCESSORS: usize = 16;
@@ -42,6 +40,24 @@ pub struct Sizes {
     pub size: usize,
 }
 
+/// How a plane multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// Of blocks whose values no unit knows: [`plane_tile`](super::super::plane_tile).
+    Tiles,
+    /// Of blocks whose values the units know: [`fragments`](super::super::fragments).
+    Fragments,
+}
+
+/// Who multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Units {
+    /// Of what.
+    pub products: Products,
+    /// Whether matrix units do it. Where they are emulated all is slow: for tests.
+    pub hardware: bool,
+}
+
 /// Rows that a cube keeps, which its planes share out, and lines that it walks. Known when a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Plan {
@@ -55,10 +71,14 @@ pub struct Plan {
     pub columns: usize,
     /// Blocks of 16 elements of a row.
     pub depth: usize,
+    /// Elements of a row, in eights.
+    pub eights: usize,
     /// Bytes of an element.
     pub size: usize,
-    /// Whether matrix units multiply.
-    pub hardware: bool,
+    /// Who multiplies.
+    pub by: Units,
+    /// Whether the kernel may use [`ptx`](super::super::ptx).
+    pub ptx: bool,
 }
 
 /// A tile in shared memory, as a cube fills it.
@@ -78,22 +98,31 @@ pub struct Lines {
 
 impl Plan {
     /// For these sizes on this device; `None` where nothing fits its shared memory.
-    pub fn new(properties: &HardwareProperties, sizes: Sizes, pass: Pass, hardware: bool) -> Option<Self> {
+    pub fn new(properties: &HardwareProperties, sizes: Sizes, pass: Pass, by: Units) -> Option<Self> {
         let Sizes { heads, n, m, d, size } = sizes;
         let (rows, lines) = if pass == Pass::Keys { (m, n) } else { (n, m) };
         let depth = d.div_ceil(SIDE);
         // Two blocks of rows read each line once for both, as long as their sums fit a unit's 255 registers.
-        let deepest = if pass == Pass::Keys { 5 } else { 8 };
+        let deepest = match (by.products, pass) {
+            (Products::Tiles, Pass::Keys) | (Products::Fragments, Pass::Forward | Pass::Queries) => 5,
+            (Products::Tiles, _) => 8,
+            (Products::Fragments, Pass::Keys) => 3,
+        };
         let blocks = if depth <= deepest && rows > SIDE { 2 } else { 1 };
         // All lines at once where there are few, as with a prompt's 77.
         let few = lines.div_ceil(SIDE);
-        let columns = match (pass, depth) {
-            (Pass::Forward, ..=5) if few <= 5 => few,
-            (Pass::Forward, ..=5) => 4,
+        let shallow = if by.products == Products::Tiles { 5 } else { 4 };
+        let columns = match pass {
+            Pass::Forward if depth <= shallow => few.min(if few <= 5 { 5 } else { 4 }),
             _ => few.min(2),
         };
-        let units = if hardware { properties.plane_size_max as usize } else { EMULATED };
-        let whole = Self { planes: 4, units, blocks, columns, depth, size, hardware };
+        // Emulated, those of most GPUs, so that the indices are the same.
+        let units = if by.hardware { properties.plane_size_max as usize } else { UNITS };
+        // Emulated fragments are long: a shader compiler would take minutes for more of them.
+        let short = by.products == Products::Fragments && !by.hardware;
+        let (blocks, columns) = if short { (1, 1) } else { (blocks, columns) };
+        let eights = d.div_ceil(8);
+        let whole = Self { planes: 4, units, blocks, columns, depth, eights, size, by, ptx: false };
         // Smaller cubes where there would be less than three for two multiprocessors.
         let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
         let cubes = |plan: &Self| heads * rows.div_ceil(plan.rows());
@@ -161,7 +190,7 @@ impl Plan {
             width: self.depth * SIDE,
             stride: self.stride(),
             units: self.planes * self.units,
-            unrolled: self.hardware,
+            unrolled: self.by.hardware,
         }
     }
 
@@ -183,7 +212,7 @@ impl Plan {
 
     /// A plane's scores.
     pub fn scores(&self) -> TileForm {
-        TileForm { rows: self.blocks, columns: self.columns, units: self.units, hardware: self.hardware }
+        TileForm { rows: self.blocks, columns: self.columns, units: self.units, hardware: self.by.hardware }
     }
 
     /// Of how many tiles a plane's sums are: none is wider than the scores, in whose place they leave the registers.
@@ -207,7 +236,11 @@ impl Plan {
     fn bytes(&self, pass: Pass) -> usize {
         let kept = if pass == Pass::Forward { 1 } else { 2 };
         let tiles = (kept * self.rows() + 2 * self.lines()) * self.stride() * self.size;
-        let scores = self.rows() * (4 * self.score_stride() + self.size * self.weight_stride());
+        let scores = match self.by.products {
+            Products::Tiles => self.rows() * (4 * self.score_stride() + self.size * self.weight_stride()),
+            Products::Fragments if self.by.hardware => 0,
+            Products::Fragments => self.planes * BOARD * size_of::<f32>(),
+        };
         // A factor a row, what the gradients know of a line, votes of the emulation.
         let rest = 4 * (self.rows() + 2 * self.lines() + self.planes * self.units);
         tiles + scores + rest

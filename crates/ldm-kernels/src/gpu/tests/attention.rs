@@ -3,10 +3,10 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_test_support::{assert_close, seeded_input};
 
 use super::{TAKEN, device, exact, types};
-use crate::gpu::attention::{Pass, Plan, Plans, Sizes};
+use crate::gpu::attention::{Pass, Plan, Plans, Products, Sizes, Units};
 use crate::gpu::bridge::{Gpu, client, primitive, tensor};
 use crate::gpu::ops::Kernels;
-use crate::gpu::plane_tile;
+use crate::gpu::{fragments, plane_tile};
 use crate::{attention, gpu};
 
 /// Batch, heads, queries, keys, width of a head.
@@ -30,15 +30,24 @@ fn twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     attention::plain(q, k, v, None)
 }
 
-fn ours(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    let emulated = emulated(&q.clone().without_autodiff());
-    gpu::autodiff::attention(&q, &k, &v, emulated).expect(TAKEN)
+/// Attention under autodiff by these units.
+fn ours(by: Units) -> impl Fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4> {
+    move |q, k, v| gpu::autodiff::attention(&q, &k, &v, Some(by)).expect(TAKEN)
 }
 
-/// Whether the device has no matrix units for the tensor's type.
-fn emulated(x: &Tensor<4>) -> bool {
-    let client = client(&primitive(x).expect("on the device"));
-    !plane_tile::hardware(&client, dtype_to_storage_type(x.dtype()))
+/// The widest heads for which fragments are emulated: wider ones would take minutes to compile.
+const NARROW: usize = 24;
+
+/// Both kinds of products, by the device's matrix units where it has those for the tensor's type.
+fn ways(x: &Tensor<4>) -> Vec<Units> {
+    let (client, elements) =
+        (client(&primitive(x).expect("on the device")), dtype_to_storage_type(x.dtype()));
+    let tiles = Units { products: Products::Tiles, hardware: plane_tile::hardware(&client, elements) };
+    let fragments = Units { products: Products::Fragments, hardware: fragments::hardware(&client, elements) };
+    [tiles, fragments]
+        .into_iter()
+        .filter(|by| by.hardware || by.products == Products::Tiles || x.dims()[3] <= NARROW)
+        .collect()
 }
 
 /// The output and the gradients of queries, keys and values, under a loss that weighs every output differently.
@@ -70,11 +79,14 @@ fn compare(name: &str, inputs: Inputs, tolerance: f64) {
     let dtype = inputs[0].dtype();
     let loss = loss(&inputs[0]);
     let expected = gradients(&twin, inputs.each_ref().map(exact), exact(&loss));
-    let y = gpu::attention(&inputs[0], &inputs[1], &inputs[2], emulated(&inputs[0])).expect(TAKEN);
-    assert_close(&format!("{name}: alone"), &y, &expected[0], tolerance);
-    let found = gradients(&ours, inputs, loss);
-    assert_eq!(found.each_ref().map(|x| x.dtype()), [dtype; 4]);
-    assert_alike(name, &found, &expected, tolerance);
+    for by in ways(&inputs[0]) {
+        let name = format!("{name}, {by:?}");
+        let y = gpu::attention(&inputs[0], &inputs[1], &inputs[2], Some(by)).expect(TAKEN);
+        assert_close(&format!("{name}: alone"), &y, &expected[0], tolerance);
+        let found = gradients(&ours(by), inputs.clone(), loss.clone());
+        assert_eq!(found.each_ref().map(|x| x.dtype()), [dtype; 4]);
+        assert_alike(&name, &found, &expected, tolerance);
+    }
 }
 
 fn compare_all(cases: &[Case], only: impl Fn(DType) -> bool) {
@@ -98,19 +110,21 @@ fn attention_of_one_key_gives_its_value() {
     let Some(device) = device() else { return };
     let inputs = inputs([1, 1, 1, 1, 3], DType::F32, &device);
     let (loss, v) = (loss(&inputs[0]), inputs[2].clone());
-    let [y, dq, dk, dv] = gradients(&ours, inputs, loss.clone());
-    assert_close("output", &y, &v, 1e-6);
-    assert_close("v", &dv, &loss, 1e-6);
-    for (of, gradient) in [("q", dq), ("k", dk)] {
-        let largest = gradient.abs().max().into_scalar::<f32>();
-        assert!(largest <= 1e-6, "{of}: {largest}");
+    for by in ways(&v) {
+        let [y, dq, dk, dv] = gradients(&ours(by), inputs.clone(), loss.clone());
+        assert_close(&format!("{by:?}: output"), &y, &v, 1e-6);
+        assert_close(&format!("{by:?}: v"), &dv, &loss, 1e-6);
+        for (of, gradient) in [("q", dq), ("k", dk)] {
+            let largest = gradient.abs().max().into_scalar::<f32>();
+            assert!(largest <= 1e-6, "{by:?}: {of}: {largest}");
+        }
     }
 }
 
 /// A prompt's 77 keys, which are one tile, and several tiles of odd sizes.
 #[test]
 fn attention_equals_its_twin() {
-    compare_all(&[[1, 2, 40, 77, 40]], |_| true);
+    compare_all(&[[1, 2, 40, 77, 40], [2, 1, 37, 43, 20]], |_| true);
     compare_all(&[[2, 1, 67, 130, 64]], |dtype| dtype == DType::F32);
 }
 
@@ -126,8 +140,11 @@ fn attention_of_the_widest_heads_equals_its_twin() {
     let Some(device) = device() else { return };
     for (dtype, tolerance) in types(&device).filter(|(dtype, _)| *dtype != DType::F32) {
         let [q, k, v] = inputs([1, 2, 9, 20, 160], dtype, &device);
-        let y = gpu::attention(&q, &k, &v, emulated(&q)).expect(TAKEN);
-        assert_close(&format!("{dtype:?}"), &y, &twin(exact(&q), exact(&k), exact(&v)), tolerance);
+        let expected = twin(exact(&q), exact(&k), exact(&v));
+        for by in ways(&q) {
+            let y = gpu::attention(&q, &k, &v, Some(by)).expect(TAKEN);
+            assert_close(&format!("{dtype:?} {by:?}"), &y, &expected, tolerance);
+        }
     }
 }
 
@@ -141,9 +158,17 @@ fn any_division_of_the_work_gives_the_same() {
     let expected = gradients(&twin, inputs.each_ref().map(exact), exact(&loss));
     let [_, heads, n, m, d] = case;
     let on = client(&primitive(&inputs[0]).expect("on the device"));
-    let plans = Plans::new(&on, Sizes { heads, n, m, d, size: 4 }, dtype, true).expect(TAKEN);
-    // Fewer rows than units, and more.
-    for (planes, units, blocks, columns, shares) in [(2, 64, 1, 1, 1), (2, 8, 1, 2, 1), (1, 32, 1, 1, 3)] {
+    let [tiles, fragments] = [Products::Tiles, Products::Fragments];
+    // Of tiles fewer rows than units, and more.
+    for (products, planes, units, blocks, columns, shares) in [
+        (tiles, 2, 64, 1, 1, 1),
+        (tiles, 2, 8, 1, 2, 1),
+        (tiles, 1, 32, 1, 1, 3),
+        (fragments, 1, 32, 2, 1, 1),
+        (fragments, 3, 32, 1, 2, 3),
+    ] {
+        let by = Units { products, hardware: false };
+        let plans = Plans::new(&on, Sizes { heads, n, m, d, size: 4 }, dtype, Some(by)).expect(TAKEN);
         let plan = |plan: Plan| Plan { planes, units, blocks, columns, ..plan };
         let [forward, queries, keys] = [plans.forward, plans.queries, plans.keys].map(plan);
         let plans = Plans { forward, queries, keys, shares };
@@ -152,7 +177,8 @@ fn any_division_of_the_work_gives_the_same() {
         let (y, logarithms) = Gpu::attention(q.clone(), k.clone(), v.clone(), plans.forward);
         let (dq, dk, dv) = Gpu::attention_backward(q, k, v, y.clone(), logarithms, g, plans);
         let found = [y, dq, dk, dv].map(|x| tensor::<4>(x).expect("the device's tensor"));
-        assert_alike(&format!("{planes} planes of {units}, {shares} shares"), &found, &expected, 1e-5);
+        let name = format!("{products:?}, {planes} planes of {units}, {shares} shares");
+        assert_alike(&name, &found, &expected, 1e-5);
     }
 }
 
@@ -169,13 +195,11 @@ fn large_and_rising_scores_do_not_overflow() {
         compare(&format!("rising {dtype:?}"), [q.clone().abs(), rising, v.clone()], 2.5 * tolerance);
         // Nearly every row has one key, and hardly a gradient: the output alone.
         let [q, k] = [q * 200.0, k * 200.0];
-        let y = gpu::attention(&q, &k, &v, emulated(&q)).expect(TAKEN);
-        assert_close(
-            &format!("large {dtype:?}"),
-            &y,
-            &twin(exact(&q), exact(&k), exact(&v)),
-            10.0 * tolerance,
-        );
+        let expected = twin(exact(&q), exact(&k), exact(&v));
+        for by in ways(&q) {
+            let y = gpu::attention(&q, &k, &v, Some(by)).expect(TAKEN);
+            assert_close(&format!("large {dtype:?} {by:?}"), &y, &expected, 10.0 * tolerance);
+        }
     }
 }
 
@@ -183,11 +207,13 @@ fn large_and_rising_scores_do_not_overflow() {
 fn the_same_bits_every_time() {
     let Some(device) = device() else { return };
     let inputs = inputs([2, 1, 67, 130, 64], DType::F32, &device);
-    let run = || {
-        let found = gradients(&ours, inputs.clone(), loss(&inputs[0]));
-        found.map(|x| x.to_data().as_bytes().to_vec())
-    };
-    assert!(run() == run());
+    for by in ways(&inputs[0]) {
+        let run = || {
+            let found = gradients(&ours(by), inputs.clone(), loss(&inputs[0]));
+            found.map(|x| x.to_data().as_bytes().to_vec())
+        };
+        assert!(run() == run(), "{by:?}");
+    }
 }
 
 /// Fusion shows no strides.
@@ -196,23 +222,26 @@ fn the_same_bits_every_time() {
 fn merging_heads_copies_nothing() {
     let Some(device) = device() else { return };
     let [q, k, v] = inputs([2, 3, 5, 7, 9], DType::F32, &device);
-    let y = gpu::attention(&q, &k, &v, emulated(&q)).expect(TAKEN);
-    let y = primitive(&y).expect("on the device");
-    assert_eq!(&y.meta.strides()[..], [5 * 27, 9, 27, 1]);
+    for by in ways(&q) {
+        let y = gpu::attention(&q, &k, &v, Some(by)).expect(TAKEN);
+        let y = primitive(&y).expect("on the device");
+        assert_eq!(&y.meta.strides()[..], [5 * 27, 9, 27, 1], "{by:?}");
+    }
 }
 
 #[test]
 fn what_the_kernel_does_not_take_is_left_to_burn() {
     let Some(device) = device() else { return };
-    let takes = |[q, k, v]: Inputs, emulated| gpu::attention(&q, &k, &v, emulated).is_some();
+    let takes = |[q, k, v]: Inputs, by| gpu::attention(&q, &k, &v, by).is_some();
+    let emulated = Some(Units { products: Products::Tiles, hardware: false });
     // Tensors of different types; f32 without emulation; under autodiff, where another does, but not the widest heads.
     let wide = inputs([1, 1, 2, 2, 161], DType::F32, &device).map(|x| x.autodiff());
-    assert!(gpu::autodiff::attention(&wide[0], &wide[1], &wide[2], true).is_none());
+    assert!(gpu::autodiff::attention(&wide[0], &wide[1], &wide[2], emulated).is_none());
     let [q, k, v] = inputs([1, 1, 2, 2, 8], DType::F32, &device);
-    assert!(!takes([q.clone(), k.clone(), v.clone().cast(DType::F16)], true));
-    assert!(!takes([q.clone(), k.clone(), v.clone()], false));
-    assert!(!takes([q, k, v].map(|x| x.autodiff()), true));
-    assert!(!takes(inputs([1, 1, 2, 2, 8], DType::F32, &Device::flex()), true));
+    assert!(!takes([q.clone(), k.clone(), v.clone().cast(DType::F16)], emulated));
+    assert!(!takes([q.clone(), k.clone(), v.clone()], None));
+    assert!(!takes([q, k, v].map(|x| x.autodiff()), emulated));
+    assert!(!takes(inputs([1, 1, 2, 2, 8], DType::F32, &Device::flex()), emulated));
 }
 
 /// Attention as it is written, in f64 but for the result.
@@ -247,7 +276,7 @@ fn attention_of_heads_beyond_the_widest_equals_its_twin() {
         {
             let [q, k, v] = inputs(case, dtype, &device);
             let q = q * factor;
-            let y = gpu::attention(&q, &k, &v, emulated(&q)).expect(TAKEN);
+            let y = gpu::attention(&q, &k, &v, Some(ways(&q)[0])).expect(TAKEN);
             assert_eq!(y.dtype(), dtype);
             // burn's f32 is 4e-5 off where heads are so wide.
             assert_close(&format!("{case:?} {dtype:?}"), &y, &in_f64(&q, &k, &v), tolerance);
@@ -255,7 +284,7 @@ fn attention_of_heads_beyond_the_widest_equals_its_twin() {
         // Scores of 4096 times 512, the same for all keys: beyond f16.
         let [q, k, v] = inputs([1, 1, 8, 40, 512], dtype, &device);
         let [q, k] = [q, k].map(|x| x * 0.0 + 64.0);
-        let y = gpu::attention(&q, &k, &v, emulated(&q)).expect(TAKEN);
+        let y = gpu::attention(&q, &k, &v, Some(ways(&q)[0])).expect(TAKEN);
         let mean = exact(&v).mean_dim(2).expand([1, 1, 8, 512]);
         assert_close(&format!("equal scores {dtype:?}"), &y, &mean, tolerance);
     }
@@ -293,7 +322,8 @@ fn plans_follow_the_device() {
         properties.max_shared_memory_size = limit;
         for ((n, m, d), expected) in cases {
             for (pass, expected) in [Pass::Forward, Pass::Queries, Pass::Keys].into_iter().zip(expected) {
-                let plan = Plan::new(&properties, sizes(n, m, d), pass, true).expect("room");
+                let by = Units { products: Products::Tiles, hardware: true };
+                let plan = Plan::new(&properties, sizes(n, m, d), pass, by).expect("room");
                 let found = (plan.planes, plan.blocks, plan.columns);
                 assert_eq!(found, expected, "{n} {m} {d} {pass:?} in {limit}");
                 if pass == Pass::Keys {
