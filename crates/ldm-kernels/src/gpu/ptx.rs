@@ -1,6 +1,6 @@
 //! Instructions of CUDA that CubeCL has no name for, as PTX in the kernel's code.
 //!
-//! CubeCL's LLVM compiler takes operations from outside: [`Ptx`] is one, and becomes LLVM's inline assembly.
+//! CubeCL's LLVM compiler takes operations from outside: ours become LLVM's inline assembly.
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -24,13 +24,54 @@ pub fn exp2(x: f32, #[comptime] ptx: bool) -> f32 {
     if comptime![ptx] { exp2_ptx(x) } else { (x * core::f32::consts::LN_2).exp() }
 }
 
+/// Copies a vector of so many bytes, 4, 8 or 16, from global to shared memory, or zeros where it isn't `there`, which is
+/// then not read. It is in its place after [`wait`] for its group, for other units after the next barrier.
+#[cube]
+#[allow(unused_variables, reason = "the other features' build")]
+pub fn copy_async<E: Float, N: Size>(
+    to: &[Vector<E, N>],
+    from: &[Vector<E, N>],
+    there: bool,
+    #[comptime] bytes: usize,
+) {
+    let read = select(there, comptime![bytes as u32], 0u32);
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        {
+            // SAFETY: pointers are made here and not read.
+            let [to, from] =
+                unsafe { [*to.__expand_as_ptr_method(scope), *from.__expand_as_ptr_method(scope)] };
+            operation::copy_async(scope, to.value(scope), from.value(scope), read.value(scope), bytes);
+        }
+    })
+}
+
+/// Makes a group of the unit's copies since the last.
+#[cube]
+pub fn commit() {
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        operation::order(scope, "cp.async.commit_group;".to_owned());
+    })
+}
+
+/// Waits for all of the unit's groups but so many of the latest.
+#[cube]
+#[allow(unused_variables, reason = "the other features' build")]
+pub fn wait(#[comptime] but: usize) {
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        operation::order(scope, format!("cp.async.wait_group {but};"));
+    })
+}
+
 #[cube]
 #[allow(unused_variables, reason = "the other features' build")]
 fn exp2_ptx(x: f32) -> f32 {
     intrinsic!(|scope| {
         #[cfg(feature = "cuda")]
         {
-            operation::Ptx::unary(scope, "ex2.approx.ftz.f32 $0, $1;", "=f,f", x)
+            operation::function(scope, "ex2.approx.ftz.f32 $0, $1;", "=f,f", x)
         }
         #[cfg(not(feature = "cuda"))]
         {

@@ -1,13 +1,29 @@
 //! How a cube's units bring a tile of an operand, `[rows, 32 deep]`, into shared memory.
 
+// A part of a kernel takes the bindings that it needs.
+#![allow(clippy::too_many_arguments)]
+
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::plan::DEPTH;
+use super::super::ptx::{copy_async, wait};
+use super::geometry::Spot;
+use super::plan::{CubeForm, DEPTH};
 
 /// Between the lines of a tile, so that they start in different banks.
 const GAP: usize = 8;
+
+/// The way of a vector to shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// It waits in registers while the step before is multiplied.
+    Registers,
+    /// Copied there, so many bytes, while the unit goes on.
+    Copied(usize),
+    /// Read and written at once: it is too narrow to be copied.
+    Direct,
+}
 
 /// Which unit brings what. A line is what neighbouring units bring: neighbours in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +36,8 @@ pub struct Fetch {
     pub vector: usize,
     /// Units of the cube.
     pub units: usize,
+    /// How.
+    pub way: Way,
 }
 
 impl Fetch {
@@ -44,6 +62,11 @@ impl Fetch {
     /// Lines that the units bring at once.
     pub fn lines(self) -> usize {
         self.units / self.across()
+    }
+
+    /// Vectors of a unit that wait in registers.
+    pub fn waiting(self) -> usize {
+        if self.way == Way::Registers { self.passes() } else { 1 }
     }
 
     /// Vectors that a unit brings.
@@ -136,17 +159,59 @@ pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
     }
 }
 
-/// Puts a unit's vectors where they belong, in the tile that begins at `start`, in vectors.
+/// Brings a unit's vector of `pass` from its spot towards its place in the tile that begins at `start`, in vectors.
+#[cube]
+pub fn bring<E: Float, N: Size>(
+    from: &[Vector<E, N>],
+    spot: &Spot,
+    shared: &mut Shared<[Vector<E, N>]>,
+    start: usize,
+    waiting: &mut Array<Vector<E, N>>,
+    seat: &Seat,
+    #[comptime] pass: usize,
+    #[comptime] fetch: Fetch,
+) {
+    let slot = start + seat.slot + comptime![fetch.pass(pass)];
+    match comptime![fetch.way] {
+        Way::Registers => waiting[pass] = read::<E, N>(from, spot),
+        Way::Copied(bytes) => {
+            copy_async::<E, N>(&shared[slot..shared.len()], &from[spot.at..from.len()], spot.there, bytes)
+        }
+        Way::Direct => shared[slot] = read::<E, N>(from, spot),
+    }
+}
+
+/// A vector, zero where it isn't there.
+#[cube]
+fn read<E: Float, N: Size>(from: &[Vector<E, N>], spot: &Spot) -> Vector<E, N> {
+    let mut v = Vector::<E, N>::new(E::from_int(0));
+    if spot.there {
+        v = from[spot.at];
+    }
+    v
+}
+
+/// Waits until the step that was brought so many steps ago is there for the whole cube. What waited in registers goes to
+/// its place by [`put`] before that.
+#[cube]
+pub fn arrive(#[comptime] cube: CubeForm) {
+    if comptime![cube.copies] {
+        wait(comptime![cube.buffers - 2]);
+    }
+    sync_cube();
+}
+
+/// Puts a unit's vectors that waited where they belong, in the tile that begins at `start`, in vectors.
 #[cube]
 pub fn put<E: Float, N: Size>(
     shared: &mut Shared<[Vector<E, N>]>,
     start: usize,
-    vectors: &Array<Vector<E, N>>,
+    waiting: &Array<Vector<E, N>>,
     seat: &Seat,
     #[comptime] fetch: Fetch,
 ) {
     #[unroll]
     for i in 0..comptime![fetch.passes()] {
-        shared[start + seat.slot + comptime![fetch.pass(i)]] = vectors[i];
+        shared[start + seat.slot + comptime![fetch.pass(i)]] = waiting[i];
     }
 }

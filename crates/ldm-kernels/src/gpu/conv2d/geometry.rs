@@ -115,11 +115,19 @@ pub fn corner(
     corners[comptime![at + 2]] = column;
 }
 
-/// A vector of the input, of a tap `[channel, column, row]` and so many channels further, from a [`corner`]; zero outside
-/// of the picture, and beyond the last channel.
+/// Where a vector lies, if it does.
+#[derive(CubeType)]
+pub struct Spot {
+    /// In vectors; 0 where it isn't there.
+    pub at: usize,
+    /// Whether it is.
+    pub there: bool,
+}
+
+/// A vector of the input, of a tap `[channel, column, row]` and so many channels further, from a [`corner`]; not there
+/// outside of the picture, and beyond the last channel.
 #[cube]
-pub fn input<E: Float, N: Size>(
-    x: &[Vector<E, N>],
+pub fn input<N: Size>(
     corners: &Array<usize>,
     #[comptime] corner: usize,
     taps: &Array<usize>,
@@ -128,8 +136,7 @@ pub fn input<E: Float, N: Size>(
     sizes: &Sizes,
     strides: &Strides,
     #[comptime] spread: bool,
-) -> Vector<E, N> {
-    let mut v = Vector::<E, N>::new(E::from_int(0));
+) -> Spot {
     let channel = taps[tap] + further;
     let (tap_row, tap_column) = (taps[comptime![tap + 2]], taps[comptime![tap + 1]]);
     // What lies above or to the left wraps around to more than there is.
@@ -137,23 +144,20 @@ pub fn input<E: Float, N: Size>(
     let column = corners[comptime![corner + 2]] + tap_column - sizes.left;
     let mut there = channel < sizes.channels && row < sizes.input_height && column < sizes.input_width;
     let of_tap = channel / N::value() * strides.channel;
+    let mut at = corners[corner] + of_tap;
     if comptime![spread] {
         there = there && row.is_multiple_of(sizes.spread_down) && column.is_multiple_of(sizes.spread_across);
-        if there {
-            let row = row / sizes.spread_down * strides.row;
-            v = x[corners[corner] + row + column / sizes.spread_across * strides.column + of_tap];
-        }
-    } else if there {
-        v = x[corners[corner] + (tap_row * strides.row + tap_column * strides.column + of_tap)];
+        at += row / sizes.spread_down * strides.row + column / sizes.spread_across * strides.column;
+    } else {
+        at += tap_row * strides.row + tap_column * strides.column;
     }
-    v
+    Spot { at: select(there, at, 0usize), there }
 }
 
-/// A vector of the weights of a tap `[channel, column, row]` and so many channels further; zero beyond them. `outer` is
-/// the output channel, in vectors where they lie along it and not along the input channels.
+/// A vector of the weights of a tap `[channel, column, row]` and so many channels further; not there beyond them. `outer`
+/// is the output channel, in vectors where they lie along it and not along the input channels.
 #[cube]
-pub fn weight<E: Float, N: Size>(
-    weights: &[Vector<E, N>],
+pub fn weight<N: Size>(
     outer: usize,
     there: bool,
     tap: &Array<usize>,
@@ -162,40 +166,27 @@ pub fn weight<E: Float, N: Size>(
     strides: &Strides,
     #[comptime] deep: bool,
     #[comptime] mirrored: bool,
-) -> Vector<E, N> {
-    let mut v = Vector::<E, N>::new(E::from_int(0));
+) -> Spot {
     let mut channel = tap[0] + further;
-    if there && channel < sizes.channels {
-        let mut row = tap[2];
-        let mut column = tap[1];
-        if comptime![mirrored] {
-            row = sizes.kernel_height - 1usize - row;
-            column = sizes.kernel_width - 1usize - column;
-        }
-        if comptime![deep] {
-            channel /= N::value();
-        }
-        let of_tap = row * strides.row + column * strides.column + channel * strides.channel;
-        v = weights[outer * strides.outer + of_tap];
+    let there = there && channel < sizes.channels;
+    let mut row = tap[2];
+    let mut column = tap[1];
+    if comptime![mirrored] {
+        row = sizes.kernel_height - 1usize - row;
+        column = sizes.kernel_width - 1usize - column;
     }
-    v
+    if comptime![deep] {
+        channel /= N::value();
+    }
+    let of_tap = row * strides.row + column * strides.column + channel * strides.channel;
+    Spot { at: select(there, outer * strides.outer + of_tap, 0usize), there }
 }
 
 /// A vector of the output's gradient at a pixel, of a channel or, where there are several in one, vector of channels.
 #[cfg(feature = "autodiff")]
 #[cube]
-pub fn output<E: Float, N: Size>(
-    gradient: &[Vector<E, N>],
-    channel: usize,
-    there: bool,
-    pixel: &Array<usize>,
-    sizes: &Sizes,
-    strides: &Strides,
-) -> Vector<E, N> {
-    let mut v = Vector::<E, N>::new(E::from_int(0));
-    if there && pixel[2] < sizes.batch {
-        let place = pixel[2] * strides.outer + pixel[1] * strides.row + pixel[0] * strides.column;
-        v = gradient[place + channel * strides.channel];
-    }
-    v
+pub fn output(channel: usize, there: bool, pixel: &Array<usize>, sizes: &Sizes, strides: &Strides) -> Spot {
+    let there = there && pixel[2] < sizes.batch;
+    let place = pixel[2] * strides.outer + pixel[1] * strides.row + pixel[0] * strides.column;
+    Spot { at: select(there, place + channel * strides.channel, 0usize), there }
 }

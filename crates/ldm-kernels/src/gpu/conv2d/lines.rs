@@ -4,7 +4,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Way};
 use super::geometry::StridesLaunch;
 use super::plan::CubeForm;
 
@@ -15,6 +15,8 @@ pub struct Lines {
     deep: bool,
     /// Elements of a vector.
     pub vector: usize,
+    /// Bytes of an element.
+    size: usize,
     /// The axis that vectors lie along.
     axis: usize,
     /// In elements.
@@ -53,12 +55,17 @@ impl Lines {
             Some((axis, deep)) => (*axis, *deep, widest(x, |n| fits(*axis, n))),
             None => (0, deep, 1),
         };
-        Self { deep, vector, axis, strides }
+        Self { deep, vector, size: x.dtype.size(), axis, strides }
     }
 
     /// As the left operand of a cube, the units' share of it.
     pub fn left(&self, cube: CubeForm) -> Fetch {
-        Fetch { rows: cube.rows(), deep: self.deep, vector: self.vector, units: cube.units() }
+        let way = match self.vector * self.size {
+            _ if !cube.copies => Way::Registers,
+            bytes @ (4 | 8 | 16) => Way::Copied(bytes),
+            _ => Way::Direct,
+        };
+        Fetch { rows: cube.rows(), deep: self.deep, vector: self.vector, units: cube.units(), way }
     }
 
     /// As the right operand.

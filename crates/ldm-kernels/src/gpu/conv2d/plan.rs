@@ -4,6 +4,7 @@ use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::{SIDE, TileForm, hardware};
+use super::super::ptx;
 use super::fetch::Fetch;
 
 /// How deep one step is.
@@ -36,8 +37,10 @@ pub struct CubeForm {
     pub planes: [usize; 2],
     /// Of a plane.
     pub tile: TileForm,
-    /// Copies of the operands in shared memory: where there are two, one is filled while the other is read.
+    /// Copies of the operands in shared memory: where there are several, one is read while the others are filled.
     pub buffers: usize,
+    /// Whether operands are copied there while the units go on, and not by way of their registers.
+    pub copies: bool,
 }
 
 impl CubeForm {
@@ -74,6 +77,16 @@ impl CubeForm {
     /// Elements of a plane's row of blocks on its way out.
     pub fn stage(self) -> usize {
         SIDE * self.stage_stride()
+    }
+
+    /// How many steps ahead of the product operands are asked for.
+    pub fn ahead(self) -> usize {
+        if self.copies { self.buffers - 1 } else { 1 }
+    }
+
+    /// Cubes on a multiprocessor.
+    fn together(self) -> usize {
+        PLANES / self.planes()
     }
 
     /// Shared memory for operands of so many bytes an element, in bytes.
@@ -113,13 +126,18 @@ impl Work {
         {
             return None;
         }
+        let copies = !emulated && ptx::takes(client);
         let forms = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units, hardware: !emulated };
-            let fits = |form: &CubeForm| {
+            let forms = if copies { &[4, 3, 2][..] } else { &[2, 1] };
+            let forms = forms.iter().map(|buffers| CubeForm { planes, tile, buffers: *buffers, copies });
+            let fits = |form: &CubeForm, cubes: usize| {
                 form.units() <= limits.max_units_per_cube as usize
-                    && form.room(elements.size()) <= limits.max_shared_memory_size
+                    && cubes * form.room(elements.size()) <= limits.max_shared_memory_size
             };
-            [2, 1].map(|buffers| CubeForm { planes, tile, buffers }).into_iter().find(fits)
+            // As many buffers as leave room for the other cubes of a multiprocessor, where it has much memory.
+            let mut both = forms.clone().filter(|form| !copies || fits(form, form.together()));
+            both.find(|form| fits(form, 1)).or_else(|| forms.clone().find(|form| fits(form, 1)))
         });
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
     }
@@ -137,7 +155,7 @@ impl Work {
             forms.filter(|(i, _)| self.form.is_none_or(|form| form == *i)).filter_map(|(_, form)| *form);
         let plans = forms.flat_map(|cube| {
             let tiles = sides[0].div_ceil(cube.rows()) * sides[1].div_ceil(cube.columns());
-            let places = PLANES / cube.planes() * multiprocessors;
+            let places = cube.together() * multiprocessors;
             let (fewest, most) = match self.splits {
                 Some(splits) => (splits.clamp(1, steps), splits.clamp(1, steps)),
                 None => (1, places.div_ceil(tiles).min(steps / STEPS).max(1)),
@@ -176,8 +194,9 @@ impl Plan {
     /// Estimated clocks: of the multiprocessor with the most cubes, those that it has room for at a time, and of adding
     /// the splits up.
     fn time(&self, multiprocessors: usize, outputs: usize) -> usize {
-        let (busiest, most) = (self.cubes().div_ceil(multiprocessors), PLANES / self.cube.planes());
-        let step = |cubes: usize| if cubes == 0 { 0 } else { (cubes * self.cube.step()).max(LATENCY) };
+        let (busiest, most) = (self.cubes().div_ceil(multiprocessors), self.cube.together());
+        let latency = LATENCY / self.cube.ahead();
+        let step = |cubes: usize| if cubes == 0 { 0 } else { (cubes * self.cube.step()).max(latency) };
         let products = self.length * (busiest / most * step(most) + step(busiest % most));
         let bytes = 2 * self.splits * outputs * size_of::<f32>();
         products + if self.splits == 1 { 0 } else { LAUNCH + bytes / (BYTES * multiprocessors) }
@@ -191,7 +210,7 @@ mod tests {
     fn work() -> Work {
         let forms = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units: 32, hardware: true };
-            Some(CubeForm { planes, tile, buffers: 2 })
+            Some(CubeForm { planes, tile, buffers: 2, copies: false })
         });
         Work { forms, form: None, splits: None }
     }

@@ -10,8 +10,9 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::{ALIGNMENT, PlaneTile};
+use super::super::ptx::commit;
 use super::Added;
-use super::fetch::{Fetch, put, seat};
+use super::fetch::{Fetch, arrive, bring, put, seat};
 use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
 use super::plan::{CubeForm, DEPTH};
 use super::tile::{multiply, write};
@@ -85,47 +86,52 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         count(&mut pixel, 0usize, row, sizes.width, sizes.height);
         corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
     }
-    let mut x_next = Array::<Vector<E, X>>::new(comptime![x_fetch.passes()]);
+    let mut x_next = Array::<Vector<E, X>>::new(comptime![x_fetch.waiting()]);
 
     let w_fetch = comptime![form.weight];
     let w_seat = seat(unit, w_fetch);
-    let mut w_next = Array::<Vector<E, W>>::new(comptime![w_fetch.passes()]);
+    let mut w_next = Array::<Vector<E, W>>::new(comptime![w_fetch.waiting()]);
 
     let mut left =
         Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
     let mut right =
         Shared::<[Vector<E, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
     let mut tile = PlaneTile::zero(comptime![cube.tile]);
-    // A step is on its way from memory while the one before it is multiplied.
+    // Steps are on their way from memory while one before them is multiplied.
+    let ahead = comptime![cube.ahead()];
     let mut step = begin;
-    while step <= end {
-        let buffer = step % comptime![cube.buffers];
+    while step < end + ahead {
+        let multiplied = (step - ahead) % comptime![cube.buffers];
         let (left_begin, right_begin) =
-            (buffer * comptime![x_fetch.size()], buffer * comptime![w_fetch.size()]);
-        if step > begin {
+            (multiplied * comptime![x_fetch.size()], multiplied * comptime![w_fetch.size()]);
+        if step >= begin + ahead {
             if comptime![cube.buffers == 1] {
                 // The step before has been read by all.
                 sync_cube();
             }
-            put::<E, X>(&mut left, left_begin, &x_next, &x_seat, x_fetch);
-            put::<E, W>(&mut right, right_begin, &w_next, &w_seat, w_fetch);
-            sync_cube();
+            if comptime![!cube.copies] {
+                put::<E, X>(&mut left, left_begin, &x_next, &x_seat, x_fetch);
+                put::<E, W>(&mut right, right_begin, &w_next, &w_seat, w_fetch);
+            }
+            arrive(cube);
         }
         if step < end {
+            let filled = step % comptime![cube.buffers];
+            let to = filled * comptime![x_fetch.size()];
             #[unroll]
             for i in 0..comptime![x_fetch.passes()] {
                 let row = comptime![if x_fetch.deep { 3 * i } else { 0 }];
                 let further = x_seat.deep + comptime![x_fetch.deeper(i)];
-                let spread = comptime![form.spread];
-                x_next[i] = input::<E, X>(x, &corners, row, &tap, 0usize, further, sizes, from, spread);
+                let spot =
+                    input::<X>(&corners, row, &tap, 0usize, further, sizes, from, comptime![form.spread]);
+                bring::<E, X>(x, &spot, &mut left, to, &mut x_next, &x_seat, i, x_fetch);
             }
+            let to = filled * comptime![w_fetch.size()];
             #[unroll]
             for i in 0..comptime![w_fetch.passes()] {
                 let output = first_output + w_seat.row + comptime![w_fetch.row(i)];
-                let outer = output / comptime![w_fetch.side()];
-                w_next[i] = weight::<E, W>(
-                    weights,
-                    outer,
+                let spot = weight::<W>(
+                    output / comptime![w_fetch.side()],
                     output < sizes.outputs,
                     &tap,
                     w_seat.deep + comptime![w_fetch.deeper(i)],
@@ -134,10 +140,14 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
                     comptime![w_fetch.deep],
                     comptime![form.mirrored],
                 );
+                bring::<E, W>(weights, &spot, &mut right, to, &mut w_next, &w_seat, i, w_fetch);
             }
             next_tap(&mut tap, sizes, DEPTH);
         }
-        if step > begin {
+        if comptime![cube.copies] {
+            commit();
+        }
+        if step >= begin + ahead {
             multiply::<E, X, W>(
                 &mut tile,
                 &left,

@@ -11,9 +11,10 @@ use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::plane_tile::{ALIGNMENT, PlaneTile};
+use super::super::ptx::commit;
 use super::super::walk::cubes;
 use super::combine::{Parts, combine};
-use super::fetch::{Fetch, put, seat};
+use super::fetch::{Fetch, arrive, bring, put, seat};
 use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
 use super::lines::{Lines, dims, strided};
 use super::plan::{CubeForm, DEPTH};
@@ -117,7 +118,7 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
     let g_seat = seat(unit, g_fetch);
     let mut g_pixel = Array::<usize>::new(3usize);
     count(&mut g_pixel, 0usize, begin * DEPTH + g_seat.deep, sizes.width, sizes.height);
-    let mut g_next = Array::<Vector<E, G>>::new(comptime![g_fetch.passes()]);
+    let mut g_next = Array::<Vector<E, G>>::new(comptime![g_fetch.waiting()]);
 
     let x_fetch = comptime![form.x];
     let x_seat = seat(unit, x_fetch);
@@ -134,52 +135,62 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
     let mut x_pixel = Array::<usize>::new(3usize);
     count(&mut x_pixel, 0usize, begin * DEPTH + x_seat.deep, sizes.width, sizes.height);
     let mut x_corner = Array::<usize>::new(3usize);
-    let mut x_next = Array::<Vector<E, X>>::new(comptime![x_fetch.passes()]);
+    let mut x_next = Array::<Vector<E, X>>::new(comptime![x_fetch.waiting()]);
 
     let mut left =
         Shared::<[Vector<E, G>]>::new_aligned_slice(comptime![cube.buffers * g_fetch.size()], ALIGNMENT);
     let mut right =
         Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
     let mut tile = PlaneTile::zero(comptime![cube.tile]);
-    // A step is on its way from memory while the one before it is multiplied.
+    // Steps are on their way from memory while one before them is multiplied.
+    let ahead = comptime![cube.ahead()];
     let mut step = begin;
-    while step <= end {
-        let buffer = step % comptime![cube.buffers];
+    while step < end + ahead {
+        let multiplied = (step - ahead) % comptime![cube.buffers];
         let (left_begin, right_begin) =
-            (buffer * comptime![g_fetch.size()], buffer * comptime![x_fetch.size()]);
-        if step > begin {
+            (multiplied * comptime![g_fetch.size()], multiplied * comptime![x_fetch.size()]);
+        if step >= begin + ahead {
             if comptime![cube.buffers == 1] {
                 // The step before has been read by all.
                 sync_cube();
             }
-            put::<E, G>(&mut left, left_begin, &g_next, &g_seat, g_fetch);
-            put::<E, X>(&mut right, right_begin, &x_next, &x_seat, x_fetch);
-            sync_cube();
+            if comptime![!cube.copies] {
+                put::<E, G>(&mut left, left_begin, &g_next, &g_seat, g_fetch);
+                put::<E, X>(&mut right, right_begin, &x_next, &x_seat, x_fetch);
+            }
+            arrive(cube);
         }
         if step < end {
+            let filled = step % comptime![cube.buffers];
+            let to = filled * comptime![g_fetch.size()];
             #[unroll]
             for i in 0..comptime![g_fetch.passes()] {
                 let row = first_output + g_seat.row + comptime![g_fetch.row(i)];
                 let channel = row / comptime![g_fetch.side()];
-                g_next[i] =
-                    output::<E, G>(gradient, channel, row < sizes.outputs, &g_pixel, sizes, gradients);
-                let ahead = comptime![g_fetch.ahead(i)];
-                if comptime![ahead > 0] {
-                    advance(&mut g_pixel, sizes.width, sizes.height, ahead);
+                let spot = output(channel, row < sizes.outputs, &g_pixel, sizes, gradients);
+                bring::<E, G>(gradient, &spot, &mut left, to, &mut g_next, &g_seat, i, g_fetch);
+                let further = comptime![g_fetch.ahead(i)];
+                if comptime![further > 0] {
+                    advance(&mut g_pixel, sizes.width, sizes.height, further);
                 }
             }
+            let to = filled * comptime![x_fetch.size()];
             #[unroll]
             for i in 0..comptime![x_fetch.passes()] {
                 let row = comptime![if x_fetch.deep { 3 * i } else { 0 }];
                 corner(&mut x_corner, 0usize, &x_pixel, sizes, from, false);
-                x_next[i] = input::<E, X>(x, &x_corner, 0usize, &taps, row, 0usize, sizes, from, false);
-                let ahead = comptime![x_fetch.ahead(i)];
-                if comptime![ahead > 0] {
-                    advance(&mut x_pixel, sizes.width, sizes.height, ahead);
+                let spot = input::<X>(&x_corner, 0usize, &taps, row, 0usize, sizes, from, false);
+                bring::<E, X>(x, &spot, &mut right, to, &mut x_next, &x_seat, i, x_fetch);
+                let further = comptime![x_fetch.ahead(i)];
+                if comptime![further > 0] {
+                    advance(&mut x_pixel, sizes.width, sizes.height, further);
                 }
             }
         }
-        if step > begin {
+        if comptime![cube.copies] {
+            commit();
+        }
+        if step >= begin + ahead {
             multiply::<E, G, X>(
                 &mut tile,
                 &left,

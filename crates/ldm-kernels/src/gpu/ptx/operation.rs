@@ -1,11 +1,13 @@
-//! PTX as an operation of CubeCL's intermediate representation.
+//! PTX as operations of CubeCL's intermediate representation.
 
-use burn_cubecl::cubecl::ir::Scope;
+use std::cell::Ref;
+
 use burn_cubecl::cubecl::ir::interfaces::side_effects::{MemoryEffect, MemoryEffectsOp};
+use burn_cubecl::cubecl::ir::{AddressSpace, Scope};
 use burn_cubecl::cubecl::prelude::{HasValue, NativeExpand};
 use cubecl_llvm::shared::to_llvm::ToLLVMDialect;
 use cubecl_llvm::shared::to_llvm::ty::cube_type_to_llvm;
-use pliron::builtin::attributes::{BoolAttr, StringAttr};
+use pliron::builtin::attributes::StringAttr;
 use pliron::builtin::op_interfaces::OneResultInterface;
 use pliron::context::{Context, Ptr};
 use pliron::derive::{op_interface_impl, pliron_op};
@@ -18,82 +20,205 @@ use pliron::opts::dce::SideEffects;
 use pliron::result::Result;
 use pliron::r#type::{TypeHandle, Typed};
 use pliron::value::Value;
-use pliron_llvm::ops::InlineAsmOp;
+use pliron_llvm::op_interfaces::CastOpInterface;
+use pliron_llvm::ops::{AddrSpaceCastOp, InlineAsmOp};
+use pliron_llvm::types::{PointerType, VoidType};
 
-/// Lines of PTX whose `$0` is the result and whose `$1`, `$2`, .. are the operands.
+/// A function, in PTX whose `$0` is the result and `$1` the operand.
 #[pliron_op(
-    name = "ldm.ptx",
+    name = "ldm.ptx_function",
     format,
     interfaces = [OneResultInterface],
-    attributes = (ldm_ptx_text: StringAttr, ldm_ptx_constraints: StringAttr, ldm_ptx_effects: BoolAttr),
+    attributes = (ldm_ptx_function_text: StringAttr, ldm_ptx_function_constraints: StringAttr),
     verifier = "succ"
 )]
-pub struct Ptx;
+pub struct Function;
 
-impl Ptx {
-    fn new(
-        ctx: &mut Context,
-        result: TypeHandle,
-        operands: Vec<Value>,
-        text: &str,
-        constraints: &str,
-        effects: bool,
-    ) -> Self {
-        let op = Operation::new(ctx, Self::get_concrete_op_info(), vec![result], operands, vec![], 0);
-        let op = Self { op };
-        op.set_attr_ldm_ptx_text(ctx, StringAttr::new(text.to_owned()));
-        op.set_attr_ldm_ptx_constraints(ctx, StringAttr::new(constraints.to_owned()));
-        op.set_attr_ldm_ptx_effects(ctx, BoolAttr::new(effects));
-        op
-    }
+/// `text` of one value, to another of its type; `constraints` as LLVM has them.
+pub fn function<T>(scope: &Scope, text: &str, constraints: &str, x: NativeExpand<T>) -> NativeExpand<T> {
+    let x = x.value(scope);
+    let ctx = scope.ctx_mut();
+    let result = x.get_type(ctx);
+    let op = Operation::new(ctx, Function::get_concrete_op_info(), vec![result], vec![x], vec![], 0);
+    let op = Function { op };
+    op.set_attr_ldm_ptx_function_text(ctx, StringAttr::new(text.to_owned()));
+    op.set_attr_ldm_ptx_function_constraints(ctx, StringAttr::new(constraints.to_owned()));
+    scope.register(&op);
+    op.get_result(scope.ctx()).into()
+}
 
-    /// A function of one value to another of its type, without effects; `constraints` as LLVM has them.
-    pub fn unary<T>(scope: &Scope, text: &str, constraints: &str, x: NativeExpand<T>) -> NativeExpand<T> {
-        let x = x.value(scope);
-        let ctx = scope.ctx_mut();
-        let result = x.get_type(ctx);
-        let op = Self::new(ctx, result, vec![x], text, constraints, false);
-        scope.register(&op);
-        op.get_result(scope.ctx()).into()
-    }
-
-    fn has_effects(&self, ctx: &Context) -> bool {
-        self.get_attr_ldm_ptx_effects(ctx).is_none_or(|effects| bool::from(effects.clone()))
+#[op_interface_impl]
+impl SideEffects for Function {
+    fn has_side_effects(&self, _ctx: &Context) -> bool {
+        false
     }
 }
 
 #[op_interface_impl]
-impl SideEffects for Ptx {
-    fn has_side_effects(&self, ctx: &Context) -> bool {
-        self.has_effects(ctx)
+impl MemoryEffectsOp for Function {
+    fn memory_effects(&self, _ctx: &Context) -> Vec<MemoryEffect> {
+        vec![]
     }
 }
 
 #[op_interface_impl]
-impl MemoryEffectsOp for Ptx {
-    fn memory_effects(&self, ctx: &Context) -> Vec<MemoryEffect> {
-        if self.has_effects(ctx) { vec![MemoryEffect::ReadAll, MemoryEffect::WriteAll] } else { vec![] }
-    }
-}
-
-#[op_interface_impl]
-impl ToLLVMDialect for Ptx {
+impl ToLLVMDialect for Function {
     fn rewrite(
         &self,
         ctx: &mut Context,
         rewriter: &mut DialectConversionRewriter,
         _operands: &OperandsInfo,
     ) -> Result<()> {
-        let op: Ptr<Operation> = self.get_operation();
+        let op = self.get_operation();
         let result = cube_type_to_llvm(ctx, self.get_result(ctx).get_type(ctx));
-        let operands: Vec<Value> = op.deref(ctx).operands().collect();
-        let text = self.get_attr_ldm_ptx_text(ctx).map(|text| String::from(text.clone()));
-        let constraints = self.get_attr_ldm_ptx_constraints(ctx).map(|c| String::from(c.clone()));
-        let effects = self.has_effects(ctx);
-        let (text, constraints) = (text.unwrap_or_default(), constraints.unwrap_or_default());
-        let asm = InlineAsmOp::new(ctx, result, operands, &text, &constraints, effects);
+        let text = string(self.get_attr_ldm_ptx_function_text(ctx));
+        let constraints = string(self.get_attr_ldm_ptx_function_constraints(ctx));
+        let operands = operands(ctx, op);
+        let asm = InlineAsmOp::new(ctx, result, operands, &text, &constraints, false);
         rewriter.insert_op(ctx, &asm);
         rewriter.replace_operation_with_values(ctx, op, vec![asm.get_result(ctx)]);
         Ok(())
     }
+}
+
+/// A copy from global memory, the second operand, to shared memory, the first, of so many bytes, the third, and zeros.
+#[pliron_op(
+    name = "ldm.copy_async",
+    format,
+    attributes = (ldm_copy_async_text: StringAttr),
+    verifier = "succ"
+)]
+pub struct CopyAsync;
+
+/// See [`super::copy_async`].
+pub fn copy_async(scope: &Scope, to: Value, from: Value, read: Value, bytes: usize) {
+    let ctx = scope.ctx_mut();
+    let operands = vec![to, from, read];
+    let op = Operation::new(ctx, CopyAsync::get_concrete_op_info(), vec![], operands, vec![], 0);
+    let op = CopyAsync { op };
+    // What is read once need not stay in the nearest cache, which takes no other copies than of 16 bytes.
+    let cache = if bytes == 16 { "cg" } else { "ca" };
+    let text = format!("cp.async.{cache}.shared.global [$0], [$1], {bytes}, $2;");
+    op.set_attr_ldm_copy_async_text(ctx, StringAttr::new(text));
+    scope.register(&op);
+}
+
+#[op_interface_impl]
+impl SideEffects for CopyAsync {
+    fn has_side_effects(&self, _ctx: &Context) -> bool {
+        true
+    }
+}
+
+#[op_interface_impl]
+impl MemoryEffectsOp for CopyAsync {
+    fn memory_effects(&self, ctx: &Context) -> Vec<MemoryEffect> {
+        let op = self.get_operation();
+        let op = op.deref(ctx);
+        vec![MemoryEffect::Write(op.get_operand(0)), MemoryEffect::Read(op.get_operand(1))]
+    }
+}
+
+/// LLVM's numbers of address spaces.
+const GLOBAL: u32 = 1;
+const SHARED: u32 = 3;
+
+#[op_interface_impl]
+impl ToLLVMDialect for CopyAsync {
+    fn rewrite(
+        &self,
+        ctx: &mut Context,
+        rewriter: &mut DialectConversionRewriter,
+        _operands: &OperandsInfo,
+    ) -> Result<()> {
+        let op = self.get_operation();
+        let text = string(self.get_attr_ldm_copy_async_text(ctx));
+        let mut operands = operands(ctx, op);
+        for (operand, space) in operands.iter_mut().zip([SHARED, GLOBAL]) {
+            *operand = in_space(ctx, rewriter, *operand, space);
+        }
+        effect(ctx, rewriter, op, operands, &text, "l,l,r,~{memory}");
+        Ok(())
+    }
+}
+
+/// An instruction that orders copies.
+#[pliron_op(name = "ldm.order", format, attributes = (ldm_order_text: StringAttr), verifier = "succ")]
+pub struct Order;
+
+/// See [`super::commit`] and [`super::wait`].
+pub fn order(scope: &Scope, text: String) {
+    let ctx = scope.ctx_mut();
+    let op = Operation::new(ctx, Order::get_concrete_op_info(), vec![], vec![], vec![], 0);
+    let op = Order { op };
+    op.set_attr_ldm_order_text(ctx, StringAttr::new(text));
+    scope.register(&op);
+}
+
+#[op_interface_impl]
+impl SideEffects for Order {
+    fn has_side_effects(&self, _ctx: &Context) -> bool {
+        true
+    }
+}
+
+#[op_interface_impl]
+impl MemoryEffectsOp for Order {
+    fn memory_effects(&self, _ctx: &Context) -> Vec<MemoryEffect> {
+        let space = AddressSpace::Shared;
+        vec![MemoryEffect::ReadAllInSpace(space), MemoryEffect::WriteAllInSpace(space)]
+    }
+}
+
+#[op_interface_impl]
+impl ToLLVMDialect for Order {
+    fn rewrite(
+        &self,
+        ctx: &mut Context,
+        rewriter: &mut DialectConversionRewriter,
+        _operands: &OperandsInfo,
+    ) -> Result<()> {
+        let text = string(self.get_attr_ldm_order_text(ctx));
+        effect(ctx, rewriter, self.get_operation(), vec![], &text, "~{memory}");
+        Ok(())
+    }
+}
+
+/// Puts assembly without a result in an operation's place.
+fn effect(
+    ctx: &mut Context,
+    rewriter: &mut DialectConversionRewriter,
+    op: Ptr<Operation>,
+    operands: Vec<Value>,
+    text: &str,
+    constraints: &str,
+) {
+    let nothing = VoidType::get(ctx).into();
+    let asm = InlineAsmOp::new(ctx, nothing, operands, text, constraints, true);
+    rewriter.insert_op(ctx, &asm);
+    rewriter.erase_operation(ctx, op);
+}
+
+/// The pointer in that address space.
+fn in_space(
+    ctx: &mut Context,
+    rewriter: &mut DialectConversionRewriter,
+    pointer: Value,
+    space: u32,
+) -> Value {
+    let wanted: TypeHandle = PointerType::get(ctx, space).into();
+    if pointer.get_type(ctx) == wanted {
+        return pointer;
+    }
+    let cast = AddrSpaceCastOp::new(ctx, pointer, wanted);
+    rewriter.insert_op(ctx, &cast);
+    cast.get_result(ctx)
+}
+
+fn operands(ctx: &Context, op: Ptr<Operation>) -> Vec<Value> {
+    op.deref(ctx).operands().collect()
+}
+
+fn string(attribute: Option<Ref<'_, StringAttr>>) -> String {
+    attribute.map(|text| String::from(text.clone())).unwrap_or_default()
 }
