@@ -3,8 +3,12 @@
 //! CubeCL's LLVM compiler takes operations from outside: ours become LLVM's inline assembly.
 
 use burn_cubecl::cubecl;
+#[cfg(feature = "cuda")]
+use burn_cubecl::cubecl::ir::interfaces::TypedExt;
 use burn_cubecl::cubecl::prelude::*;
 
+#[cfg(feature = "cuda")]
+mod group;
 #[cfg(feature = "cuda")]
 mod operation;
 
@@ -41,7 +45,7 @@ pub fn copy_async<E: Float, N: Size>(
             // SAFETY: pointers are made here and not read.
             let [to, from] =
                 unsafe { [*to.__expand_as_ptr_method(scope), *from.__expand_as_ptr_method(scope)] };
-            operation::copy_async(scope, to.value(scope), from.value(scope), read.value(scope), bytes);
+            operation::copy_async(scope, to.value(scope), from.value(scope), read.read_value(scope), bytes);
         }
     })
 }
@@ -62,6 +66,69 @@ pub fn wait(#[comptime] but: usize) {
     intrinsic!(|scope| {
         #[cfg(feature = "cuda")]
         operation::order(scope, format!("cp.async.wait_group {but};"));
+    })
+}
+
+/// Whether the device multiplies by groups of four planes that read shared memory themselves (`wgmma`, Hopper's alone).
+pub fn groups(client: &Client) -> bool {
+    takes(client) && client.properties().identity.fingerprint == "ptx_sm90"
+}
+
+/// Shows what this unit's finished copies wrote to [`group_product`]s, after the next barrier.
+#[cube]
+pub fn show() {
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        operation::order(scope, "fence.proxy.async.shared::cta;".to_owned());
+    })
+}
+
+/// Begins to add `left right^T`, 64 rows by `2 S` columns, 32 deep, to the sums of a group of four planes.
+///
+/// Both lie in shared memory from multiples of 512 bytes on, in rows of 64 bytes, of which each four pieces of 16 bytes
+/// change places: piece `i` of row `r` is at `i ^ (r / 2 % 4)`. A unit's sums are, for every eight columns, two
+/// neighbouring ones of two rows, as of [`fragments`](super::fragments), its plane's rows being 16 of the 64. Sums and
+/// operands are the product's until [`group_wait`].
+#[cube]
+#[allow(unused_variables, reason = "the other features' build")]
+pub fn group_product<E: Float, S: Size, A: Size, B: Size>(
+    sums: Vector<f32, S>,
+    left: &[Vector<E, A>],
+    right: &[Vector<E, B>],
+) -> Vector<f32, S> {
+    let registers = S::value();
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        {
+            // SAFETY: pointers are made here and not read.
+            let (left, right) =
+                unsafe { (*left.__expand_as_ptr_method(scope), *right.__expand_as_ptr_method(scope)) };
+            let brain = E::__expand_as_type(scope).is_bfloat16(scope.ctx());
+            let text = group::product(registers, if brain { "bf16" } else { "f16" });
+            operation::group(scope, sums, vec![left.value(scope), right.value(scope)], text, registers)
+        }
+        #[cfg(not(feature = "cuda"))]
+        {
+            sums
+        }
+    })
+}
+
+/// Waits until the group's sums are its own again.
+#[cube]
+#[allow(unused_variables, reason = "the other features' build")]
+pub fn group_wait<S: Size>(sums: Vector<f32, S>) -> Vector<f32, S> {
+    let registers = S::value();
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        {
+            let text = "wgmma.wait_group.sync.aligned 0;".to_owned();
+            operation::group(scope, sums, vec![], text, registers)
+        }
+        #[cfg(not(feature = "cuda"))]
+        {
+            sums
+        }
     })
 }
 

@@ -38,6 +38,9 @@ pub struct Fetch {
     pub units: usize,
     /// How.
     pub way: Way,
+    /// Whether a tile is for [`group_product`](super::super::ptx::group_product), which wants pieces of a row elsewhere
+    /// and no gaps.
+    pub group: bool,
 }
 
 impl Fetch {
@@ -105,7 +108,7 @@ impl Fetch {
 
     /// From a line to the next in shared memory, in elements.
     pub fn stride(self) -> usize {
-        self.line() + GAP
+        if self.group { self.line() } else { self.line() + GAP }
     }
 
     /// The tile in shared memory, in vectors.
@@ -151,7 +154,13 @@ pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
     let line = unit / comptime![fetch.across()];
     let vector = unit % comptime![fetch.across()];
     let along = vector * comptime![fetch.vector];
-    let slot = line * comptime![fetch.stride() / fetch.vector] + vector;
+    let mut slot = line * comptime![fetch.stride() / fetch.vector];
+    if comptime![fetch.group] {
+        // The same for the lines of all passes, which are multiples of 8 apart.
+        slot += vector ^ (line / 2 % 4);
+    } else {
+        slot += vector;
+    }
     if comptime![fetch.deep] {
         Seat { row: line, deep: along, slot }
     } else {

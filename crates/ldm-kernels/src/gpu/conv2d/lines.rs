@@ -65,7 +65,13 @@ impl Lines {
             bytes @ (4 | 8 | 16) => Way::Copied(bytes),
             _ => Way::Direct,
         };
-        Fetch { rows: cube.rows(), deep: self.deep, vector: self.vector, units: cube.units(), way }
+        let (deep, vector) = (self.deep, self.vector);
+        Fetch { rows: cube.rows(), deep, vector, units: cube.units(), way, group: cube.group }
+    }
+
+    /// Whether a group of planes can read it: vectors of 16 bytes along the depth.
+    pub fn groups(&self) -> bool {
+        self.deep && self.vector * self.size == 16
     }
 
     /// As the right operand.

@@ -23,9 +23,11 @@
 mod combine;
 mod fetch;
 mod geometry;
+mod group;
 mod lines;
 mod plan;
 mod product;
+mod supply;
 mod tile;
 #[cfg(feature = "autodiff")]
 mod weights;
@@ -46,9 +48,10 @@ use burn_cubecl::tensor::CubeTensor;
 use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
-use geometry::SizesLaunch;
+use geometry::{SizesLaunch, StridesLaunch};
+use group::group_kernel;
 use lines::{Lines, dims, laid_out, strided};
-use plan::DEPTH;
+use plan::{DEPTH, Plan, SMALLEST};
 use product::{Form, product_kernel};
 
 /// What the kernel is told beside its tensors.
@@ -171,13 +174,14 @@ pub fn forward(
     let client = x.client.clone();
     let rows = b * height * width;
     let steps = w_dims[2] * w_dims[3] * w_dims[1].div_ceil(DEPTH);
-    let plan = work.plan(&client, [rows, outputs], steps);
+    // Where more than one tile reads them.
+    let weight = laid_out(weight, rows > SMALLEST);
+    let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
+    let plan = work.plan(&client, [rows, outputs], steps, from.groups() && taps.groups());
     let cube = plan.cube;
-    let weight = laid_out(weight, rows > cube.rows());
     let dtype = if exact { DType::F32 } else { x.dtype };
     let parts = Parts::new(&x, [b, height, width, outputs], dtype, plan.splits);
     let split = plan.splits > 1;
-    let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
     let form = Form {
         cube,
         x: from.left(cube),
@@ -186,33 +190,103 @@ pub fn forward(
         spread: spread != [1, 1],
         added: if split { Added::default() } else { added },
     };
-    // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons; cubes
-    // beyond the last tile end at once.
-    unsafe {
-        product_kernel::launch_unchecked(
-            &client,
-            cubes(&client, plan.cubes()),
-            cube.dim(),
-            from.vector,
-            taps.vector,
-            parts.vector,
-            x.clone().into_buffer_arg(),
-            weight.into_buffer_arg(),
-            bias.clone().into_buffer_arg(),
-            shift.clone().into_buffer_arg(),
-            addend.clone().into_buffer_arg(),
-            parts.sums.clone().into_buffer_arg(),
-            sizes(x_dims, w_dims, y_dims, options, spread),
-            from.strides(),
-            taps.strides(),
-            plan.splits,
-            plan.length,
-            form,
-            dtype_to_storage_type(x.dtype),
-            dtype_to_storage_type(parts.sums.dtype),
-        );
-    }
+    let launch = Launch {
+        x: x.clone(),
+        weight,
+        added: [bias.clone(), shift.clone(), addend.clone()],
+        y: parts.sums.clone(),
+        vectors: [from.vector, taps.vector, parts.vector],
+        plan,
+        form,
+    };
+    launch.go(sizes(x_dims, w_dims, y_dims, options, spread), from.strides(), taps.strides());
     permute(combine(parts, [bias, shift, addend], added), &[0, 3, 1, 2])
+}
+
+/// A product's kernel and what it takes.
+struct Launch {
+    x: CubeTensor,
+    weight: CubeTensor,
+    /// Bias, shift and addend.
+    added: [CubeTensor; 3],
+    /// The output or its parts.
+    y: CubeTensor,
+    /// Elements of a vector of input, weights and output.
+    vectors: [usize; 3],
+    plan: Plan,
+    form: Form,
+}
+
+impl Launch {
+    fn go(self, sizes: SizesLaunch, from: StridesLaunch, taps: StridesLaunch) {
+        let Self {
+            x,
+            weight,
+            added: [bias, shift, addend],
+            y,
+            vectors: [vector, w_vector, y_vector],
+            plan,
+            form,
+        } = self;
+        let (client, cube) = (x.client.clone(), plan.cube);
+        let [inputs, outputs] = [&x, &y].map(|x| dtype_to_storage_type(x.dtype));
+        let (count, dim) = (cubes(&client, plan.cubes()), cube.dim());
+        let [x, weight, bias, shift, addend, y] =
+            [x, weight, bias, shift, addend, y].map(|x| x.into_buffer_arg());
+        // SAFETY: what is read is in the tensors' bounds and what is written in the output's, both by comparisons;
+        // cubes beyond the last tile end at once.
+        unsafe {
+            if cube.group {
+                let sums = cube.sums();
+                group_kernel::launch_unchecked(
+                    &client,
+                    count,
+                    dim,
+                    vector,
+                    w_vector,
+                    y_vector,
+                    sums,
+                    x,
+                    weight,
+                    bias,
+                    shift,
+                    addend,
+                    y,
+                    sizes,
+                    from,
+                    taps,
+                    plan.splits,
+                    plan.length,
+                    form,
+                    inputs,
+                    outputs,
+                );
+            } else {
+                product_kernel::launch_unchecked(
+                    &client,
+                    count,
+                    dim,
+                    vector,
+                    w_vector,
+                    y_vector,
+                    x,
+                    weight,
+                    bias,
+                    shift,
+                    addend,
+                    y,
+                    sizes,
+                    from,
+                    taps,
+                    plan.splits,
+                    plan.length,
+                    form,
+                    inputs,
+                    outputs,
+                );
+            }
+        }
+    }
 }
 
 /// [`linear`]'s output, as fusion asks for it.

@@ -1,6 +1,6 @@
 //! How a product is divided among cubes, planes and units.
 
-use burn_cubecl::cubecl::ir::ElemType;
+use burn_cubecl::cubecl::ir::{ElemType, HardwareProperties};
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::{SIDE, TileForm, hardware};
@@ -13,6 +13,14 @@ pub const DEPTH: usize = 32;
 /// Tiles of a cube, the largest first: planes down and across, blocks of each down and across.
 const TILES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [4, 2]), ([2, 2], [2, 2])];
 
+/// Rows of the smallest.
+pub const SMALLEST: usize = 64;
+
+/// Tiles of groups of four planes, likewise: planes down, blocks of 16 across.
+const GROUPS: [(usize, usize); 3] = [(8, 8), (4, 8), (4, 4)];
+/// Forms of a cube.
+const FORMS: usize = GROUPS.len() + TILES.len();
+
 /// Multiprocessors assumed where a device does not tell.
 const MULTIPROCESSORS: usize = 64;
 /// The fewest steps of a split.
@@ -21,8 +29,9 @@ const STEPS: usize = 8;
 const PLANES: usize = 16;
 
 // What a multiprocessor needs, in its clocks; rough, and only compared with each other. The figures are a large GPU's.
-/// For the product of a block.
-const BLOCK: usize = 4;
+/// For the products of two blocks, by planes and by groups of them.
+const PLANE: usize = 13;
+const GROUP: usize = 8;
 /// Bytes of operands that come in one.
 const BYTES: usize = 32;
 /// From asking for operands until they are there.
@@ -41,6 +50,8 @@ pub struct CubeForm {
     pub buffers: usize,
     /// Whether operands are copied there while the units go on, and not by way of their registers.
     pub copies: bool,
+    /// Whether groups of four planes multiply, of 16 rows each.
+    pub group: bool,
 }
 
 impl CubeForm {
@@ -69,9 +80,19 @@ impl CubeForm {
         CubeDim::new_2d(self.tile.units as u32, self.planes() as u32)
     }
 
-    /// From a row to the next of a plane's row of blocks on its way out, in elements.
+    /// Columns of a plane's row of blocks that are on their way out at a time.
+    pub fn stage_columns(self) -> usize {
+        if self.group { 2 * SIDE } else { self.tile.columns * SIDE }
+    }
+
+    /// From a row to the next of them, in elements.
     pub fn stage_stride(self) -> usize {
-        self.tile.columns * SIDE + 4
+        self.stage_columns() + 4
+    }
+
+    /// Sums of a unit.
+    pub fn sums(self) -> usize {
+        self.tile.rows * self.tile.columns * SIDE * SIDE / self.tile.units
     }
 
     /// Elements of a plane's row of blocks on its way out.
@@ -91,15 +112,32 @@ impl CubeForm {
 
     /// Shared memory for operands of so many bytes an element, in bytes.
     fn room(self, size: usize) -> usize {
-        let operands = Fetch::largest(self.rows()) + Fetch::largest(self.columns());
+        let operands = match self.group {
+            true => (self.rows() + self.columns()) * DEPTH,
+            false => Fetch::largest(self.rows()) + Fetch::largest(self.columns()),
+        };
         self.buffers * operands * size + self.planes() * self.stage() * size_of::<f32>()
+    }
+
+    /// With as many buffers as there is room for, of an element of so many bytes.
+    fn fitting(self, limits: &HardwareProperties, size: usize) -> Option<Self> {
+        let buffers = if self.copies { &[4, 3, 2][..] } else { &[2, 1] };
+        let forms = buffers.iter().map(|buffers| Self { buffers: *buffers, ..self });
+        let fits = |form: &Self, cubes: usize| {
+            form.units() <= limits.max_units_per_cube as usize
+                && cubes * form.room(size) <= limits.max_shared_memory_size
+        };
+        // As many as leave room for the other cubes of a multiprocessor, where it has much memory.
+        let mut both = forms.clone().filter(|form| !form.copies || fits(form, form.together()));
+        both.find(|form| fits(form, 1)).or_else(|| forms.clone().find(|form| fits(form, 1)))
     }
 
     /// Clocks of a step.
     fn step(self) -> usize {
         let blocks = self.planes() * self.tile.rows * self.tile.columns * (DEPTH / SIDE);
         let bytes = (self.rows() + self.columns()) * DEPTH * 2;
-        (blocks * BLOCK).max(bytes / BYTES)
+        let block = if self.group { GROUP } else { PLANE };
+        (blocks * block / 2).max(bytes / BYTES)
     }
 }
 
@@ -107,8 +145,8 @@ impl CubeForm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
     /// The forms that the device has room for, the largest first.
-    pub forms: [Option<CubeForm>; TILES.len()],
-    /// Only the form of this place among them; `None` for what suits the device.
+    pub forms: [Option<CubeForm>; FORMS],
+    /// Only the form of this place among them, where it can be used; `None` for what suits the device.
     pub form: Option<usize>,
     /// At most so many splits of the depth; `None` for what suits the device.
     pub splits: Option<usize>,
@@ -127,32 +165,36 @@ impl Work {
             return None;
         }
         let copies = !emulated && ptx::takes(client);
-        let forms = TILES.map(|(planes, [rows, columns])| {
-            let tile = TileForm { rows, columns, units, hardware: !emulated };
-            let forms = if copies { &[4, 3, 2][..] } else { &[2, 1] };
-            let forms = forms.iter().map(|buffers| CubeForm { planes, tile, buffers: *buffers, copies });
-            let fits = |form: &CubeForm, cubes: usize| {
-                form.units() <= limits.max_units_per_cube as usize
-                    && cubes * form.room(elements.size()) <= limits.max_shared_memory_size
-            };
-            // As many buffers as leave room for the other cubes of a multiprocessor, where it has much memory.
-            let mut both = forms.clone().filter(|form| !copies || fits(form, form.together()));
-            both.find(|form| fits(form, 1)).or_else(|| forms.clone().find(|form| fits(form, 1)))
+        let size = elements.size();
+        let groups = GROUPS.map(|(down, columns)| {
+            let tile = TileForm { rows: 1, columns, units, hardware: true };
+            let form = CubeForm { planes: [down, 1], tile, buffers: 1, copies, group: true };
+            (!emulated && ptx::groups(client) && size == 2).then(|| form.fitting(limits, size)).flatten()
         });
+        let tiles = TILES.map(|(planes, [rows, columns])| {
+            let tile = TileForm { rows, columns, units, hardware: !emulated };
+            CubeForm { planes, tile, buffers: 1, copies, group: false }.fitting(limits, size)
+        });
+        let mut forms = [None; FORMS];
+        for (form, found) in forms.iter_mut().zip(groups.into_iter().chain(tiles)) {
+            *form = found;
+        }
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
     }
 
-    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time.
-    pub fn plan(&self, client: &Client, sides: [usize; 2], steps: usize) -> Plan {
+    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. Whether
+    /// `groups` of planes can read the operands.
+    pub fn plan(&self, client: &Client, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
         let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
-        self.among(multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize), sides, steps)
+        self.among(multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize), sides, steps, groups)
     }
 
-    fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize) -> Plan {
+    fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
+        let usable = |form: &CubeForm| groups || !form.group;
+        let told = self.form.and_then(|form| self.forms[form]).filter(usable);
         // The smallest first, which is taken where it is as good.
-        let forms = self.forms.iter().enumerate().rev();
-        let forms =
-            forms.filter(|(i, _)| self.form.is_none_or(|form| form == *i)).filter_map(|(_, form)| *form);
+        let forms = self.forms.iter().rev().flatten().copied().filter(usable);
+        let forms = forms.filter(|form| told.is_none_or(|told| told == *form));
         let plans = forms.flat_map(|cube| {
             let tiles = sides[0].div_ceil(cube.rows()) * sides[1].div_ceil(cube.columns());
             let places = cube.together() * multiprocessors;
@@ -205,18 +247,20 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, Plan, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, FORMS, GROUPS, Plan, STEPS, TILES, TileForm, Work};
 
     fn work() -> Work {
-        let forms = TILES.map(|(planes, [rows, columns])| {
+        let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units: 32, hardware: true };
-            Some(CubeForm { planes, tile, buffers: 2, copies: false })
+            Some(CubeForm { planes, tile, buffers: 2, copies: false, group: false })
         });
+        let mut forms = [None; FORMS];
+        forms[GROUPS.len()..].copy_from_slice(&tiles);
         Work { forms, form: None, splits: None }
     }
 
     fn plan(sides: [usize; 2], steps: usize) -> ([usize; 2], Plan) {
-        let plan = work().among(132, sides, steps);
+        let plan = work().among(132, sides, steps, false);
         ([plan.cube.rows(), plan.cube.columns()], plan)
     }
 
@@ -239,11 +283,11 @@ mod tests {
 
     #[test]
     fn plans_are_as_told() {
-        for form in 0..TILES.len() {
-            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9);
+        for form in GROUPS.len()..FORMS {
+            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, false);
             // The last shorter, and never more than steps.
             assert_eq!((told.cube, told.splits, told.length), (work().forms[form].unwrap(), 3, 3));
         }
-        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2).splits, 2);
+        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2, false).splits, 2);
     }
 }

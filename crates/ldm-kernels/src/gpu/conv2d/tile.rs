@@ -77,8 +77,6 @@ pub fn write<E: Float, O: Float, Y: Size>(
     let plane = UNIT_POS_Y as usize;
     let start = plane * comptime![cube.stage()];
     let stride = comptime![cube.stage_stride()];
-    let n = Y::value();
-    let across = comptime![cube.tile.columns * SIDE / n];
     #[unroll]
     for block in 0..comptime![cube.tile.rows] {
         if comptime![block > 0] {
@@ -86,29 +84,57 @@ pub fn write<E: Float, O: Float, Y: Size>(
         }
         tile.store_row(&mut stage[start..comptime![cube.planes() * cube.stage()]], stride, block);
         sync_cube();
-        let mut i = UNIT_POS_X as usize;
-        while i < comptime![SIDE * across] {
-            let row = first_row + part_row(plane, cube) + comptime![block * SIDE] + i / across;
-            let column = first_column + part_column(plane, cube) + i % across * n;
-            if row < rows && column < columns {
-                let at = ((split * rows + row) * columns + column) / n;
-                let mut v = Vector::<f32, Y>::new(0.0f32);
-                #[unroll]
-                for k in 0..n {
-                    v.insert(k, stage[start + i / across * stride + i % across * n + k]);
-                }
-                if comptime![added.bias] {
-                    v += Vector::<f32, Y>::cast_from(bias[column / n]);
-                }
-                if comptime![added.shift] {
-                    v += Vector::<f32, Y>::cast_from(shift[(row / picture * columns + column) / n]);
-                }
-                if comptime![added.addend] {
-                    v += Vector::<f32, Y>::cast_from(addend[at]);
-                }
-                y[at] = Vector::<O, Y>::cast_from(v);
+        let row = first_row + part_row(plane, cube) + comptime![block * SIDE];
+        let column = first_column + part_column(plane, cube);
+        out::<E, O, Y>(
+            &stage, start, y, bias, shift, addend, split, row, column, rows, columns, picture, cube, added,
+        );
+    }
+}
+
+/// Writes what lies in a plane's stage, 16 rows from one on.
+#[cube]
+pub fn out<E: Float, O: Float, Y: Size>(
+    stage: &Shared<[f32]>,
+    start: usize,
+    y: &mut [Vector<O, Y>],
+    bias: &[Vector<E, Y>],
+    shift: &[Vector<E, Y>],
+    addend: &[Vector<E, Y>],
+    split: usize,
+    first_row: usize,
+    first_column: usize,
+    rows: usize,
+    columns: usize,
+    picture: usize,
+    #[comptime] cube: CubeForm,
+    #[comptime] added: Added,
+) {
+    let n = Y::value();
+    let stride = comptime![cube.stage_stride()];
+    let across = comptime![cube.stage_columns() / n];
+    let mut i = UNIT_POS_X as usize;
+    while i < comptime![SIDE * across] {
+        let row = first_row + i / across;
+        let column = first_column + i % across * n;
+        if row < rows && column < columns {
+            let at = ((split * rows + row) * columns + column) / n;
+            let mut v = Vector::<f32, Y>::new(0.0f32);
+            #[unroll]
+            for k in 0..n {
+                v.insert(k, stage[start + i / across * stride + i % across * n + k]);
             }
-            i += comptime![cube.tile.units];
+            if comptime![added.bias] {
+                v += Vector::<f32, Y>::cast_from(bias[column / n]);
+            }
+            if comptime![added.shift] {
+                v += Vector::<f32, Y>::cast_from(shift[(row / picture * columns + column) / n]);
+            }
+            if comptime![added.addend] {
+                v += Vector::<f32, Y>::cast_from(addend[at]);
+            }
+            y[at] = Vector::<O, Y>::cast_from(v);
         }
+        i += comptime![cube.tile.units];
     }
 }

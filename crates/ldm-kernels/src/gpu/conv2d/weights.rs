@@ -37,7 +37,7 @@ pub fn weight_gradient(
     let client = x.client.clone();
     let columns = height * width * channels;
     let depth = y_dims[0] * y_dims[2] * y_dims[3];
-    let plan = work.plan(&client, [outputs, columns], depth.div_ceil(DEPTH));
+    let plan = work.plan(&client, [outputs, columns], depth.div_ceil(DEPTH), false);
     let parts = Parts::new(&x, [outputs, height, width, channels], x.dtype, plan.splits);
     let (gradients, from) = (Lines::channels(&gradient), Lines::channels(&x));
     let cube = plan.cube;

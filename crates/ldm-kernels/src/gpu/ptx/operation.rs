@@ -4,11 +4,13 @@ use std::cell::Ref;
 
 use burn_cubecl::cubecl::ir::interfaces::side_effects::{MemoryEffect, MemoryEffectsOp};
 use burn_cubecl::cubecl::ir::{AddressSpace, Scope};
-use burn_cubecl::cubecl::prelude::{HasValue, NativeExpand};
+use burn_cubecl::cubecl::prelude::NativeExpand;
 use cubecl_llvm::shared::to_llvm::ToLLVMDialect;
+use cubecl_llvm::shared::to_llvm::constant::insert_i32_const;
 use cubecl_llvm::shared::to_llvm::ty::cube_type_to_llvm;
 use pliron::builtin::attributes::StringAttr;
 use pliron::builtin::op_interfaces::OneResultInterface;
+use pliron::builtin::types::FP32Type;
 use pliron::context::{Context, Ptr};
 use pliron::derive::{op_interface_impl, pliron_op};
 use pliron::irbuild::dialect_conversion::{DialectConversionRewriter, OperandsInfo};
@@ -21,8 +23,10 @@ use pliron::result::Result;
 use pliron::r#type::{TypeHandle, Typed};
 use pliron::value::Value;
 use pliron_llvm::op_interfaces::CastOpInterface;
-use pliron_llvm::ops::{AddrSpaceCastOp, InlineAsmOp};
-use pliron_llvm::types::{PointerType, VoidType};
+use pliron_llvm::ops::{
+    AddrSpaceCastOp, ExtractElementOp, ExtractValueOp, InlineAsmOp, InsertElementOp, PoisonOp,
+};
+use pliron_llvm::types::{PointerType, StructLayout, StructType, VoidType};
 
 /// A function, in PTX whose `$0` is the result and `$1` the operand.
 #[pliron_op(
@@ -36,7 +40,7 @@ pub struct Function;
 
 /// `text` of one value, to another of its type; `constraints` as LLVM has them.
 pub fn function<T>(scope: &Scope, text: &str, constraints: &str, x: NativeExpand<T>) -> NativeExpand<T> {
-    let x = x.value(scope);
+    let x = x.expand.read_value(scope);
     let ctx = scope.ctx_mut();
     let result = x.get_type(ctx);
     let op = Operation::new(ctx, Function::get_concrete_op_info(), vec![result], vec![x], vec![], 0);
@@ -180,6 +184,99 @@ impl ToLLVMDialect for Order {
     ) -> Result<()> {
         let text = string(self.get_attr_ldm_order_text(ctx));
         effect(ctx, rewriter, self.get_operation(), vec![], &text, "~{memory}");
+        Ok(())
+    }
+}
+
+/// Work of a group of planes on a unit's sums, the first operand, in as many registers; the others are places in shared
+/// memory.
+#[pliron_op(
+    name = "ldm.group",
+    format,
+    interfaces = [OneResultInterface],
+    attributes = (ldm_group_text: StringAttr, ldm_group_registers: StringAttr),
+    verifier = "succ"
+)]
+pub struct Group;
+
+/// See [`super::group_product`] and [`super::group_wait`].
+pub fn group<T>(
+    scope: &Scope,
+    sums: NativeExpand<T>,
+    places: Vec<Value>,
+    text: String,
+    registers: usize,
+) -> NativeExpand<T> {
+    let sums = sums.expand.read_value(scope);
+    let ctx = scope.ctx_mut();
+    let result = sums.get_type(ctx);
+    let operands = std::iter::once(sums).chain(places).collect();
+    let op = Operation::new(ctx, Group::get_concrete_op_info(), vec![result], operands, vec![], 0);
+    let op = Group { op };
+    op.set_attr_ldm_group_text(ctx, StringAttr::new(text));
+    op.set_attr_ldm_group_registers(ctx, StringAttr::new(registers.to_string()));
+    scope.register(&op);
+    op.get_result(scope.ctx()).into()
+}
+
+#[op_interface_impl]
+impl SideEffects for Group {
+    fn has_side_effects(&self, _ctx: &Context) -> bool {
+        true
+    }
+}
+
+#[op_interface_impl]
+impl MemoryEffectsOp for Group {
+    fn memory_effects(&self, _ctx: &Context) -> Vec<MemoryEffect> {
+        vec![MemoryEffect::ReadAllInSpace(AddressSpace::Shared)]
+    }
+}
+
+#[op_interface_impl]
+impl ToLLVMDialect for Group {
+    fn rewrite(
+        &self,
+        ctx: &mut Context,
+        rewriter: &mut DialectConversionRewriter,
+        _operands: &OperandsInfo,
+    ) -> Result<()> {
+        let op = self.get_operation();
+        let text = string(self.get_attr_ldm_group_text(ctx));
+        let registers: usize = string(self.get_attr_ldm_group_registers(ctx)).parse().unwrap_or_default();
+        let vector = cube_type_to_llvm(ctx, self.get_result(ctx).get_type(ctx));
+        let all = operands(ctx, op);
+        let mut values = vec![];
+        for i in 0..registers {
+            let index = insert_i32_const(ctx, rewriter, i as i32);
+            let lane = ExtractElementOp::new(ctx, all[0], index);
+            rewriter.insert_op(ctx, &lane);
+            values.push(lane.get_result(ctx));
+        }
+        for place in &all[1..] {
+            values.push(in_space(ctx, rewriter, *place, SHARED));
+        }
+        // Each sum goes in where it comes out.
+        let mut constraints = vec!["=f".to_owned(); registers];
+        constraints.extend((0..registers).map(|i| i.to_string()));
+        constraints.extend(all[1..].iter().map(|_| "l".to_owned()));
+        constraints.push("~{memory}".to_owned());
+        let float: TypeHandle = FP32Type::get(ctx).into();
+        let result = StructType::get_unnamed(ctx, (vec![float; registers], StructLayout::Unpacked)).into();
+        let asm = InlineAsmOp::new(ctx, result, values, &text, &constraints.join(","), true);
+        rewriter.insert_op(ctx, &asm);
+        let nothing = PoisonOp::new(ctx, vector);
+        rewriter.insert_op(ctx, &nothing);
+        let (asm, mut sums) = (asm.get_result(ctx), nothing.get_result(ctx));
+        for i in 0..registers {
+            let field = ExtractValueOp::new(ctx, asm, vec![i as u32])?;
+            rewriter.insert_op(ctx, &field);
+            let index = insert_i32_const(ctx, rewriter, i as i32);
+            let lane = InsertElementOp::new(ctx, sums, field.get_result(ctx), index);
+            rewriter.insert_op(ctx, &lane);
+            sums = lane.get_result(ctx);
+        }
+        rewriter.replace_operation_with_values(ctx, op, vec![sums]);
         Ok(())
     }
 }

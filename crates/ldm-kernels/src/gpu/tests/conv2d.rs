@@ -153,9 +153,13 @@ fn conv2d_in_splits_equals_its_twin() {
 #[test]
 fn every_tile_equals_its_twin() {
     let Some(device) = device() else { return };
-    let case = Case { x: [2, 36, 9, 9], outputs: 136, ..ONE };
     let (mut there, mut missing) = (0, Vec::new());
-    for ((dtype, tolerance), layout) in types(&device).flat_map(|t| LAYOUTS.map(|layout| (t, layout))) {
+    // Vectors of 4 and of 8 channels, which groups of planes want.
+    let cases = [36, 40].map(|channels| Case { x: [2, channels, 9, 9], outputs: 136, ..ONE });
+    let layouts = cases.into_iter().flat_map(|case| LAYOUTS.map(|layout| (case, layout)));
+    for ((dtype, tolerance), (case, layout)) in
+        types(&device).flat_map(|t| layouts.clone().map(move |layout| (t, layout)))
+    {
         let given = Tensors::new(case, dtype, layout, &device);
         let (work, expected) = (given.work(None), given.twin() + exact(&given.addend));
         for form in 0..work.forms.len() {
@@ -165,7 +169,7 @@ fn every_tile_equals_its_twin() {
             }
             for splits in [1, 3] {
                 let y = given.formed(Work { form: Some(form), splits: Some(splits), ..work });
-                let name = format!("tile {form}, {splits} splits, {layout:?} {dtype:?}");
+                let name = format!("tile {form}, {splits} splits, {layout:?} {dtype:?}, {:?}", case.x);
                 assert_close(&name, &y, &expected, tolerance);
             }
             there += 1;

@@ -1,0 +1,150 @@
+//! What a cube's products are made of, and how it gets it step by step.
+//!
+//! A step is one tap of 32 channels. The taps of the same channels follow each other: what they read overlaps, and the
+//! second to the last find most of it in the nearest cache.
+
+// A part of a kernel takes the bindings that it needs.
+#![allow(clippy::too_many_arguments)]
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+
+use super::fetch::{Seat, bring, put, seat};
+use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
+use super::plan::{CubeForm, DEPTH};
+use super::product::Form;
+
+/// A cube's part of the work.
+#[derive(CubeType)]
+pub struct Part {
+    /// Which split of the depth; there may be none.
+    pub split: usize,
+    /// The tile's first row.
+    pub pixel: usize,
+    /// The tile's first column.
+    pub output: usize,
+    /// The first step.
+    pub begin: usize,
+    /// The step after the last.
+    pub end: usize,
+}
+
+/// This cube's, of splits of so many steps.
+#[cube]
+pub fn part(sizes: &Sizes, length: usize, #[comptime] cube: CubeForm) -> Part {
+    let pixels = sizes.batch * sizes.height * sizes.width;
+    let down = pixels.div_ceil(comptime![cube.rows()]);
+    let tiles = down * sizes.outputs.div_ceil(comptime![cube.columns()]);
+    let split = CUBE_POS / tiles;
+    let steps = sizes.kernel_height * sizes.kernel_width * sizes.channels.div_ceil(DEPTH);
+    let begin = split * length;
+    Part {
+        split,
+        // Cubes that run at the same time read the same weights.
+        pixel: CUBE_POS % tiles % down * comptime![cube.rows()],
+        output: CUBE_POS % tiles / down * comptime![cube.columns()],
+        begin,
+        end: min(begin + length, steps),
+    }
+}
+
+/// One unit's share of it.
+#[derive(CubeType)]
+pub struct Supply<E: Float, X: Size, W: Size> {
+    /// Of the step to come: `[channel, column, row]`.
+    tap: Array<usize>,
+    /// Of the unit's pixels.
+    corners: Array<usize>,
+    x_seat: Seat,
+    w_seat: Seat,
+    /// What waits in registers.
+    x_next: Array<Vector<E, X>>,
+    w_next: Array<Vector<E, W>>,
+    output: usize,
+    #[cube(comptime)]
+    form: Form,
+}
+
+#[cube]
+impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
+    /// From the part's first step on.
+    pub fn new(part: &Part, sizes: &Sizes, from: &Strides, #[comptime] form: Form) -> Supply<E, X, W> {
+        let unit = UNIT_POS_Y as usize * comptime![form.cube.tile.units] + UNIT_POS_X as usize;
+        let all_taps = sizes.kernel_height * sizes.kernel_width;
+        let mut tap = Array::<usize>::new(3usize);
+        tap[0] = part.begin / all_taps * DEPTH;
+        tap[1] = part.begin % all_taps % sizes.kernel_width;
+        tap[2] = part.begin % all_taps / sizes.kernel_width;
+
+        let x = comptime![form.x];
+        let x_seat = seat(unit, x);
+        let mut corners = Array::<usize>::new(comptime![3 * x.seats()]);
+        #[unroll]
+        for i in 0..comptime![x.seats()] {
+            let mut pixel = Array::<usize>::new(3usize);
+            let row = part.pixel + x_seat.row + comptime![i * x.lines()];
+            count(&mut pixel, 0usize, row, sizes.width, sizes.height);
+            corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
+        }
+        Supply::<E, X, W> {
+            tap,
+            corners,
+            x_seat,
+            w_seat: seat(unit, comptime![form.weight]),
+            x_next: Array::new(comptime![x.waiting()]),
+            w_next: Array::new(comptime![form.weight.waiting()]),
+            output: part.output,
+            form,
+        }
+    }
+
+    /// Asks for the next step, towards a buffer.
+    pub fn ask(
+        &mut self,
+        x: &[Vector<E, X>],
+        weights: &[Vector<E, W>],
+        left: &mut Shared<[Vector<E, X>]>,
+        right: &mut Shared<[Vector<E, W>]>,
+        buffer: usize,
+        sizes: &Sizes,
+        from: &Strides,
+        taps: &Strides,
+    ) {
+        let form = comptime![self.form];
+        let fetch = comptime![form.x];
+        let to = buffer * comptime![fetch.size()];
+        #[unroll]
+        for i in 0..comptime![fetch.passes()] {
+            let row = comptime![if fetch.deep { 3 * i } else { 0 }];
+            let further = self.x_seat.deep + comptime![fetch.deeper(i)];
+            let spread = comptime![form.spread];
+            let spot = input::<X>(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread);
+            bring::<E, X>(x, &spot, left, to, &mut self.x_next, &self.x_seat, i, fetch);
+        }
+        let fetch = comptime![form.weight];
+        let to = buffer * comptime![fetch.size()];
+        #[unroll]
+        for i in 0..comptime![fetch.passes()] {
+            let output = self.output + self.w_seat.row + comptime![fetch.row(i)];
+            let spot = weight::<W>(
+                output / comptime![fetch.side()],
+                output < sizes.outputs,
+                &self.tap,
+                self.w_seat.deep + comptime![fetch.deeper(i)],
+                sizes,
+                taps,
+                comptime![fetch.deep],
+                comptime![form.mirrored],
+            );
+            bring::<E, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
+        }
+        next_tap(&mut self.tap, sizes, DEPTH);
+    }
+
+    /// Puts what waited in registers into a buffer.
+    pub fn put(&self, left: &mut Shared<[Vector<E, X>]>, right: &mut Shared<[Vector<E, W>]>, buffer: usize) {
+        let form = comptime![self.form];
+        put::<E, X>(left, buffer * comptime![form.x.size()], &self.x_next, &self.x_seat, form.x);
+        put::<E, W>(right, buffer * comptime![form.weight.size()], &self.w_next, &self.w_seat, form.weight);
+    }
+}
