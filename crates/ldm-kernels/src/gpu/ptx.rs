@@ -83,18 +83,25 @@ pub fn show() {
     })
 }
 
-/// Begins to add `left right^T`, 64 rows by `2 S` columns, 32 deep, to the sums of a group of four planes.
+/// Depth of a [`group_product`].
+pub const DEPTH: usize = 32;
+/// Rows of it a group of planes.
+pub const BLOCK: usize = 64;
+
+/// Begins to add `left right^T`, [`BLOCK`] rows by `2 S` columns, [`DEPTH`] deep, to the sums of a group of four planes.
 ///
-/// Both lie in shared memory from multiples of 512 bytes on, in rows of 64 bytes, of which each four pieces of 16 bytes
-/// change places: piece `i` of row `r` is at `i ^ (r / 2 % 4)`. A unit's sums are, for every eight columns, two
-/// neighbouring ones of two rows, as of [`fragments`](super::fragments), its plane's rows being 16 of the 64. Sums and
-/// operands are the product's until [`group_wait`].
+/// Operands lie in shared memory from multiples of 1024 bytes on, in rows of 64 bytes, which are the depth, or `across`: in
+/// blocks of 64 rows or columns, 128 bytes, by the depth. Of each row's pieces of 16 bytes, piece `i` of row `r` is at
+/// `i ^ (r / 2 % 4)`; across at `i ^ (r % 8)`. A unit's sums are, for every eight columns, two neighbouring ones of
+/// two rows, as of [`fragments`](super::fragments), its plane's rows being 16 of the block's. Sums and operands are the
+/// product's until [`group_wait`].
 #[cube]
 #[allow(unused_variables, reason = "the other features' build")]
 pub fn group_product<E: Float, S: Size, A: Size, B: Size>(
     sums: Vector<f32, S>,
     left: &[Vector<E, A>],
     right: &[Vector<E, B>],
+    #[comptime] across: [bool; 2],
 ) -> Vector<f32, S> {
     let registers = S::value();
     intrinsic!(|scope| {
@@ -104,7 +111,7 @@ pub fn group_product<E: Float, S: Size, A: Size, B: Size>(
             let (left, right) =
                 unsafe { (*left.__expand_as_ptr_method(scope), *right.__expand_as_ptr_method(scope)) };
             let brain = E::__expand_as_type(scope).is_bfloat16(scope.ctx());
-            let text = group::product(registers, if brain { "bf16" } else { "f16" });
+            let text = group::product(registers, if brain { "bf16" } else { "f16" }, across);
             operation::group(scope, sums, vec![left.value(scope), right.value(scope)], text, registers)
         }
         #[cfg(not(feature = "cuda"))]

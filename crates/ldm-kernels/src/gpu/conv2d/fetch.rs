@@ -7,7 +7,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::ptx::{copy_async, wait};
+use super::super::ptx::{BLOCK, copy_async, wait};
 use super::geometry::Spot;
 use super::plan::{CubeForm, DEPTH};
 
@@ -108,11 +108,17 @@ impl Fetch {
 
     /// From a line to the next in shared memory, in elements.
     pub fn stride(self) -> usize {
-        if self.group { self.line() } else { self.line() + GAP }
+        match self.group {
+            false => self.line() + GAP,
+            true => self.line().min(BLOCK),
+        }
     }
 
     /// The tile in shared memory, in vectors.
     pub fn size(self) -> usize {
+        if self.group {
+            return self.rows * DEPTH / self.vector;
+        }
         self.rows * DEPTH / self.line() * self.stride() / self.vector
     }
 
@@ -156,8 +162,14 @@ pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
     let along = vector * comptime![fetch.vector];
     let mut slot = line * comptime![fetch.stride() / fetch.vector];
     if comptime![fetch.group] {
-        // The same for the lines of all passes, which are multiples of 8 apart.
-        slot += vector ^ (line / 2 % 4);
+        // Pieces change places in the same way in the lines of all passes, which are multiples of 8 apart.
+        if comptime![fetch.deep] {
+            slot += vector ^ (line / 2 % 4);
+        } else {
+            let pieces = comptime![BLOCK / fetch.vector];
+            slot += vector / pieces * comptime![BLOCK * DEPTH / fetch.vector];
+            slot += vector % pieces ^ (line % 8);
+        }
     } else {
         slot += vector;
     }

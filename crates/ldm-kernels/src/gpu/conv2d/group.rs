@@ -11,10 +11,12 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::SIDE;
-use super::super::ptx::{commit, group_product, group_wait, show, wait};
+use super::super::ptx::{BLOCK, commit, group_product, group_wait, show, wait};
 use super::Added;
 use super::geometry::{Sizes, Strides};
-use super::plan::CubeForm;
+#[cfg(feature = "autodiff")]
+use super::gradient_supply::{GradientForm, GradientSupply, gradient_part};
+use super::plan::{CubeForm, DEPTH};
 use super::product::Form;
 use super::supply::{Part, Supply, part};
 use super::tile::out;
@@ -53,21 +55,22 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
     let mut left = Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_size], ALIGNMENT);
     let mut right = Shared::<[Vector<E, W>]>::new_aligned_slice(comptime![cube.buffers * w_size], ALIGNMENT);
     // The group's rows of the tile, in vectors.
-    let rows = UNIT_POS_Y as usize / PLANES * comptime![PLANES * SIDE * form.x.stride() / form.x.vector];
+    let rows = UNIT_POS_Y as usize / PLANES * comptime![BLOCK * DEPTH / form.x.vector];
     let mut sums = Vector::<f32, S>::new(0.0f32);
     let ahead = comptime![cube.ahead()];
     let mut step = part.begin;
     while step < part.end + ahead {
         if step >= part.begin + ahead {
-            wait(comptime![cube.buffers - 2]);
-            show();
-            // All have the step then, and none reads the one before any more, whose buffer is filled next.
-            sums = group_wait(sums);
-            sync_cube();
+            sums = ready(sums, cube);
             let multiplied = (step - ahead) % comptime![cube.buffers];
             let at = multiplied * x_size + rows;
             let beside = multiplied * w_size;
-            sums = group_product::<E, S, X, W>(sums, &left[at..left.len()], &right[beside..right.len()]);
+            sums = group_product::<E, S, X, W>(
+                sums,
+                &left[at..left.len()],
+                &right[beside..right.len()],
+                comptime![[!form.x.deep, !form.weight.deep]],
+            );
         }
         if step < part.end {
             let buffer = step % comptime![cube.buffers];
@@ -77,7 +80,101 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
         step += 1usize;
     }
     let sums = group_wait(sums);
-    write::<E, O, Y, S>(sums, y, bias, shift, addend, &part, sizes, cube, comptime![form.added]);
+    let (pixels, picture) = (sizes.batch * sizes.height * sizes.width, sizes.height * sizes.width);
+    write::<E, O, Y, S>(
+        sums,
+        y,
+        bias,
+        shift,
+        addend,
+        &part,
+        pixels,
+        sizes.outputs,
+        picture,
+        cube,
+        comptime![form.added],
+    );
+}
+
+/// The [weights' gradient](super::weights) likewise.
+#[cfg(feature = "autodiff")]
+#[cube(launch_unchecked)]
+pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: Size>(
+    gradient: &[Vector<E, G>],
+    x: &[Vector<E, X>],
+    unused: &[Vector<E, Y>],
+    y: &mut [Vector<O, Y>],
+    sizes: &Sizes,
+    gradients: &Strides,
+    from: &Strides,
+    splits: usize,
+    length: usize,
+    #[comptime] form: GradientForm,
+    #[define(E)] _inputs: ElemType,
+    #[define(O)] _outputs: ElemType,
+) {
+    let cube = comptime![form.cube];
+    let part = gradient_part(sizes, length, cube);
+    // The whole cube ends, so no unit waits for another.
+    if part.split >= splits {
+        terminate!();
+    }
+    let (g_size, x_size) = comptime![(form.gradient.size(), form.x.size())];
+    let mut supply = GradientSupply::<E, G, X>::new(&part, sizes, form);
+    let mut left = Shared::<[Vector<E, G>]>::new_aligned_slice(comptime![cube.buffers * g_size], ALIGNMENT);
+    let mut right = Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_size], ALIGNMENT);
+    // The group's rows of the tile, in vectors.
+    let rows = UNIT_POS_Y as usize / PLANES * comptime![BLOCK * DEPTH / form.gradient.vector];
+    let mut sums = Vector::<f32, S>::new(0.0f32);
+    let ahead = comptime![cube.ahead()];
+    let mut step = part.begin;
+    while step < part.end + ahead {
+        if step >= part.begin + ahead {
+            sums = ready(sums, cube);
+            let multiplied = (step - ahead) % comptime![cube.buffers];
+            let at = multiplied * g_size + rows;
+            let beside = multiplied * x_size;
+            sums = group_product::<E, S, G, X>(
+                sums,
+                &left[at..left.len()],
+                &right[beside..right.len()],
+                comptime![[!form.gradient.deep, !form.x.deep]],
+            );
+        }
+        if step < part.end {
+            let buffer = step % comptime![cube.buffers];
+            supply.ask(gradient, x, &mut left, &mut right, buffer, sizes, gradients, from);
+        }
+        commit();
+        step += 1usize;
+    }
+    let sums = group_wait(sums);
+    let columns = sizes.kernel_height * sizes.kernel_width * sizes.channels;
+    let nothing = comptime![Added::default()];
+    write::<E, O, Y, S>(
+        sums,
+        y,
+        unused,
+        unused,
+        unused,
+        &part,
+        sizes.outputs,
+        columns,
+        1usize,
+        cube,
+        nothing,
+    );
+}
+
+/// Waits until all have the step that was asked for first, and none reads the one before any more, whose buffer is filled
+/// next.
+#[cube]
+fn ready<S: Size>(sums: Vector<f32, S>, #[comptime] cube: CubeForm) -> Vector<f32, S> {
+    wait(comptime![cube.buffers - 2]);
+    show();
+    let sums = group_wait(sums);
+    sync_cube();
+    sums
 }
 
 /// Writes a plane's 16 rows, 32 columns at a time, by way of shared memory of its own.
@@ -89,7 +186,9 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
     shift: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
     part: &Part,
-    sizes: &Sizes,
+    rows: usize,
+    columns: usize,
+    picture: usize,
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
 ) {
@@ -119,11 +218,11 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
             shift,
             addend,
             part.split,
-            part.pixel + plane * SIDE,
-            part.output + comptime![turn * cube.stage_columns()],
-            sizes.batch * sizes.height * sizes.width,
-            sizes.outputs,
-            sizes.height * sizes.width,
+            part.row + plane * SIDE,
+            part.column + comptime![turn * cube.stage_columns()],
+            rows,
+            columns,
+            picture,
             cube,
             added,
         );

@@ -69,9 +69,9 @@ impl Lines {
         Fetch { rows: cube.rows(), deep, vector, units: cube.units(), way, group: cube.group }
     }
 
-    /// Whether a group of planes can read it: vectors of 16 bytes along the depth.
+    /// Whether a group of planes can read it: in vectors of 16 bytes.
     pub fn groups(&self) -> bool {
-        self.deep && self.vector * self.size == 16
+        self.vector * self.size == 16
     }
 
     /// As the right operand.

@@ -23,6 +23,8 @@
 mod combine;
 mod fetch;
 mod geometry;
+#[cfg(feature = "autodiff")]
+mod gradient_supply;
 mod group;
 mod lines;
 mod plan;

@@ -8,7 +8,7 @@ use super::super::ptx;
 use super::fetch::Fetch;
 
 /// How deep one step is.
-pub const DEPTH: usize = 32;
+pub const DEPTH: usize = ptx::DEPTH;
 
 /// Tiles of a cube, the largest first: planes down and across, blocks of each down and across.
 const TILES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [4, 2]), ([2, 2], [2, 2])];

@@ -20,32 +20,40 @@ pub struct Part {
     /// Which split of the depth; there may be none.
     pub split: usize,
     /// The tile's first row.
-    pub pixel: usize,
+    pub row: usize,
     /// The tile's first column.
-    pub output: usize,
+    pub column: usize,
     /// The first step.
     pub begin: usize,
     /// The step after the last.
     pub end: usize,
 }
 
-/// This cube's, of splits of so many steps.
+#[cube]
+impl Part {
+    /// This cube's, of so many rows and columns, in splits of `length` of the steps.
+    pub fn new(rows: usize, columns: usize, steps: usize, length: usize, #[comptime] cube: CubeForm) -> Part {
+        let down = rows.div_ceil(comptime![cube.rows()]);
+        let tiles = down * columns.div_ceil(comptime![cube.columns()]);
+        let split = CUBE_POS / tiles;
+        let begin = split * length;
+        Part {
+            split,
+            // Cubes that run at the same time read the same columns' operand.
+            row: CUBE_POS % tiles % down * comptime![cube.rows()],
+            column: CUBE_POS % tiles / down * comptime![cube.columns()],
+            begin,
+            end: min(begin + length, steps),
+        }
+    }
+}
+
+/// This cube's part of pixels by output channels, of splits of so many steps.
 #[cube]
 pub fn part(sizes: &Sizes, length: usize, #[comptime] cube: CubeForm) -> Part {
     let pixels = sizes.batch * sizes.height * sizes.width;
-    let down = pixels.div_ceil(comptime![cube.rows()]);
-    let tiles = down * sizes.outputs.div_ceil(comptime![cube.columns()]);
-    let split = CUBE_POS / tiles;
     let steps = sizes.kernel_height * sizes.kernel_width * sizes.channels.div_ceil(DEPTH);
-    let begin = split * length;
-    Part {
-        split,
-        // Cubes that run at the same time read the same weights.
-        pixel: CUBE_POS % tiles % down * comptime![cube.rows()],
-        output: CUBE_POS % tiles / down * comptime![cube.columns()],
-        begin,
-        end: min(begin + length, steps),
-    }
+    Part::new(pixels, sizes.outputs, steps, length, cube)
 }
 
 /// One unit's share of it.
@@ -82,7 +90,7 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
         #[unroll]
         for i in 0..comptime![x.seats()] {
             let mut pixel = Array::<usize>::new(3usize);
-            let row = part.pixel + x_seat.row + comptime![i * x.lines()];
+            let row = part.row + x_seat.row + comptime![i * x.lines()];
             count(&mut pixel, 0usize, row, sizes.width, sizes.height);
             corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
         }
@@ -93,7 +101,7 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
             w_seat: seat(unit, comptime![form.weight]),
             x_next: Array::new(comptime![x.waiting()]),
             w_next: Array::new(comptime![form.weight.waiting()]),
-            output: part.output,
+            output: part.column,
             form,
         }
     }

@@ -180,6 +180,40 @@ fn every_tile_equals_its_twin() {
     assert!(there > 0);
 }
 
+/// Gradients by every tile, from an output's gradient with its channels together, as layers leave it.
+#[test]
+fn every_tiles_gradients_equal_the_twins() {
+    let Some(device) = device() else { return };
+    let case = Case { x: [2, 40, 7, 9], outputs: 136, ..ONE };
+    for ((dtype, tolerance), layout) in
+        types(&device).flat_map(|t| [Layout::ChannelsLast, Layout::Turned].map(|layout| (t, layout)))
+    {
+        let given = Tensors::new(case, dtype, layout, &device);
+        let Tensors { x, weight, bias, addend: loss, options } = given.clone();
+        // So that the gradient comes from what follows with its channels together.
+        let last = |y: Tensor<4>| y.permute([0, 2, 3, 1]);
+        let loss = laid(&last(loss));
+        let twin = |x, w, b| last(plain(x, w, Some(b), options));
+        let (_, (dx2, dw2, _)) = gradients(twin, exact(&x), exact(&weight), exact(&bias), exact(&loss));
+        let work = given.work(None);
+        for form in (0..work.forms.len()).filter(|form| work.forms[*form].is_some()) {
+            for splits in [1, 3] {
+                let work = Work { form: Some(form), splits: Some(splits), ..work };
+                let ours = |x: Tensor<4>, w: Tensor<4>, b: Tensor<1>| {
+                    let [x, w] = [x, w].map(|x| gpu::autodiff::node(&x).expect(TAKEN));
+                    let b = gpu::autodiff::node(&b);
+                    last(gpu::autodiff::convolve(x, w, Some(b), options, work).expect(TAKEN))
+                };
+                let [x, weight, loss] = [&x, &weight, &loss].map(Tensor::clone);
+                let (_, (dx, dw, _)) = gradients(ours, x, weight, bias.clone(), loss);
+                let name = format!("tile {form}, {splits} splits, {layout:?} {dtype:?}");
+                assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
+                assert_close(&format!("{name}: weight"), &dw, &dw2, tolerance);
+            }
+        }
+    }
+}
+
 /// Neither, either and both: in the product's kernel and in that which adds splits up.
 #[test]
 fn bias_and_addend_are_added_where_there_are() {
