@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use burn::tensor::DType;
 use clap::{Parser, ValueEnum};
+use ldm::GpuKernels;
 use workloads::{NAMED, Pass, Place, Size, memory};
 
 /// Runs a workload once for each line on standard input.
@@ -36,12 +37,25 @@ struct Arguments {
     /// f32, f16, bf16
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Which kernels run on a GPU
+    #[arg(long, value_enum, default_value_t = Kernels::All)]
+    kernels: Kernels,
     /// What is answered
     #[arg(long, value_enum, default_value_t = Measure::Seconds)]
     measure: Measure,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kernels {
+    /// burn's.
+    Burns,
+    /// Ours, but for those with one vendor's instructions.
+    Portable,
+    /// Ours.
+    All,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -99,6 +113,11 @@ fn made(name: &str, arguments: &Arguments) -> Result<(Place, Pass), String> {
     let (_, make) = NAMED.iter().find(|(known, _)| *known == name).ok_or(format!("there is no {name}"))?;
     let device = ldm::device(&arguments.device).map_err(|e| e.to_string())?;
     let dtype: DType = ldm::dtype(&arguments.dtype, &device).map_err(|e| e.to_string())?;
+    ldm::set_gpu_kernels(match arguments.kernels {
+        Kernels::Burns => GpuKernels::Off,
+        Kernels::Portable => GpuKernels::Portable,
+        Kernels::All => GpuKernels::All,
+    });
     let place = Place { device, dtype };
     let run = make(Size { side, batch, steps, replay }, &place);
     Ok((place, run))

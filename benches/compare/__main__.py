@@ -18,7 +18,7 @@ def measure(row, args):
     fresh = row.start is not None
     # A peak of memory hardly varies, a first run takes long.
     turns = 3 if fresh else 2 if row.unit == "MiB" else args.runs
-    commands = sides.commands(row, args.python)
+    commands = sides.commands(row, args.python, args.programs)
     pairs = []
     if fresh:
         for _ in range(turns):
@@ -47,6 +47,8 @@ def main():
     parser.add_argument("--row", action="append", help="only this one (may be repeated)")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=cores, help="of each side, on the CPU")
+    parser.add_argument("--programs", metavar="DIR", help="our programs were built elsewhere, by --build")
+    parser.add_argument("--build", metavar="DIR", help="build our programs there, stripped, and end")
     parser.add_argument("--list", action="store_true", help="show the rows and end")
     args = parser.parse_args()
     rows = [row for row in ROWS if row.where == args.where]
@@ -57,6 +59,9 @@ def main():
     if args.list:
         for row in rows:
             print(f"{row.name}\t{row.what}\t{row.unit}\t{row.goal_text()}")
+        return
+    if args.build:
+        sides.build(args.build, {row.features for row in rows})
         return
     print("name\tours\ttheirs\tratio\tgoal", flush=True)
     for row in rows:

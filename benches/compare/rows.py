@@ -35,8 +35,8 @@ def cpu(name, what, ours, goal, by="torch", theirs=None, **rest):
     return Row(name, "cpu", what, f"{ours} --device flex --dtype f32", by, theirs or ours, goal, **rest)
 
 
-BURNS = "cuda,autotune,fusion"
-CUDA = f"{BURNS},gpu-kernels"
+# One program for all rows on CUDA; only first pictures have a folder of caches to persist in.
+CUDA = "cuda,autotune,fusion,gpu-kernels,burn/persistence"
 
 
 def gpu(name, what, ours, goal, dtype="f16", device="cuda", by="torch", theirs=None, **rest):
@@ -48,7 +48,7 @@ def gpu(name, what, ours, goal, dtype="f16", device="cuda", by="torch", theirs=N
 PICTURE = "text_to_image --side 64 --steps 50"
 REPLAYED = f"{PICTURE} --replay"
 PICTURE_TEXT = "SD 1.5, 512 px, 50 DDIM steps, guidance 7.5, f16"
-FIRST = {"start": "cold", "features": f"{CUDA},burn/persistence"}
+FIRST = {"start": "cold"}
 
 ROWS = [
     cpu("unet_512", "SD 1.5's U-Net, 512 px, f32", "unet --side 64", 1.0),
@@ -65,7 +65,10 @@ ROWS = [
         unit="MiB"),
     gpu("text_to_image", PICTURE_TEXT, REPLAYED, 0.5, theirs=f"{PICTURE} --device cuda --dtype f16"),
     gpu("text_to_image_launched", "the same, every step launched anew", PICTURE, None),
-    gpu("text_to_image_burns_kernels", "the same with burn's own kernels", PICTURE, None, features=BURNS),
+    gpu("text_to_image_portable", "replayed, without kernels in one vendor's instructions", f"{REPLAYED} --kernels portable",
+        None, theirs=f"{PICTURE} --device cuda --dtype f16"),
+    gpu("text_to_image_burns_kernels", "launched, with burn's own kernels", f"{PICTURE} --kernels burns", None,
+        theirs=f"{PICTURE} --device cuda --dtype f16"),
     gpu("text_to_image_compiled", "the same against torch.compile, reduce-overhead", REPLAYED, 1.0,
         theirs=f"{PICTURE} --device cuda --dtype f16 --compile"),
     gpu("text_to_image_batch8", "the same, batch 8, against channels-last", f"{REPLAYED} --batch 8", 1.0,

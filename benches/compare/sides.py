@@ -22,15 +22,15 @@ class Skip(Exception):
     """Why a row can't be measured here."""
 
 
-def commands(row, python):
-    """Our side's command and theirs; builds what they need."""
+def commands(row, python, programs):
+    """Our side's command and theirs; builds what they need, but for what is in the folder `programs`."""
     if row.where == "gpu":
         no_gpu = gpu_missing()
         if no_gpu:
             raise Skip(no_gpu)
     if row.by == "torch":
         torch_or_skip(python)
-    ours = [ours_built(row.features)]
+    ours = [ours_in(programs, row.features) if programs else ours_built(row.features)]
     theirs = {
         "torch": lambda: [python, str(HERE / "torch_side.py")],
         "candle": lambda: [candle_built()],
@@ -63,6 +63,33 @@ def torch_or_skip(python):
     missing = torch_missing(python)
     if missing:
         raise Skip(missing)
+
+
+def ours_in(folder, features):
+    """The program ../turns.rs that was built elsewhere with these features."""
+    path = pathlib.Path(folder) / program_name(features)
+    if not path.is_file():
+        raise Skip(f"there is no {path}")
+    return str(path)
+
+
+def build(folder, all_features):
+    """Our programs into a folder, one for each set of features, without symbols: to be carried to another machine."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for features in sorted(all_features):
+        path = folder / program_name(features)
+        try:
+            shutil.copy(ours_built(features), path)
+        except Skip as reason:
+            print(f"{path.name}: {reason}", file=sys.stderr, flush=True)
+            continue
+        subprocess.run(["strip", str(path)], check=False)
+        print(path)
+
+
+def program_name(features):
+    return "-".join(["turns", *features.replace("/", "_").split(",")]) if features else "turns"
 
 
 @functools.cache

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use ldm::conditioning::CondStage;
 use ldm::pipeline::{
-    Denoiser, Guidance, PromptConditioning, Silent, SizeConditioning, TextEncoder, TextStage,
+    Denoiser, Guidance, PromptConditioning, Recorder, Silent, SizeConditioning, TextEncoder, TextStage,
 };
 use ldm::scheduler::{SamplerKind, SamplerOptions, Scheduler, SchedulerConfig, TorchRng};
 use ldm_train::config::EncoderSection;
@@ -34,13 +34,23 @@ struct Pictures {
 }
 
 impl Pictures {
-    fn draw(&self, prompts: PromptConditioning) -> f32 {
+    /// Draws whenever it is called. Steps are recorded by the first run only, and pictures live as long as the process.
+    fn drawing(self, prompts: PromptConditioning) -> Pass {
+        let pictures: &'static Self = Box::leak(Box::new(self));
+        let recorder = pictures.replay.then(|| Recorder::new(&pictures.unet));
+        Box::new(move || pictures.draw(prompts.clone(), recorder.as_ref()))
+    }
+
+    fn draw(&self, prompts: PromptConditioning, recorder: Option<&Recorder<'_>>) -> f32 {
         let scheduler = Scheduler::from_config(SamplerKind::Ddim, &stable_diffusion()).expect("a schedule");
         let sampler = scheduler.sampler(SamplerOptions::steps(self.steps)).expect("a run");
         let denoiser = Denoiser::new(&self.unet, prompts, self.guidance, self.size).expect("fitting prompts");
         let (noise, latents) = (&mut TorchRng::new(0), self.latents.clone());
-        let denoiser = denoiser.with_replay(self.replay);
-        let z = denoiser.denoise(sampler, latents, noise, None, &mut Silent).expect("a latent");
+        let z = match recorder {
+            Some(recorder) => denoiser.denoise_recorded(recorder, sampler, latents, noise, None, &mut Silent),
+            None => denoiser.denoise(sampler, latents, noise, None, &mut Silent),
+        };
+        let z = z.expect("a latent");
         let z = self.vae.scaling().unscale(z);
         finish(self.vae.decode(z).expect("a fitting latent"))
     }
@@ -65,7 +75,7 @@ pub fn text_to_image(Size { side, batch, steps, replay }: Size, place: &Place) -
         size: None,
     };
     let prompts = both(|scale| Conditioning::context(values([batch, 77, 768], scale, place)));
-    Box::new(move || pictures.draw(prompts.clone()))
+    pictures.drawing(prompts)
 }
 
 /// Stable Diffusion XL base: DDIM, guidance 5, the two encoders' output given; its decoder runs in f32 (`force_upcast`).
@@ -85,7 +95,7 @@ pub fn sdxl(Size { side, batch, steps, replay }: Size, place: &Place) -> Pass {
         text_embeds: Some(values([batch, 1280], scale, place)),
         ..Conditioning::context(values([batch, 77, 2048], scale, place))
     });
-    Box::new(move || pictures.draw(prompts.clone()))
+    pictures.drawing(prompts)
 }
 
 /// A prompt's conditioning and the empty prompt's.
@@ -123,6 +133,6 @@ pub fn emoji_picture(place: &Place) -> Pass {
     };
     Box::new(move || {
         let prompts = text.encode_guided(&["red heart".to_string()], None, true).expect("a conditioning");
-        pictures.draw(prompts)
+        pictures.draw(prompts, None)
     })
 }

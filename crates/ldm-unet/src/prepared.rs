@@ -80,6 +80,54 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// The same, with K and V in memory of their own for [`overwrite`](Self::overwrite).
+    pub fn copied(&self) -> Self {
+        let mut copy = self.clone();
+        for KeysValues { k, v } in copy.keys_values() {
+            for tensor in [k, v] {
+                let memory = Tensor::zeros(tensor.dims(), (&tensor.device(), tensor.dtype()));
+                let value = std::mem::replace(tensor, memory);
+                write(tensor, &value);
+            }
+        }
+        copy
+    }
+
+    /// Writes what [`UNet::run_blocks`] reads of other conditions into this one's memory, where a recorded pass reads it.
+    /// False, and then some of it may be written, where they are of other shapes, types or layers, or where others hold
+    /// the memory.
+    #[must_use]
+    pub fn overwrite(&mut self, from: &Self) -> bool {
+        let (Some(to), from) = (&mut self.context, &from.context) else { return from.context.is_none() };
+        let Some(from) = from.as_ref().filter(|from| from.layers.len() == to.layers.len()) else {
+            return false;
+        };
+        to.layers.iter_mut().all(|(layer, to)| {
+            let Some(from) = from.layers.get(layer) else { return false };
+            [(&mut to.k, &from.k), (&mut to.v, &from.v)].into_iter().all(|(to, from)| {
+                let fits = to.dims() == from.dims() && to.dtype() == from.dtype() && to.can_mut();
+                if fits {
+                    write(to, from);
+                }
+                fits
+            })
+        })
+    }
+
+    fn keys_values(&mut self) -> impl Iterator<Item = &mut KeysValues> {
+        self.context.iter_mut().flat_map(|context| context.layers.values_mut())
+    }
+}
+
+/// Writes `value` into the memory of `to`, unless others hold that.
+fn write(to: &mut Tensor<4>, value: &Tensor<4>) {
+    let whole = value.dims().map(|side| 0..side);
+    // The value stands in, so that the memory has one holder.
+    let memory = std::mem::replace(to, value.clone());
+    *to = memory.slice_assign(whole, value.clone());
+}
+
 impl UNet {
     /// Computes what is the same at every step of a run: K and V of the context, and the embeddings of labels, vectors
     /// and sizes.

@@ -18,6 +18,7 @@ pub use model::*;
 
 pub use ldm_conditioning as conditioning;
 pub use ldm_nn as nn;
+pub use ldm_nn::{GpuKernels, set_gpu_kernels};
 pub use ldm_scheduler as scheduler;
 #[cfg(feature = "train")]
 pub use ldm_train as train;

@@ -21,6 +21,7 @@ use super::attention::{Plans, Units};
 use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
 use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
+use crate::gpu_kernels::{GpuKernels, runs};
 use crate::group_norm::GroupNormOptions;
 pub use conv2d::{conv2d, convolve};
 pub use linear::linear;
@@ -158,9 +159,9 @@ pub(super) fn node<const D: usize>(x: &Tensor<D>) -> Option<Node> {
     node(x.clone()).or_else(|| if x.device().is_autodiff() { None } else { node(x.clone().autodiff()) })
 }
 
-/// The same values outside the graph.
+/// The same values outside the graph, where kernels run.
 fn value(x: &Node) -> Option<Primitive> {
-    same(x.primitive().clone())
+    if runs(GpuKernels::Portable) { same(x.primitive().clone()) } else { None }
 }
 
 /// Puts `output`, computed from `inputs` outside the graph, into it.

@@ -7,6 +7,8 @@ use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::prelude::Client;
 
+use crate::gpu_kernels::{GpuKernels, runs};
+
 /// burn's CubeCL backend as the kernels run on it: with the feature `fusion` inside burn's fusion.
 #[cfg(feature = "fusion")]
 pub type Gpu = Cube;
@@ -17,8 +19,11 @@ pub type Gpu = burn_cubecl::CubeBackend;
 /// A float tensor of [`Gpu`].
 pub type Primitive = FloatTensor<Gpu>;
 
-/// The tensor behind `x`, where it is on a CubeCL device and no gradient is recorded. Shares the data.
+/// The tensor behind `x`, where it is on a CubeCL device, no gradient is recorded and kernels run. Shares the data.
 pub fn primitive<const D: usize>(x: &Tensor<D>) -> Option<Primitive> {
+    if !runs(GpuKernels::Portable) {
+        return None;
+    }
     same(x.clone().try_into_primitive::<Cube>().ok()?)
 }
 

@@ -24,6 +24,7 @@ mod statistics;
 mod tests;
 mod view;
 mod walk;
+mod ways;
 mod wide;
 
 use burn::tensor::{DType, Tensor};
@@ -34,6 +35,7 @@ use attention::{Plans, Sizes, Units};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Added, Convolution, Work};
 use ops::Kernels;
+pub use ways::ways;
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
 pub fn group_norm<const D: usize>(

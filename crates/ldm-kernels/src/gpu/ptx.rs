@@ -7,6 +7,8 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::ir::interfaces::TypedExt;
 use burn_cubecl::cubecl::prelude::*;
 
+use crate::gpu_kernels::{GpuKernels, runs};
+
 #[cfg(feature = "cuda")]
 mod group;
 #[cfg(feature = "cuda")]
@@ -17,6 +19,7 @@ mod operation;
 pub fn takes(client: &Client) -> bool {
     let properties = client.properties();
     cfg!(feature = "cuda")
+        && runs(GpuKernels::All)
         && properties.identity.fingerprint.starts_with("ptx_sm")
         && !properties.features.copy_async
 }

@@ -13,7 +13,7 @@ use ldm_vae::VaeError;
 use super::{LatentDiffusion, Score, ScoreCorrector};
 use crate::Error;
 use crate::image::{from_tensor, from_tensor_truncated};
-use crate::pipeline::{Evaluator, Guidance, Observer, Progress, Rng, Silent};
+use crate::pipeline::{Evaluator, Guidance, Observer, Passes, Progress, Recorder, Rng, Silent};
 
 /// The part of a picture that stays while the rest is drawn.
 #[derive(Debug, Clone)]
@@ -251,8 +251,10 @@ impl<'a> Sampling<'a> {
         let prepared = self.prepare()?;
         // Each recording keeps the memory of its own pass.
         let replay = self.replay && prepared.len() == 1;
-        let evaluator = |prepared| Evaluator::new(&model.unet, prepared, replay);
-        let mut evaluators: Vec<_> = prepared.iter().map(evaluator).collect();
+        let recorder = Recorder::new(&model.unet);
+        let recorder = if replay { Some(&recorder as &dyn Passes) } else { None };
+        let evaluator = |prepared| Evaluator::new(&model.unet, prepared, recorder);
+        let mut evaluators = prepared.iter().map(evaluator).collect::<Result<Vec<_>, _>>()?;
         let of = sampler.timesteps().len();
         let mut failure: Option<VaeError> = None;
         while let Some(t) = sampler.timestep() {

@@ -7,7 +7,7 @@ use ldm_conditioning::{Conditioning, ConditioningError};
 use ldm_scheduler::{Noise, Sampler};
 use ldm_unet::{Prepared, UNet};
 
-use super::{Blend, Evaluator, Guidance, Observer, PromptConditioning, denoise};
+use super::{Blend, Evaluator, Guidance, Observer, Passes, PromptConditioning, Recorder, denoise};
 use crate::Error;
 
 /// What SDXL is told about the picture's size beside the prompt, in pixels.
@@ -108,8 +108,38 @@ impl<'a> Denoiser<'a> {
         blend: Option<&Blend>,
         observer: &mut dyn Observer,
     ) -> Result<Tensor<4>, Error> {
+        let recorder = Recorder::new(self.unet);
+        let recorder = if self.replay { Some(&recorder as &dyn Passes) } else { None };
+        self.denoise_by(recorder, sampler, latents, noise, blend, observer)
+    }
+
+    /// The same, by a recording that outlives the run.
+    ///
+    /// # Errors
+    /// As [`denoise`](Self::denoise), and [`Error::Argument`] where the recorder is for another model.
+    pub fn denoise_recorded(
+        &self,
+        recorder: &Recorder<'_>,
+        sampler: Sampler<4>,
+        latents: Tensor<4>,
+        noise: &mut dyn Noise,
+        blend: Option<&Blend>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
+        self.denoise_by(Some(recorder), sampler, latents, noise, blend, observer)
+    }
+
+    fn denoise_by(
+        &self,
+        recorder: Option<&dyn Passes>,
+        sampler: Sampler<4>,
+        latents: Tensor<4>,
+        noise: &mut dyn Noise,
+        blend: Option<&Blend>,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor<4>, Error> {
         let dtype = self.unet.dtype();
-        let mut evaluator = Evaluator::new(self.unet, self.prepared()?, self.replay);
+        let mut evaluator = Evaluator::new(self.unet, self.prepared()?, recorder)?;
         let predict = |x: Tensor<4>, t: f32| -> Result<Tensor<4>, Error> {
             let prediction = self.predict_with(x, f64::from(t), |x, t, _| evaluator.evaluate(x, t))?;
             Ok(prediction.cast(dtype))

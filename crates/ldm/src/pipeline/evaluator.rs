@@ -3,30 +3,35 @@
 use burn::tensor::Tensor;
 use ldm_unet::{Entry, Prepared, UNet};
 
-use super::replay::{Replay, is_supported};
+use super::recorder::Passes;
+use super::replay::is_supported;
 use crate::Error;
 
 /// epsilon_theta under the conditions of a run, evaluated again and again on latents of one shape.
 pub(crate) struct Evaluator<'a> {
     unet: &'a UNet,
     prepared: &'a Prepared,
-    mode: Mode<'a>,
-}
-
-enum Mode<'a> {
-    /// Every evaluation is launched.
-    Launch,
-    /// The first one is, which compiles and tunes the kernels.
-    First,
-    /// The next one is recorded.
-    Record,
-    Replay(Box<Replay<'a>>),
+    /// Where a pass is or will be recorded, with the run's number there.
+    recorder: Option<(&'a dyn Passes, u64)>,
+    /// Whether a pass has been launched, which compiles and tunes the kernels.
+    launched: bool,
 }
 
 impl<'a> Evaluator<'a> {
-    /// `replay`: records the second evaluation and replays it from then on, where the device can.
-    pub fn new(unet: &'a UNet, prepared: &'a Prepared, replay: bool) -> Self {
-        Self { unet, prepared, mode: if replay { Mode::First } else { Mode::Launch } }
+    /// With a recorder, what it has recorded is replayed; else the second evaluation is recorded, where the device can.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the recorder is for another U-Net.
+    pub fn new(
+        unet: &'a UNet,
+        prepared: &'a Prepared,
+        recorder: Option<&'a dyn Passes>,
+    ) -> Result<Self, Error> {
+        if recorder.is_some_and(|recorder| !recorder.is_for(unet)) {
+            return Err(Error::argument("recorder", "it is for another model"));
+        }
+        let recorder = recorder.map(|recorder| (recorder, recorder.enter()));
+        Ok(Self { unet, prepared, recorder, launched: false })
     }
 
     /// As [`UNet::forward_prepared`].
@@ -41,42 +46,30 @@ impl<'a> Evaluator<'a> {
 
     /// The blocks, in whatever way is next.
     fn blocks(&mut self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        match std::mem::replace(&mut self.mode, Mode::Launch) {
-            Mode::Launch => self.launched(x, time),
-            Mode::First => {
-                let device = x.device();
-                let y = self.launched(x, time);
-                if is_supported(&device) {
-                    self.mode = Mode::Record;
-                }
-                y
-            }
-            Mode::Record => {
-                let replay = Box::new(Replay::record(self.unet, self.prepared, &x, &time));
-                if replay.is_hardware() {
-                    return self.replayed(replay, x, time);
-                }
-                tracing::warn!("the device could not record the U-Net; the other steps are launched");
-                self.launched(x, time)
-            }
-            Mode::Replay(replay) => self.replayed(replay, x, time),
+        let Some((recorder, run)) = self.recorder else { return self.launch(x, time) };
+        if let Some(y) = recorder.replay(run, self.prepared, &x, &time) {
+            return y;
         }
+        if !self.launched {
+            if !is_supported(&x.device()) {
+                self.recorder = None;
+            }
+            return self.launch(x, time);
+        }
+        if recorder.record(run, self.prepared, &x, &time) {
+            if let Some(y) = recorder.replay(run, self.prepared, &x, &time) {
+                return y;
+            }
+            tracing::warn!("the recorded inputs can't be written in place; the other steps are launched");
+        } else {
+            tracing::warn!("the device could not record the U-Net; the other steps are launched");
+        }
+        self.recorder = None;
+        self.launch(x, time)
     }
 
-    fn launched(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
+    fn launch(&mut self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
+        self.launched = true;
         self.unet.run_blocks(x, &time, self.prepared)
-    }
-
-    fn replayed(&mut self, mut replay: Box<Replay<'a>>, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        match replay.run(&x, &time) {
-            Some(y) => {
-                self.mode = Mode::Replay(replay);
-                y
-            }
-            None => {
-                tracing::warn!("the recorded inputs can't be written in place; the other steps are launched");
-                self.launched(x, time)
-            }
-        }
     }
 }

@@ -3,7 +3,7 @@ use image::{DynamicImage, RgbImage};
 use ldm_scheduler::{NativeRng, Noise, SamplerKind, SamplerOptions, Scheduler, TorchRng};
 
 use super::start::{Start, Task};
-use super::{Denoiser, Guidance, Observer, Silent, SizeConditioning};
+use super::{Denoiser, Guidance, Observer, Recorder, Silent, SizeConditioning};
 use crate::image::{Mask, from_tensor, to_rgb8};
 use crate::{Error, Family, StableDiffusion};
 
@@ -71,6 +71,11 @@ pub struct Output {
 }
 
 impl StableDiffusion {
+    /// Keeps the U-Net's recorded pass from one run to the next, for [`Request::run_recorded`].
+    pub fn recorder(&self) -> Recorder<'_> {
+        Recorder::new(&self.unet)
+    }
+
     /// Draws a picture of `prompt`.
     pub fn text_to_image(&self, prompt: impl Into<String>) -> Request<'_> {
         Request::new(self, Task::Text, prompt.into(), 1.0)
@@ -216,7 +221,8 @@ impl<'a> Request<'a> {
     /// Whether the launches of the U-Net are recorded once a run and then replayed, where the device can do that (no).
     ///
     /// It pays where a device waits for launches and there are many steps: the second step is run three times more and
-    /// recorded, and what it used stays allocated until the last. While CUDA records, no other thread of the process
+    /// recorded, and what it used stays allocated until the last ([`run_recorded`](Self::run_recorded) shares a recording among
+    /// runs). While CUDA records, no other thread of the process
     /// may allocate device memory: that fails, and so does the recording, without which the run goes on.
     pub fn replay(mut self, replay: bool) -> Self {
         self.replay = replay;
@@ -236,6 +242,22 @@ impl<'a> Request<'a> {
     /// # Errors
     /// As [`run`](Self::run), and [`Error::Cancelled`].
     pub fn run_observed(&self, observer: &mut dyn Observer) -> Result<Output, Error> {
+        self.run_by(None, observer)
+    }
+
+    /// As [`run_observed`](Self::run_observed), replaying what an earlier run recorded, or recording for later ones.
+    ///
+    /// # Errors
+    /// As [`run_observed`](Self::run_observed), and [`Error::Argument`] where the recorder is another model's.
+    pub fn run_recorded(
+        &self,
+        recorder: &Recorder<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Output, Error> {
+        self.run_by(Some(recorder), observer)
+    }
+
+    fn run_by(&self, recorder: Option<&Recorder<'_>>, observer: &mut dyn Observer) -> Result<Output, Error> {
         let model = self.model;
         let size = self.checked_size()?;
         let batch = self.checked_batch()?;
@@ -255,10 +277,16 @@ impl<'a> Request<'a> {
         let [width, height] = size;
         let size = self.size_conditioning.unwrap_or_else(|| SizeConditioning::of(height, width));
         let size = (model.family == Family::StableDiffusionXl).then_some(size);
-        let latents = Denoiser::new(&model.unet, prompts, self.guidance, size)?
+        let denoiser = Denoiser::new(&model.unet, prompts, self.guidance, size)?
             .with_concat(start.concat)
-            .with_replay(self.replay)
-            .denoise(sampler, start.latents, &mut noise, start.blend.as_ref(), observer)?;
+            .with_replay(self.replay);
+        let (latents, blend) = (start.latents, start.blend.as_ref());
+        let latents = match recorder {
+            Some(recorder) => {
+                denoiser.denoise_recorded(recorder, sampler, latents, &mut noise, blend, observer)?
+            }
+            None => denoiser.denoise(sampler, latents, &mut noise, blend, observer)?,
+        };
         let images = from_tensor(model.decode(latents.clone())?)?;
         Ok(Output { images, latents })
     }

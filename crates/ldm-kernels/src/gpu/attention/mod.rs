@@ -17,10 +17,12 @@
 //! for the softmax, written and read again), and 6 for its share of the lines' blocks, which each plane reads for 32
 //! rows.
 //!
-//! Known weaknesses, none of them measured: the matrix units are used as far as `cubecl::cmma` shows them, 16x16x16
-//! with both operands copied to registers, not Hopper's `wgmma`, which reads shared memory itself; lines come by
-//! ordinary loads that wait in registers, not by asynchronous copies; scores make that way through shared memory,
-//! because no unit knows where in a block its values lie; half of the units have no row in the softmax where
+//! Where units know which values of a block they hold, as on CUDA, none of that is needed: scores, weights and sums stay in
+//! registers ([`by_fragments`]).
+//!
+//! Known weaknesses, none of them measured: matrix units are used as far as `cubecl::cmma` shows them, with both
+//! operands copied to registers, not Hopper's `wgmma`, which reads shared memory itself; lines come by ordinary loads that
+//! wait in registers, not by asynchronous copies; by tiles, half of the units have no row in the softmax where
 //! a plane keeps 16 rows (heads wider than 128, in the keys' gradients wider than 80); the gradients compute scores
 //! twice, in both kernels, rather than add with atomics.
 

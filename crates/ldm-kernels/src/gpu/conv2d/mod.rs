@@ -1,11 +1,13 @@
 //! 2-d convolution as one matrix product, pixels by output channels, whose left operand is read from the picture as
 //! it is needed and never laid out (implicit GEMM).
 //!
-//! A cube makes a tile of pixels by output channels, 128x128, 128x64 or 64x64, in steps of 32 of the depth, which is
-//! the kernel's taps of 32 of the input's channels after those of the 32 before. A step's operands come from memory to
-//! registers while the step before is multiplied, and then to the other of two buffers in shared memory. Few tiles would
-//! leave most of a device idle, so splits of the depth go to cubes of their own, and a second kernel adds the parts up in
-//! order: the same sums every time ([`combine`]). Tile and splits are those of the least estimated time ([`plan`]).
+//! A cube makes a tile of pixels by output channels, 128x128, 128x64, 64x128 or 64x64, in steps of 32 of the depth, which
+//! is the kernel's taps of 32 of the input's channels after those of the 32 before. A step's operands come to shared
+//! memory, on CUDA copied there while the units go on, up to three steps ahead; elsewhere by way of registers, one step
+//! ahead. Planes multiply, each for itself ([`product`]), or on Hopper groups of four, where operands come in vectors of 16
+//! bytes ([`group`]). Few tiles would leave most of a device idle, so splits of the depth go to cubes of their own, and a
+//! second kernel adds the parts up in order: the same sums every time ([`combine`]). Tile and splits are those of the
+//! least estimated time ([`plan`]).
 //!
 //! Tensors are read where they lie. Fast is what burn's convolutions leave: pictures with neighbouring channels
 //! together (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. Pictures in rows are read an
@@ -14,11 +16,10 @@
 //!
 //! What bounds it from below: `2 b h' w' c_out c_in kh kw` operations of the matrix units, or the bytes of input,
 //! weights and output, whichever takes longer. Known weaknesses, none of them measured:
-//! - Blocks of 16x16x16 by each plane for itself; the newest devices reach their full rate with groups of planes only
-//!   (wgmma on Hopper).
-//! - Loads go through registers, one step ahead; asynchronous copies would keep several on their way.
 //! - The parts of splits go through memory in f32.
 //! - Where a strided convolution's output gradient is spread, the zeros between are multiplied too.
+//! - A group waits for its product before it begins the next, and for the whole cube; two cubes of a multiprocessor fill
+//!   each other's gaps.
 
 mod combine;
 mod fetch;
@@ -34,7 +35,7 @@ mod tile;
 #[cfg(feature = "autodiff")]
 mod weights;
 
-pub use plan::Work;
+pub use plan::{Plan, Work};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;
 
@@ -50,10 +51,11 @@ use burn_cubecl::tensor::CubeTensor;
 use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
+use fetch::Fetch;
 use geometry::{SizesLaunch, StridesLaunch};
 use group::group_kernel;
 use lines::{Lines, dims, laid_out, strided};
-use plan::{DEPTH, Plan, SMALLEST};
+use plan::{DEPTH, SMALLEST, processors};
 use product::{Form, product_kernel};
 
 /// What the kernel is told beside its tensors.
@@ -203,6 +205,20 @@ pub fn forward(
     };
     launch.go(sizes(x_dims, w_dims, y_dims, options, spread), from.strides(), taps.strides());
     permute(combine(parts, [bias, shift, addend], added), &[0, 3, 1, 2])
+}
+
+/// How `work` would divide a convolution whose tensors lie as layers leave them, and the clocks that it is thought to take.
+pub fn division(
+    client: &Client,
+    x: [usize; 4],
+    weight: [usize; 4],
+    options: Conv2dOptions,
+    work: Work,
+) -> (Plan, usize) {
+    let [b, outputs, height, width] = output(x, weight, options);
+    let steps = weight[2] * weight[3] * weight[1].div_ceil(DEPTH);
+    let plan = work.plan(client, [b * height * width, outputs], steps, x[1].is_multiple_of(Fetch::WIDEST));
+    (plan, plan.time(processors(client), b * height * width * outputs))
 }
 
 /// A product's kernel and what it takes.

@@ -185,8 +185,7 @@ impl Work {
     /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. Whether
     /// `groups` of planes can read the operands.
     pub fn plan(&self, client: &Client, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
-        let multiprocessors = client.properties().hardware.num_streaming_multiprocessors;
-        self.among(multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize), sides, steps, groups)
+        self.among(processors(client), sides, steps, groups)
     }
 
     fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
@@ -214,6 +213,12 @@ impl Work {
     }
 }
 
+/// The device's multiprocessors.
+pub fn processors(client: &Client) -> usize {
+    let processors = client.properties().hardware.num_streaming_multiprocessors;
+    processors.map_or(MULTIPROCESSORS, |n| n as usize)
+}
+
 /// One product, divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -235,7 +240,7 @@ impl Plan {
 
     /// Estimated clocks: of the multiprocessor with the most cubes, those that it has room for at a time, and of adding
     /// the splits up.
-    fn time(&self, multiprocessors: usize, outputs: usize) -> usize {
+    pub fn time(&self, multiprocessors: usize, outputs: usize) -> usize {
         let (busiest, most) = (self.cubes().div_ceil(multiprocessors), self.cube.together());
         let latency = LATENCY / self.cube.ahead();
         let step = |cubes: usize| if cubes == 0 { 0 } else { (cubes * self.cube.step()).max(latency) };

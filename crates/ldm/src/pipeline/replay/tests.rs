@@ -4,7 +4,8 @@ use ldm_test_support::{assert_close, relative_difference, seeded_input};
 use ldm_unet::{Entry, PerLevel, UNetConfig};
 
 use super::*;
-use crate::pipeline::Evaluator;
+use crate::Error;
+use crate::pipeline::{Evaluator, Passes, Recorder};
 
 /// Draws every parameter: fresh ones are zero where a branch ends.
 struct Drawn(usize);
@@ -81,7 +82,9 @@ fn evaluations_are_the_same_launched_or_replayed() {
     let (unet, conditioning) = (unet(&device), conditioning(&device));
     let prepared = unet.prepare(&conditioning).unwrap();
     for replay in [false, true] {
-        let mut evaluator = Evaluator::new(&unet, &prepared, replay);
+        let recorder = Recorder::new(&unet);
+        let recorder = if replay { Some(&recorder as &dyn Passes) } else { None };
+        let mut evaluator = Evaluator::new(&unet, &prepared, recorder).unwrap();
         let evaluate = |i| {
             let (x, t) = step(i, &device);
             evaluator.evaluate(x, t).unwrap()
@@ -94,6 +97,50 @@ fn evaluations_are_the_same_launched_or_replayed() {
         }
         assert!(relative_difference(&found[4], &found[3]) > 0.1);
     }
+}
+
+/// Two runs under other conditions share a recording, a step of one after a step of the other; a third one of another
+/// size takes it over.
+#[test]
+fn runs_share_a_recording() {
+    let device = Device::default();
+    let unet = unet(&device);
+    let recorder = Recorder::new(&unet);
+    let named = |name: &str| Conditioning::context(seeded_input(name, [2, 5, 6], &device));
+    let conditionings = ["context", "another context"].map(named);
+    let prepared = conditionings.each_ref().map(|conditioning| unet.prepare(conditioning).unwrap());
+    let [mut one, mut two] =
+        prepared.each_ref().map(|prepared| Evaluator::new(&unet, prepared, Some(&recorder)).unwrap());
+    let mut outputs = vec![];
+    for (run, i) in [(0, 0), (0, 1), (0, 2), (1, 0), (0, 3), (1, 1), (1, 2), (0, 1)] {
+        let (x, t) = step(i, &device);
+        let expected = unet.forward(x.clone(), t.clone(), &conditionings[run]).unwrap();
+        let evaluator = if run == 0 { &mut one } else { &mut two };
+        let found = evaluator.evaluate(x, t).unwrap();
+        assert_close(&format!("run {run}, step {i}"), &found, &expected, tolerance(&device));
+        outputs.push(found);
+    }
+    // The contexts tell.
+    assert!(relative_difference(&outputs[3], &outputs[0]) > 1e-3);
+    for i in 0..3 {
+        let (x, t) = step(i, &device);
+        let x = x.narrow(2, 0, 6);
+        let expected = unet.forward(x.clone(), t.clone(), &conditionings[0]).unwrap();
+        let found = one.evaluate(x, t).unwrap();
+        assert_close(&format!("another size, step {i}"), &found, &expected, tolerance(&device));
+    }
+}
+
+#[test]
+fn a_recorder_is_for_one_model() {
+    let device = Device::default();
+    let [one, other] = [unet(&device), unet(&device)];
+    let prepared = one.prepare(&conditioning(&device)).unwrap();
+    let recorder = Recorder::new(&other);
+    assert!(matches!(
+        Evaluator::new(&one, &prepared, Some(&recorder)).map(|_| ()),
+        Err(Error::Argument { .. })
+    ));
 }
 
 #[test]
