@@ -124,6 +124,16 @@ pub fn group_product<E: Float, S: Size, A: Size, B: Size>(
     })
 }
 
+/// Waits for all of the group's products but so many of the latest. Its sums are not its own then.
+#[cube]
+#[allow(unused_variables, reason = "the other features' build")]
+pub fn group_pass(#[comptime] but: usize) {
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        operation::order(scope, format!("wgmma.wait_group.sync.aligned {but};"));
+    })
+}
+
 /// Waits until the group's sums are its own again.
 #[cube]
 #[allow(unused_variables, reason = "the other features' build")]

@@ -1,6 +1,7 @@
 //! All ways of dividing a convolution, see [`crate::gpu_kernels::ways`].
 
 use burn::tensor::Tensor;
+use burn_cubecl::cubecl::prelude::Client;
 
 use super::bridge::{client, primitive};
 use super::conv2d::{Work, division, work};
@@ -18,29 +19,40 @@ pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions) -> Option
     }
     let client = client(&primitive(x)?);
     let work = work(&client, x.dtype())?;
-    let (x_dims, w_dims) = (x.dims(), weight.dims());
-    let (taken, _) = division(&client, x_dims, w_dims, options, work);
-    let way = |form: usize, splits: usize| {
-        let told = Work { form: Some(form), splits: Some(splits), ..work };
-        let (plan, estimate) = division(&client, x_dims, w_dims, options, told);
-        // Told what can't be, it does something else.
-        let so = plan.splits == splits && work.forms[form] == Some(plan.cube);
-        so.then(|| Way {
-            tile: format!(
-                "{}x{} by {}, {} buffers",
-                plan.cube.rows(),
-                plan.cube.columns(),
-                if plan.cube.group { "groups" } else { "planes" },
-                plan.cube.buffers
-            ),
+    let dims = [x.dims(), weight.dims()];
+    let mut ways = Vec::new();
+    for form in 0..work.forms.len() {
+        for splits in SPLITS {
+            ways.extend(way(&client, work, form, splits, dims, options));
+        }
+    }
+    Some(ways)
+}
+
+/// One of them, if it can be done.
+fn way(
+    client: &Client,
+    work: Work,
+    form: usize,
+    splits: usize,
+    [x, weight]: [[usize; 4]; 2],
+    options: Conv2dOptions,
+) -> Option<Way> {
+    let told = Work { form: Some(form), splits: Some(splits), ..work };
+    let (plan, estimate) = division(client, x, weight, options, told);
+    let cube = work.forms[form]?;
+    // Told what can't be, it does something else.
+    (plan.splits == splits && plan.cube == cube).then(|| {
+        let by = if cube.group { "groups" } else { "planes" };
+        let (rows, columns, buffers) = (cube.rows(), cube.columns(), cube.buffers);
+        Way {
+            tile: format!("{rows}x{columns} by {by}, {buffers} buffers"),
             splits,
             estimate,
-            taken: taken == plan,
+            taken: division(client, x, weight, options, work).0 == plan,
             run: Box::new(move |x, weight| {
                 convolve(primitive(x)?, primitive(weight)?, None, options, None, None, told)
             }),
-        })
-    };
-    let forms = (0..work.forms.len()).filter(|form| work.forms[*form].is_some());
-    Some(forms.flat_map(|form| SPLITS.map(|splits| way(form, splits))).flatten().collect())
+        }
+    })
 }

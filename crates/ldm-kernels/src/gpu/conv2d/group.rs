@@ -1,8 +1,8 @@
 //! The [product](super::product) by groups of four planes, which read their operands in shared memory themselves: Hopper's
 //! `wgmma`.
 //!
-//! A group makes 64 rows of all the tile's columns. It multiplies a step while its units ask for another, so that they
-//! wait only for each other and for what comes late.
+//! A group makes 64 rows of all the tile's columns. It multiplies a step, and has the next one waiting, while its units
+//! ask for another: they wait only for each other and for what comes late.
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
@@ -11,7 +11,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::SIDE;
-use super::super::ptx::{BLOCK, commit, group_product, group_wait, show, wait};
+use super::super::ptx::{BLOCK, commit, group_pass, group_product, group_wait, show, wait};
 use super::Added;
 use super::geometry::{Sizes, Strides};
 #[cfg(feature = "autodiff")]
@@ -61,7 +61,7 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
     let mut step = part.begin;
     while step < part.end + ahead {
         if step >= part.begin + ahead {
-            sums = ready(sums, cube);
+            ready(cube);
             let multiplied = (step - ahead) % comptime![cube.buffers];
             let at = multiplied * x_size + rows;
             let beside = multiplied * w_size;
@@ -130,7 +130,7 @@ pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: S
     let mut step = part.begin;
     while step < part.end + ahead {
         if step >= part.begin + ahead {
-            sums = ready(sums, cube);
+            ready(cube);
             let multiplied = (step - ahead) % comptime![cube.buffers];
             let at = multiplied * g_size + rows;
             let beside = multiplied * x_size;
@@ -166,15 +166,14 @@ pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: S
     );
 }
 
-/// Waits until all have the step that was asked for first, and none reads the one before any more, whose buffer is filled
-/// next.
+/// Waits until all have the step that was asked for first, and none reads the one two before it any more, whose buffer is
+/// filled next. The product of the one before it goes on.
 #[cube]
-fn ready<S: Size>(sums: Vector<f32, S>, #[comptime] cube: CubeForm) -> Vector<f32, S> {
-    wait(comptime![cube.buffers - 2]);
+fn ready(#[comptime] cube: CubeForm) {
+    wait(comptime![cube.ahead() - 1]);
     show();
-    let sums = group_wait(sums);
+    group_pass(1usize);
     sync_cube();
-    sums
 }
 
 /// Writes a plane's 16 rows, 32 columns at a time, by way of shared memory of its own.

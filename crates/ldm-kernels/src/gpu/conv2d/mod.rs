@@ -18,8 +18,7 @@
 //! weights and output, whichever takes longer. Known weaknesses, none of them measured:
 //! - The parts of splits go through memory in f32.
 //! - Where a strided convolution's output gradient is spread, the zeros between are multiplied too.
-//! - A group waits for its product before it begins the next, and for the whole cube; two cubes of a multiprocessor fill
-//!   each other's gaps.
+//! - A group waits for the whole cube at every step; cubes of a multiprocessor fill each other's gaps.
 
 mod combine;
 mod fetch;

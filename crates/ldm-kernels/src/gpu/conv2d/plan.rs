@@ -18,8 +18,8 @@ pub const SMALLEST: usize = 64;
 
 /// Tiles of groups of four planes, likewise: planes down, blocks of 16 across.
 const GROUPS: [(usize, usize); 3] = [(8, 8), (4, 8), (4, 4)];
-/// Forms of a cube.
-const FORMS: usize = GROUPS.len() + TILES.len();
+/// Forms of a cube: those of both.
+const FORMS: usize = 6;
 
 /// Multiprocessors assumed where a device does not tell.
 const MULTIPROCESSORS: usize = 64;
@@ -102,12 +102,18 @@ impl CubeForm {
 
     /// How many steps ahead of the product operands are asked for.
     pub fn ahead(self) -> usize {
-        if self.copies { self.buffers - 1 } else { 1 }
+        match self {
+            // Two are read, by the product that is begun and by the one before it.
+            Self { group: true, buffers, .. } => buffers - 2,
+            Self { copies: true, buffers, .. } => buffers - 1,
+            _ => 1,
+        }
     }
 
     /// Cubes on a multiprocessor.
     fn together(self) -> usize {
-        PLANES / self.planes()
+        // Small groups' buffers take the room of a fourth.
+        if self.group { (PLANES / self.planes()).min(3) } else { PLANES / self.planes() }
     }
 
     /// Shared memory for operands of so many bytes an element, in bytes.
@@ -121,7 +127,11 @@ impl CubeForm {
 
     /// With as many buffers as there is room for, of an element of so many bytes.
     fn fitting(self, limits: &HardwareProperties, size: usize) -> Option<Self> {
-        let buffers = if self.copies { &[4, 3, 2][..] } else { &[2, 1] };
+        let buffers = match (self.group, self.copies) {
+            (true, _) => &[5, 4, 3][..],
+            (false, true) => &[4, 3, 2],
+            (false, false) => &[2, 1],
+        };
         let forms = buffers.iter().map(|buffers| Self { buffers: *buffers, ..self });
         let fits = |form: &Self, cubes: usize| {
             form.units() <= limits.max_units_per_cube as usize
