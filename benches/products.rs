@@ -1,4 +1,4 @@
-//! Every way that our GPU kernel can divide a convolution or linear layer of Stable Diffusion 1.5's U-Net, timed, beside the
+//! The ways in which our GPU kernel can divide a convolution or linear layer of Stable Diffusion 1.5's U-Net, timed, beside the
 //! estimate by which it chooses (`ldm-kernels`, `gpu/conv2d/plan.rs`):
 //!
 //! ```sh
@@ -128,6 +128,9 @@ fn fastest(
     // All are kept: under fusion what is let go of unread is not computed.
     let run = move || (0..runs).map(|_| way.run(&x, &weight)).collect::<Vec<_>>();
     let mut graph = capture(&place.device, run);
+    if !graph.is_hardware() {
+        eprintln!("not recorded: the host's time counts");
+    }
     let mut best = f64::INFINITY;
     for _ in 0..REPLAYS {
         place.sync();

@@ -61,8 +61,7 @@ def main():
             print(f"{row.name}\t{row.what}\t{row.unit}\t{row.goal_text()}")
         return
     if args.build:
-        sides.build(args.build, {row.features for row in rows})
-        return
+        sys.exit(0 if sides.build(args.build, {row.features for row in rows}) else 1)
     print("name\tours\ttheirs\tratio\tgoal", flush=True)
     for row in rows:
         try:

@@ -67,25 +67,31 @@ def torch_or_skip(python):
 
 def ours_in(folder, features):
     """The program ../turns.rs that was built elsewhere with these features."""
-    path = pathlib.Path(folder) / program_name(features)
+    path = pathlib.Path(folder).resolve() / program_name(features)
     if not path.is_file():
         raise Skip(f"there is no {path}")
     return str(path)
 
 
 def build(folder, all_features):
-    """Our programs into a folder, one for each set of features, without symbols: to be carried to another machine."""
+    """Our programs into a folder, one for each set of features, without symbols: to be carried to another machine. Whether
+    all were built.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    whole = True
     for features in sorted(all_features):
         path = folder / program_name(features)
         try:
             shutil.copy(ours_built(features), path)
         except Skip as reason:
             print(f"{path.name}: {reason}", file=sys.stderr, flush=True)
+            whole = False
             continue
-        subprocess.run(["strip", str(path)], check=False)
+        if shutil.which("strip"):
+            subprocess.run(["strip", str(path)], check=False)
         print(path)
+    return whole
 
 
 def program_name(features):
@@ -135,7 +141,10 @@ class Side:
         env = {**os.environ, "THREADS": str(threads), "RAYON_NUM_THREADS": str(threads), **env}
         pipe = subprocess.PIPE
         self.name = " ".join(pathlib.Path(part).name for part in command)
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env, cwd=cwd)
+        try:
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env, cwd=cwd)
+        except OSError as error:
+            raise Skip(f"`{self.name}` does not start ({error})") from None
         if self.answer() != "ready":
             self.close()
             raise Skip(f"`{self.name}` did not start")

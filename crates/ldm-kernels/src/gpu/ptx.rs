@@ -14,14 +14,29 @@ mod group;
 #[cfg(feature = "cuda")]
 mod operation;
 
+/// The first architecture that copies asynchronously.
+const OLDEST: u32 = 80;
+/// That which multiplies by groups of planes.
+const HOPPER: u32 = 90;
+
 /// Whether kernels on the device may use PTX: those on CUDA do, where LLVM compiles them (CubeCL's other compiler, by way
-/// of C++, copies asynchronously, which LLVM's doesn't).
+/// of C++, copies asynchronously, which LLVM's doesn't), from Ampere on.
 pub fn takes(client: &Client) -> bool {
-    let properties = client.properties();
+    let copies = client.properties().features.copy_async;
     cfg!(feature = "cuda")
         && runs(GpuKernels::All)
-        && properties.identity.fingerprint.starts_with("ptx_sm")
-        && !properties.features.copy_async
+        && !copies
+        && architecture(client).is_some_and(|number| number >= OLDEST)
+}
+
+/// Whether the device multiplies by groups of four planes that read shared memory themselves (`wgmma`).
+pub fn groups(client: &Client) -> bool {
+    takes(client) && architecture(client) == Some(HOPPER)
+}
+
+/// The number of an NVIDIA device's architecture.
+fn architecture(client: &Client) -> Option<u32> {
+    client.properties().identity.fingerprint.strip_prefix("ptx_sm")?.parse().ok()
 }
 
 /// `2^x`. By PTX one instruction that is right to 2^-22 of it and gives 0 for results below f32's smallest normal number;
@@ -72,11 +87,6 @@ pub fn wait(#[comptime] but: usize) {
     })
 }
 
-/// Whether the device multiplies by groups of four planes that read shared memory themselves (`wgmma`, Hopper's alone).
-pub fn groups(client: &Client) -> bool {
-    takes(client) && client.properties().identity.fingerprint == "ptx_sm90"
-}
-
 /// Shows what this unit's finished copies wrote to [`group_product`]s, after the next barrier.
 #[cube]
 pub fn show() {
@@ -96,8 +106,8 @@ pub const BLOCK: usize = 64;
 /// Operands lie in shared memory from multiples of 1024 bytes on, in rows of 64 bytes, which are the depth, or `across`: in
 /// blocks of 64 rows or columns, 128 bytes, by the depth. Of each row's pieces of 16 bytes, piece `i` of row `r` is at
 /// `i ^ (r / 2 % 4)`; across at `i ^ (r % 8)`. A unit's sums are, for every eight columns, two neighbouring ones of
-/// two rows, as of [`fragments`](super::fragments), its plane's rows being 16 of the block's. Sums and operands are the
-/// product's until [`group_wait`].
+/// two rows, as of [`fragments`](super::fragments), its plane's rows being 16 of the block's. Operands are the product's
+/// until [`group_pass`] or [`group_wait`] has waited for it, sums until the latter.
 #[cube]
 #[allow(unused_variables, reason = "the other features' build")]
 pub fn group_product<E: Float, S: Size, A: Size, B: Size>(

@@ -1,4 +1,4 @@
-//! All ways of dividing a convolution, see [`crate::gpu_kernels::ways`].
+//! Ways of dividing a convolution, see [`crate::gpu_kernels::ways`].
 
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::prelude::Client;
@@ -20,9 +20,11 @@ pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions) -> Option
     let client = client(&primitive(x)?);
     let work = work(&client, x.dtype())?;
     let dims = [x.dims(), weight.dims()];
+    let (taken, _) = division(&client, dims[0], dims[1], options, work);
     let mut ways = Vec::new();
     for form in 0..work.forms.len() {
-        for splits in SPLITS {
+        let taken = Some(taken.splits).filter(|splits| !SPLITS.contains(splits));
+        for splits in SPLITS.into_iter().chain(taken) {
             ways.extend(way(&client, work, form, splits, dims, options));
         }
     }

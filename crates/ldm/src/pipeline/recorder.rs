@@ -11,12 +11,13 @@ use super::replay::Replay;
 /// Keeps a U-Net's recorded pass from one run to the next.
 ///
 /// A run of its own records anew: three passes more, and the recording. With a recorder only the first run does, and
-/// others of the same size and number of pictures replay from their first step on, whatever their prompts, steps and
-/// sampler. The device memory that a pass needs stays allocated as long as the recorder.
+/// others replay from their first step on, whatever their prompts, steps and sampler, if their pictures have the same
+/// size and number, they too are guided or not, and their contexts have as many tokens; another run records anew, and its
+/// recording takes the last one's place. The device memory that a pass needs stays allocated as long as the recorder.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), ldm::Error> {
-/// # let model = ldm::StableDiffusion::load("v1-5", &ldm::device("cuda")?)?;
+/// # let model = ldm::StableDiffusion::load("v1-5", &ldm::LoadOptions::new(ldm::device("cuda")?))?;
 /// let recorder = model.recorder();
 /// for prompt in ["a lighthouse", "a windmill"] {
 ///     let output = model.text_to_image(prompt).run_recorded(&recorder, &mut ldm::pipeline::Silent)?;
@@ -72,16 +73,19 @@ impl Passes for Recorder<'_> {
     }
 
     fn replay(&self, run: u64, prepared: &Prepared, x: &Tensor<4>, time: &Tensor<2>) -> Option<Tensor<4>> {
-        let mut kept = self.kept.borrow_mut();
-        let replay = kept.as_mut().filter(|replay| replay.fits(x, time))?;
-        // Another run may have been here since, within a step of this one too.
-        let conditioned = self.holder.get() == run || replay.condition(prepared);
-        let y = conditioned.then(|| replay.run(x, time)).flatten();
-        self.holder.set(run);
-        if y.is_none() {
-            *kept = None;
+        if !self.kept.borrow().as_ref().is_some_and(|replay| replay.fits(x, time)) {
+            return None;
         }
-        y
+        // Put back when it has worked: what panics halfway leaves nothing that is half written.
+        let mut replay = self.kept.borrow_mut().take()?;
+        // Another run may have been here since, within a step of this one too.
+        if self.holder.get() != run && !replay.condition(prepared) {
+            return None;
+        }
+        let y = replay.run(x, time)?;
+        self.holder.set(run);
+        *self.kept.borrow_mut() = Some(replay);
+        Some(y)
     }
 
     fn record(&self, run: u64, prepared: &Prepared, x: &Tensor<4>, time: &Tensor<2>) -> bool {

@@ -48,6 +48,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{fragments, plane_tile, ptx};
+use crate::gpu_kernels::{GpuKernels, runs};
 use heads::Heads;
 use plan::WIDEST;
 pub use plan::{Pass, Plan, Products, Sizes, Units};
@@ -86,7 +87,8 @@ impl Plans {
 /// The device's matrix units for the type, as fragments if they can.
 pub fn units(client: &Client, dtype: DType) -> Option<Units> {
     let elements = dtype_to_storage_type(dtype);
-    let products = if fragments::hardware(client, elements) { Products::Fragments } else { Products::Tiles };
+    let known = runs(GpuKernels::All) && fragments::hardware(client, elements);
+    let products = if known { Products::Fragments } else { Products::Tiles };
     let there = products == Products::Fragments || plane_tile::hardware(client, elements);
     there.then_some(Units { products, hardware: true })
 }

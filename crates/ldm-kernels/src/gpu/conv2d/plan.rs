@@ -46,8 +46,11 @@ pub struct CubeForm {
     pub planes: [usize; 2],
     /// Of a plane.
     pub tile: TileForm,
-    /// Copies of the operands in shared memory: where there are several, one is read while the others are filled.
+    /// Copies of the operands in shared memory: where there are several, one is read (by groups, two) while the others are
+    /// filled.
     pub buffers: usize,
+    /// Cubes on a multiprocessor.
+    pub together: usize,
     /// Whether operands are copied there while the units go on, and not by way of their registers.
     pub copies: bool,
     /// Whether groups of four planes multiply, of 16 rows each.
@@ -110,12 +113,6 @@ impl CubeForm {
         }
     }
 
-    /// Cubes on a multiprocessor.
-    fn together(self) -> usize {
-        // Small groups' buffers take the room of a fourth.
-        if self.group { (PLANES / self.planes()).min(3) } else { PLANES / self.planes() }
-    }
-
     /// Shared memory for operands of so many bytes an element, in bytes.
     fn room(self, size: usize) -> usize {
         let operands = match self.group {
@@ -125,21 +122,27 @@ impl CubeForm {
         self.buffers * operands * size + self.planes() * self.stage() * size_of::<f32>()
     }
 
-    /// With as many buffers as there is room for, of an element of so many bytes.
+    /// With buffers and cubes on a multiprocessor that its memory has room for, of an element of so many bytes: eight planes
+    /// at work, if there can be, then as much on its way from memory as possible.
     fn fitting(self, limits: &HardwareProperties, size: usize) -> Option<Self> {
         let buffers = match (self.group, self.copies) {
-            (true, _) => &[5, 4, 3][..],
-            (false, true) => &[4, 3, 2],
-            (false, false) => &[2, 1],
+            (true, _) => 3..=5,
+            (false, true) => 2..=4,
+            (false, false) => 1..=2,
         };
-        let forms = buffers.iter().map(|buffers| Self { buffers: *buffers, ..self });
-        let fits = |form: &Self, cubes: usize| {
-            form.units() <= limits.max_units_per_cube as usize
-                && cubes * form.room(size) <= limits.max_shared_memory_size
-        };
-        // As many as leave room for the other cubes of a multiprocessor, where it has much memory.
-        let mut both = forms.clone().filter(|form| !form.copies || fits(form, form.together()));
-        both.find(|form| fits(form, 1)).or_else(|| forms.clone().find(|form| fits(form, 1)))
+        let most = (PLANES / self.planes()).max(1);
+        let forms = buffers
+            .flat_map(|buffers| (1..=most).map(move |together| Self { buffers, together, ..self }))
+            .filter(|form| {
+                // What waits in registers is little beside what other cubes have.
+                let cubes = if form.copies { form.together } else { 1 };
+                form.units() <= limits.max_units_per_cube as usize
+                    && cubes * form.room(size) <= limits.max_shared_memory_size
+            });
+        forms.max_by_key(|form| {
+            let planes = (form.together * form.planes()).min(8);
+            (planes, form.together * form.ahead(), form.buffers, form.together)
+        })
     }
 
     /// Clocks of a step.
@@ -178,12 +181,12 @@ impl Work {
         let size = elements.size();
         let groups = GROUPS.map(|(down, columns)| {
             let tile = TileForm { rows: 1, columns, units, hardware: true };
-            let form = CubeForm { planes: [down, 1], tile, buffers: 1, copies, group: true };
+            let form = CubeForm { planes: [down, 1], tile, buffers: 1, together: 1, copies, group: true };
             (!emulated && ptx::groups(client) && size == 2).then(|| form.fitting(limits, size)).flatten()
         });
         let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units, hardware: !emulated };
-            CubeForm { planes, tile, buffers: 1, copies, group: false }.fitting(limits, size)
+            CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false }.fitting(limits, size)
         });
         let mut forms = [None; FORMS];
         for (form, found) in forms.iter_mut().zip(groups.into_iter().chain(tiles)) {
@@ -206,7 +209,7 @@ impl Work {
         let forms = forms.filter(|form| told.is_none_or(|told| told == *form));
         let plans = forms.flat_map(|cube| {
             let tiles = sides[0].div_ceil(cube.rows()) * sides[1].div_ceil(cube.columns());
-            let places = cube.together() * multiprocessors;
+            let places = cube.together * multiprocessors;
             let (fewest, most) = match self.splits {
                 Some(splits) => (splits.clamp(1, steps), splits.clamp(1, steps)),
                 None => (1, places.div_ceil(tiles).min(steps / STEPS).max(1)),
@@ -251,7 +254,7 @@ impl Plan {
     /// Estimated clocks: of the multiprocessor with the most cubes, those that it has room for at a time, and of adding
     /// the splits up.
     pub fn time(&self, multiprocessors: usize, outputs: usize) -> usize {
-        let (busiest, most) = (self.cubes().div_ceil(multiprocessors), self.cube.together());
+        let (busiest, most) = (self.cubes().div_ceil(multiprocessors), self.cube.together);
         let latency = LATENCY / self.cube.ahead();
         let step = |cubes: usize| if cubes == 0 { 0 } else { (cubes * self.cube.step()).max(latency) };
         let products = self.length * (busiest / most * step(most) + step(busiest % most));
@@ -262,12 +265,19 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, FORMS, GROUPS, Plan, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, FORMS, GROUPS, PLANES, Plan, STEPS, TILES, TileForm, Work};
 
     fn work() -> Work {
         let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units: 32, hardware: true };
-            Some(CubeForm { planes, tile, buffers: 2, copies: false, group: false })
+            Some(CubeForm {
+                planes,
+                tile,
+                buffers: 2,
+                together: PLANES / (planes[0] * planes[1]),
+                copies: false,
+                group: false,
+            })
         });
         let mut forms = [None; FORMS];
         forms[GROUPS.len()..].copy_from_slice(&tiles);

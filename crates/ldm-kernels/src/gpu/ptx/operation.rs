@@ -22,6 +22,7 @@ use pliron::opts::dce::SideEffects;
 use pliron::result::Result;
 use pliron::r#type::{TypeHandle, Typed};
 use pliron::value::Value;
+use pliron_llvm::llvm_attrs::{LlvmAttrValue, LlvmAttributesAttr};
 use pliron_llvm::op_interfaces::CastOpInterface;
 use pliron_llvm::ops::{
     AddrSpaceCastOp, ExtractElementOp, ExtractValueOp, InlineAsmOp, InsertElementOp, PoisonOp,
@@ -264,6 +265,7 @@ impl ToLLVMDialect for Group {
         let float: TypeHandle = FP32Type::get(ctx).into();
         let result = StructType::get_unnamed(ctx, (vec![float; registers], StructLayout::Unpacked)).into();
         let asm = InlineAsmOp::new(ctx, result, values, &text, &constraints.join(","), true);
+        together(ctx, &asm);
         rewriter.insert_op(ctx, &asm);
         let nothing = PoisonOp::new(ctx, vector);
         rewriter.insert_op(ctx, &nothing);
@@ -292,8 +294,16 @@ fn effect(
 ) {
     let nothing = VoidType::get(ctx).into();
     let asm = InlineAsmOp::new(ctx, nothing, operands, text, constraints, true);
+    together(ctx, &asm);
     rewriter.insert_op(ctx, &asm);
     rewriter.erase_operation(ctx, op);
+}
+
+/// Says that all units of a plane execute it together, so that it stays where it is.
+fn together(ctx: &Context, asm: &InlineAsmOp) {
+    let mut attributes = LlvmAttributesAttr::new();
+    attributes.set("convergent", LlvmAttrValue::Unit);
+    asm.set_attr_llvm_inline_asm_attrs(ctx, attributes);
 }
 
 /// The pointer in that address space.
