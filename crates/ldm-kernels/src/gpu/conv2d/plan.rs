@@ -17,9 +17,9 @@ const TILES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [4, 2])
 pub const SMALLEST: usize = 64;
 
 /// Tiles of groups of four planes, likewise: planes down, blocks of 16 across.
-const GROUPS: [(usize, usize); 3] = [(8, 8), (4, 8), (4, 4)];
+const GROUPS: [(usize, usize); 4] = [(8, 8), (8, 4), (4, 8), (4, 4)];
 /// Forms of a cube: those of both.
-const FORMS: usize = 6;
+const FORMS: usize = 7;
 
 /// Multiprocessors assumed where a device does not tell.
 const MULTIPROCESSORS: usize = 64;
@@ -158,7 +158,7 @@ impl CubeForm {
 /// Who makes the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
-    /// The forms that the device has room for, the largest first.
+    /// The forms that the device has room for: by planes, then by groups of them, the largest first of each.
     pub forms: [Option<CubeForm>; FORMS],
     /// Only the form of this place among them, where it can be used; `None` for what suits the device.
     pub form: Option<usize>,
@@ -190,7 +190,7 @@ impl Work {
             CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false }.fitting(limits, size)
         });
         let mut forms = [None; FORMS];
-        for (form, found) in forms.iter_mut().zip(groups.into_iter().chain(tiles)) {
+        for (form, found) in forms.iter_mut().zip(tiles.into_iter().chain(groups)) {
             *form = found;
         }
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
@@ -205,7 +205,7 @@ impl Work {
     fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
         let usable = |form: &CubeForm| groups || !form.group;
         let told = self.form.and_then(|form| self.forms[form]).filter(usable);
-        // The smallest first, which is taken where it is as good.
+        // Of what is as good groups, and the smallest.
         let forms = self.forms.iter().rev().flatten().copied().filter(usable);
         let forms = forms.filter(|form| told.is_none_or(|told| told == *form));
         let plans = forms.flat_map(|cube| {
@@ -266,7 +266,7 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, FORMS, GROUPS, PLANES, Plan, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, FORMS, PLANES, Plan, STEPS, TILES, TileForm, Work};
 
     fn work() -> Work {
         let tiles = TILES.map(|(planes, [rows, columns])| {
@@ -281,7 +281,7 @@ mod tests {
             })
         });
         let mut forms = [None; FORMS];
-        forms[GROUPS.len()..].copy_from_slice(&tiles);
+        forms[..TILES.len()].copy_from_slice(&tiles);
         Work { forms, form: None, splits: None }
     }
 
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn plans_are_as_told() {
-        for form in GROUPS.len()..FORMS {
+        for form in 0..TILES.len() {
             let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, false);
             // The last shorter, and never more than steps.
             assert_eq!((told.cube, told.splits, told.length), (work().forms[form].unwrap(), 3, 3));
