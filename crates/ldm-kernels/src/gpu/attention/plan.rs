@@ -69,6 +69,8 @@ pub struct Plan {
     pub blocks: usize,
     /// Blocks of 16 lines that are walked at a time.
     pub columns: usize,
+    /// Whether those are all.
+    pub once: bool,
     /// Blocks of 16 elements of a row.
     pub depth: usize,
     /// Elements of a row, in eights.
@@ -122,7 +124,8 @@ impl Plan {
         let short = by.products == Products::Fragments && !by.hardware;
         let (blocks, columns) = if short { (1, 1) } else { (blocks, columns) };
         let eights = d.div_ceil(8);
-        let whole = Self { planes: 4, units, blocks, columns, depth, eights, size, by, ptx: false };
+        let (once, ptx) = (false, false);
+        let whole = Self { planes: 4, units, blocks, columns, once, depth, eights, size, by, ptx };
         // Smaller cubes where there would be less than three for two multiprocessors.
         let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
         let cubes = |plan: &Self| heads * rows.div_ceil(plan.rows());
@@ -142,7 +145,9 @@ impl Plan {
             busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
                 && plan.bytes(pass) <= limit
         };
-        [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)))
+        let found =
+            [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)));
+        found.map(|plan| Self { once: plan.columns >= few, ..plan })
     }
 
     /// In how many shares the queries are walked for the keys' gradients: as many as keep the device busy where the keys
@@ -229,7 +234,7 @@ impl Plan {
     /// Whether the next lines wait in registers while these are computed with, in vectors of so many elements.
     pub fn ahead(&self, vector: usize) -> bool {
         let registers = (vector * self.size).div_ceil(4);
-        2 * self.walked().share(vector) * registers <= AHEAD
+        !self.once && 2 * self.walked().share(vector) * registers <= AHEAD
     }
 
     /// Shared memory of a cube.
