@@ -88,7 +88,7 @@ impl Prepared {
             for tensor in [k, v] {
                 let memory = Tensor::zeros(tensor.dims(), (&tensor.device(), tensor.dtype()));
                 let value = std::mem::replace(tensor, memory);
-                write(tensor, &value);
+                write_in_place(tensor, &value);
             }
         }
         copy
@@ -108,7 +108,7 @@ impl Prepared {
             [(&mut to.k, &from.k), (&mut to.v, &from.v)].into_iter().all(|(to, from)| {
                 let fits = to.dims() == from.dims() && to.dtype() == from.dtype() && to.can_mut();
                 if fits {
-                    write(to, from);
+                    write_in_place(to, from);
                 }
                 fits
             })
@@ -120,8 +120,8 @@ impl Prepared {
     }
 }
 
-/// Writes `value` into the memory of `to`, unless others hold that.
-fn write(to: &mut Tensor<4>, value: &Tensor<4>) {
+/// Writes `value` into the memory of `to`, which has its shape and type, unless others hold that.
+pub fn write_in_place<const D: usize>(to: &mut Tensor<D>, value: &Tensor<D>) {
     let whole = value.dims().map(|side| 0..side);
     // The value stands in, so that the memory has one holder.
     let memory = std::mem::replace(to, value.clone());

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use burn::tensor::{DType, Device, Graph, Tensor, capture};
-use ldm_unet::{Prepared, UNet};
+use ldm_unet::{Prepared, UNet, write_in_place};
 
 /// What a recorded pass reads anew each time, in buffers of its own.
 struct Inputs {
@@ -32,8 +32,8 @@ impl<'a> Replay<'a> {
     /// nothing, [`is_hardware`](Self::is_hardware) says so.
     pub fn record(unet: &'a UNet, prepared: &Prepared, x: &Tensor<4>, time: &Tensor<2>) -> Self {
         let mut inputs = Inputs { x: memory(x), time: memory(time), prepared: prepared.copied() };
-        write(&mut inputs.x, x);
-        write(&mut inputs.time, time);
+        write_in_place(&mut inputs.x, x);
+        write_in_place(&mut inputs.time, time);
         let inputs = Rc::new(RefCell::new(inputs));
         let read = Rc::clone(&inputs);
         let pass: Pass<'a> = Box::new(move || {
@@ -69,8 +69,8 @@ impl<'a> Replay<'a> {
             if self.is_hardware() && !(inputs.x.can_mut() && inputs.time.can_mut()) {
                 return None;
             }
-            write(&mut inputs.x, x);
-            write(&mut inputs.time, time);
+            write_in_place(&mut inputs.x, x);
+            write_in_place(&mut inputs.time, time);
         }
         // SAFETY:
         // Alive: weights are borrowed for 'a, inputs and conditions belong to the closure and to us, the output belongs
@@ -95,14 +95,6 @@ pub(super) fn is_supported(device: &Device) -> bool {
 /// Memory of its own for a tensor like this one.
 fn memory<const D: usize>(like: &Tensor<D>) -> Tensor<D> {
     Tensor::zeros(like.dims(), (&like.device(), like.dtype()))
-}
-
-/// Writes `value` into the memory of `to`, unless others hold that.
-fn write<const D: usize>(to: &mut Tensor<D>, value: &Tensor<D>) {
-    let whole = value.dims().map(|side| 0..side);
-    // The value stands in, so that the memory has one holder.
-    let memory = std::mem::replace(to, value.clone());
-    *to = memory.slice_assign(whole, value.clone());
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ impl CubeForm {
         let forms = buffers
             .flat_map(|buffers| (1..=most).map(move |together| Self { buffers, together, ..self }))
             .filter(|form| {
-                // What waits in registers is little beside what other cubes have.
+                // By way of registers one has to fit, whatever a multiprocessor holds beside it.
                 let cubes = if form.copies { form.together } else { 1 };
                 form.units() <= limits.max_units_per_cube as usize
                     && cubes * form.room(size) <= limits.max_shared_memory_size
