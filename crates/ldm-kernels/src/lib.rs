@@ -19,6 +19,7 @@ pub mod group_norm;
 pub mod layer_norm;
 pub mod layout;
 pub mod linear;
+pub mod optimizer;
 pub mod upsample;
 
 pub use attention::attention;
@@ -29,4 +30,5 @@ pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use layout::{join_channels, to_map, to_tokens};
 pub use linear::{linear, linear_add, linear_to_map};
+pub use optimizer::{AdamWFactors, AdamWTensors, adamw, follow};
 pub use upsample::upsample_twice;

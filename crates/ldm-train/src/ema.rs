@@ -1,7 +1,11 @@
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
-use burn::tensor::container::TensorContainer;
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Shape, Tensor};
+use ldm_nn::optimizer::follow;
 use ldm_nn::weights::ParameterPath;
+
+use crate::optim::replace_values;
 
 /// What keeps an average from following a model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -59,18 +63,29 @@ impl<M: Module> Ema<M> {
     /// # Errors
     /// [`EmaError::Parameter`] where the model is not built as the average is; the average is then as it was.
     pub fn update(&mut self, model: &M) -> Result<(), EmaError> {
-        let mut weights = Weights { path: ParameterPath::default(), tensors: TensorContainer::new() };
+        let mut weights = Weights::default();
         model.visit(&mut weights);
-        let mut check = Check { path: ParameterPath::default(), weights: &weights.tensors, missing: None };
-        self.average.visit(&mut check);
-        if let Some(missing) = check.missing {
+        let mut found = Averages {
+            path: ParameterPath::default(),
+            weights: weights.found,
+            all: Vec::new(),
+            missing: None,
+        };
+        self.average.visit(&mut found);
+        if let Some(missing) = found.missing {
             return Err(missing);
         }
         self.num_updates += 1;
         let n = self.num_updates as f64;
-        let keep = 1.0 - self.decay.min((1.0 + n) / (10.0 + n));
-        let mut follow = Follow { path: ParameterPath::default(), weights: &mut weights.tensors, keep };
-        self.average = self.average.clone().map(&mut follow);
+        let step = 1.0 - self.decay.min((1.0 + n) / (10.0 + n));
+        let (moving, still): (Vec<_>, Vec<_>) =
+            found.all.into_iter().partition(|(_, _, weight)| weight.moves);
+        let (paths, pairs): (Vec<_>, Vec<_>) =
+            moving.into_iter().map(|(path, average, weight)| (path, [average, weight.value])).unzip();
+        let moved = paths.into_iter().zip(follow(pairs, step));
+        let mut values: BTreeMap<_, _> =
+            still.into_iter().map(|(path, _, weight)| (path, weight.value)).chain(moved).collect();
+        self.average = replace_values(self.average.clone(), &mut values);
         Ok(())
     }
 
@@ -90,12 +105,24 @@ impl<M: Module> Ema<M> {
     }
 }
 
-/// A weight, and whether an optimiser moves it.
-type Weight<const D: usize> = (Tensor<D>, bool);
+/// A weight, flat.
+struct Weight {
+    value: Tensor<1>,
+    shape: Shape,
+    /// Whether an optimiser moves it.
+    moves: bool,
+}
 
+fn flat<const D: usize>(param: &Param<Tensor<D>>) -> Tensor<1> {
+    let value = param.val().without_autodiff();
+    let n = value.shape().num_elements();
+    value.reshape([n])
+}
+
+#[derive(Default)]
 struct Weights {
     path: ParameterPath,
-    tensors: TensorContainer<(String, usize)>,
+    found: BTreeMap<String, Weight>,
 }
 
 impl ModuleVisitor for Weights {
@@ -110,18 +137,20 @@ impl ModuleVisitor for Weights {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // Outside autodiff nothing says so, and what doesn't move is its own average.
         let moves = param.is_require_grad() || !param.lazy_device().is_autodiff();
-        let weight: Weight<D> = (param.val().inner(), moves);
-        self.tensors.register((self.path.joined(), D), weight);
+        let weight = Weight { value: flat(param), shape: param.lazy_shape(), moves };
+        self.found.insert(self.path.joined(), weight);
     }
 }
 
-struct Check<'a> {
+/// The averages beside the weights that they follow.
+struct Averages {
     path: ParameterPath,
-    weights: &'a TensorContainer<(String, usize)>,
+    weights: BTreeMap<String, Weight>,
+    all: Vec<(String, Tensor<1>, Weight)>,
     missing: Option<EmaError>,
 }
 
-impl ModuleVisitor for Check<'_> {
+impl ModuleVisitor for Averages {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -132,39 +161,13 @@ impl ModuleVisitor for Check<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let (path, shape) = (self.path.joined(), param.lazy_shape());
-        let weight = self.weights.get::<Weight<D>>(&(path.clone(), D));
-        if weight.is_none_or(|(weight, _)| weight.shape() != shape) {
-            self.missing = Some(EmaError::Parameter { path, shape: shape.to_vec() });
-        }
-    }
-}
-
-struct Follow<'a> {
-    path: ParameterPath,
-    weights: &'a mut TensorContainer<(String, usize)>,
-    keep: f64,
-}
-
-impl ModuleMapper for Follow<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, container: &str) {
-        self.path.exit(container);
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((weight, moves)) = self.weights.remove::<Weight<D>>(&(self.path.joined(), D)) else {
-            return param;
-        };
-        param.map(|average| {
-            let weight = weight.to_device(&average.device());
-            if !moves {
-                return weight;
+        match self.weights.remove(&path).filter(|weight| weight.shape == shape) {
+            Some(mut weight) => {
+                let average = flat(param);
+                weight.value = weight.value.to_device(&average.device());
+                self.all.push((path, average, weight));
             }
-            let step = (weight - average.clone()) * self.keep;
-            average + step
-        })
+            None => self.missing = Some(EmaError::Parameter { path, shape: shape.to_vec() }),
+        }
     }
 }

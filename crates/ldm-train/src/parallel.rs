@@ -1,7 +1,7 @@
 //! Several devices in one process: each takes the gradients of its own micro-batches, then they are averaged.
 
-use burn::tensor::Device;
 use burn::tensor::distributed::{ReduceOperation, all_reduce};
+use burn::tensor::{DType, Device};
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +114,8 @@ fn all_reduced(sets: Vec<Named>) -> Named {
     let mut mean = Named::default();
     for path in paths {
         // Every device joins before the first result is waited for.
-        let tensors: Vec<_> = sets.iter_mut().filter_map(|set| set.remove(&path)).collect();
+        let tensors: Vec<_> =
+            sets.iter_mut().filter_map(|set| Some(set.remove(&path)?.cast(DType::F32))).collect();
         let reduced: Vec<_> = tensors
             .into_iter()
             .map(|tensor| all_reduce(tensor, ReduceOperation::Mean, devices.clone()))

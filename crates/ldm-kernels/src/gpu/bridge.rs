@@ -21,10 +21,12 @@ pub type Primitive = FloatTensor<Gpu>;
 
 /// The tensor behind `x`, where it is on a CubeCL device, no gradient is recorded and kernels run. Shares the data.
 pub fn primitive<const D: usize>(x: &Tensor<D>) -> Option<Primitive> {
-    if !runs(GpuKernels::Portable) {
-        return None;
-    }
-    same(x.clone().try_into_primitive::<Cube>().ok()?)
+    if runs(GpuKernels::Portable) { own(x.clone()) } else { None }
+}
+
+/// The tensor behind `x`, which has no other holder if `x` has none.
+pub fn own<const D: usize>(x: Tensor<D>) -> Option<Primitive> {
+    same(x.try_into_primitive::<Cube>().ok()?)
 }
 
 /// What launches kernels on the tensor's device.

@@ -13,6 +13,7 @@ mod conv2d;
 mod fragments;
 mod geglu;
 mod join;
+mod lists;
 mod norm;
 #[cfg(feature = "autodiff")]
 mod norm_backward;
@@ -34,6 +35,7 @@ use crate::group_norm::GroupNormOptions;
 use attention::{Plans, Sizes, Units};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Added, Convolution, Work};
+pub use lists::{adamw, copies, follow, orders, takes_adamw, takes_copies, takes_follow};
 use ops::Kernels;
 pub use ways::ways;
 

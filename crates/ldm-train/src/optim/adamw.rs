@@ -2,10 +2,12 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use ldm_nn::optimizer::{AdamWFactors, AdamWTensors, adamw};
 use ldm_nn::weights::{TensorProblem, WeightError, WeightFile};
 use serde::{Deserialize, Serialize};
 
-use super::{Named, map_values, names};
+use super::named::{replace_values, visit_values};
+use super::{Named, names};
 
 /// The numbers of Adam with decoupled weight decay; PyTorch's names and defaults (`torch.optim.AdamW`).
 ///
@@ -61,25 +63,37 @@ impl AdamW {
         Self { config, moments: names(module).into_iter().map(zeros).collect() }
     }
 
-    /// One step against the gradients, which are taken out of `gradients` as they are used.
+    /// One step against the gradients, which are used up.
     pub fn step<M: Module>(&mut self, module: M, mut gradients: Named, rate: f64) -> M {
-        let AdamWConfig { betas: [beta_1, beta_2], eps, weight_decay } = self.config;
-        map_values(module, &mut |path, value| {
-            let (Some(gradient), Some(moments)) = (gradients.remove(path), self.moments.remove(path)) else {
-                return value;
-            };
-            let Moments { shape, steps, first, second } = moments;
-            let steps = steps + 1;
-            let first = first * beta_1 + gradient.clone() * (1.0 - beta_1);
-            let second = second * beta_2 + gradient.square() * (1.0 - beta_2);
-
-            let corrected = |beta: f64| 1.0 - beta.powf(steps as f64);
-            let root = second.clone().sqrt() / corrected(beta_2).sqrt() + eps;
-            let change = first.clone() / root * (rate / corrected(beta_1));
-            self.moments.insert(path.into(), Moments { shape, steps, first, second });
-            let kept = if weight_decay == 0.0 { value } else { value * (1.0 - rate * weight_decay) };
-            kept - change
-        })
+        let AdamWConfig { betas, eps, weight_decay } = self.config;
+        // Those that have taken as many steps have the same factors.
+        let mut alike: BTreeMap<u64, Vec<(String, AdamWTensors)>> = BTreeMap::new();
+        visit_values(&module, &mut |path, value| {
+            let Some(Moments { steps, first, second, .. }) = self.moments.get_mut(path) else { return };
+            let Some(gradient) = gradients.remove(path) else { return };
+            *steps += 1;
+            // Nobody else is to hold the moments, so that they can be written over.
+            let [first, second] = [first, second].map(|moment| {
+                let nothing = Tensor::empty([0], &moment.device());
+                std::mem::replace(moment, nothing)
+            });
+            alike
+                .entry(*steps)
+                .or_default()
+                .push((path.into(), AdamWTensors { value, gradient, first, second }));
+        });
+        let mut values = BTreeMap::new();
+        for (steps, parameters) in alike {
+            let (paths, tensors): (Vec<_>, Vec<_>) = parameters.into_iter().unzip();
+            let after = adamw(tensors, AdamWFactors::new(betas, eps, weight_decay, rate, steps));
+            for (path, [value, first, second]) in paths.into_iter().zip(after) {
+                if let Some(moments) = self.moments.get_mut(&path) {
+                    (moments.first, moments.second) = (first, second);
+                }
+                values.insert(path, value);
+            }
+        }
+        replace_values(module, &mut values)
     }
 
     /// A step with gradients of zero while all moments are zero: it only counts.

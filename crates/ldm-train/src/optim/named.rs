@@ -10,8 +10,10 @@ use burn::tensor::{DType, Gradients, Tensor};
 use ldm_nn::weights::ParameterPath as Path;
 
 use super::Precision;
+use super::copied::{Copied, copied};
 
-/// Flat f32 tensors by their parameters' paths (`down_blocks.0.resnets.1.conv1.weight`).
+/// Flat tensors by their parameters' paths (`down_blocks.0.resnets.1.conv1.weight`), in the float type in which they were
+/// found; what is computed of them is in f32.
 #[derive(Debug, Clone, Default)]
 pub struct Named(pub(crate) BTreeMap<String, Tensor<1>>);
 
@@ -45,7 +47,7 @@ impl Named {
     pub fn add(&mut self, other: Named) {
         for (path, tensor) in other.0 {
             let sum = match self.0.remove(&path) {
-                Some(sum) => sum + tensor,
+                Some(sum) => sum.cast(DType::F32) + tensor.cast(DType::F32),
                 None => tensor,
             };
             self.0.insert(path, sum);
@@ -55,7 +57,8 @@ impl Named {
     /// Multiplies every tensor.
     pub fn scale(&mut self, factor: f64) {
         if factor != 1.0 {
-            let scaled = std::mem::take(&mut self.0).into_iter().map(|(path, t)| (path, t * factor));
+            let scaled =
+                std::mem::take(&mut self.0).into_iter().map(|(path, t)| (path, t.cast(DType::F32) * factor));
             self.0 = scaled.collect();
         }
     }
@@ -79,7 +82,7 @@ impl Named {
 
     /// The Euclidean norm of all tensors together, `[1]`; `None` where there are none.
     pub fn norm(&self) -> Option<Tensor<1>> {
-        let squares: Vec<_> = self.0.values().map(|t| t.clone().square().sum()).collect();
+        let squares: Vec<_> = self.0.values().map(|t| t.clone().cast(DType::F32).square().sum()).collect();
         (!squares.is_empty()).then(|| Tensor::cat(squares, 0).sum().sqrt())
     }
 }
@@ -103,7 +106,7 @@ pub fn clip_by_global_norm(gradients: &mut Named, max_norm: Option<f64>) -> f64 
 /// A copy of `module` to take gradients of: its parameters are leaves of the graph, in the float types that
 /// `precision` decides on. The master weights stay f32 and untouched.
 pub fn trainable<M: Module>(module: &M, precision: Precision) -> M {
-    struct Leaves(Path, Precision);
+    struct Leaves(Path, BTreeMap<String, Copied>);
     impl ModuleMapper for Leaves {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
@@ -116,21 +119,23 @@ pub fn trainable<M: Module>(module: &M, precision: Precision) -> M {
             if is_statistic(&path) {
                 return param;
             }
-            let dtype = self.1.of(&path);
-            let value = param.val().without_autodiff().cast(dtype).autodiff().require_grad();
-            Param::initialized(param.id, value)
+            let value = match self.1.remove(&path) {
+                Some(copy) => copy.shaped(param.lazy_shape()),
+                None => param.val().without_autodiff(),
+            };
+            Param::initialized(param.id, value.autodiff().require_grad())
         }
     }
-    module.clone().map(&mut Leaves(Path::default(), precision))
+    module.clone().map(&mut Leaves(Path::default(), copied(module, precision)))
 }
 
 /// Whether a float "parameter" is a running statistic of a batch norm, which no gradient moves.
-fn is_statistic(path: &str) -> bool {
+pub(super) fn is_statistic(path: &str) -> bool {
     path.ends_with(".running_mean") || path.ends_with(".running_var")
 }
 
-/// What `backward` found for the parameters of a [`trainable`] copy, in f32. Parameters that the loss doesn't
-/// depend on are left out.
+/// What `backward` found for the parameters of a [`trainable`] copy, in their float types. Parameters that the loss
+/// doesn't depend on are left out.
 pub fn gradients<M: Module>(module: &M, found: &mut Gradients) -> Named {
     struct Collect<'a>(Path, &'a mut Gradients, Named);
     impl ModuleVisitor for Collect<'_> {
@@ -147,7 +152,7 @@ pub fn gradients<M: Module>(module: &M, found: &mut Gradients) -> Named {
             }
             if let Some(gradient) = param.val().grad_remove(self.1) {
                 let n = gradient.shape().num_elements();
-                self.2.0.insert(path, gradient.cast(DType::F32).reshape([n]));
+                self.2.0.insert(path, gradient.reshape([n]));
             }
         }
     }
@@ -178,10 +183,32 @@ pub fn names<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     list.1
 }
 
-/// Gives every float parameter a new value: `change` takes its path and its elements.
-pub(crate) fn map_values<M: Module>(module: M, change: &mut dyn FnMut(&str, Tensor<1>) -> Tensor<1>) -> M {
-    struct Change<'a>(Path, &'a mut dyn FnMut(&str, Tensor<1>) -> Tensor<1>);
-    impl ModuleMapper for Change<'_> {
+/// Shows every float parameter: `see` takes its path and its elements.
+pub(super) fn visit_values<M: Module>(module: &M, see: &mut dyn FnMut(&str, Tensor<1>)) {
+    struct See<'a>(Path, &'a mut dyn FnMut(&str, Tensor<1>));
+    impl ModuleVisitor for See<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let path = self.0.joined();
+            if !is_statistic(&path) {
+                let value = param.val();
+                let n = value.shape().num_elements();
+                (self.1)(&path, value.reshape([n]));
+            }
+        }
+    }
+    module.visit(&mut See(Path::default(), see));
+}
+
+/// Gives those float parameters that `values` has by their paths these values, flat ones, which are taken out.
+pub(crate) fn replace_values<M: Module>(module: M, values: &mut BTreeMap<String, Tensor<1>>) -> M {
+    struct Replace<'a>(Path, &'a mut BTreeMap<String, Tensor<1>>);
+    impl ModuleMapper for Replace<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -189,16 +216,11 @@ pub(crate) fn map_values<M: Module>(module: M, change: &mut dyn FnMut(&str, Tens
             self.0.exit(container);
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let path = self.0.joined();
-            if is_statistic(&path) {
-                return param;
+            match self.1.remove(&self.0.joined()) {
+                Some(value) => param.map(|old| value.reshape(old.shape())),
+                None => param,
             }
-            param.map(|value| {
-                let shape = value.shape();
-                let flat = value.reshape([shape.num_elements()]);
-                (self.1)(&path, flat).reshape(shape)
-            })
         }
     }
-    module.map(&mut Change(Path::default(), change))
+    module.map(&mut Replace(Path::default(), values))
 }

@@ -9,6 +9,7 @@ mod group_norm;
 mod layer_norm;
 mod layout;
 mod linear;
+mod lists;
 mod plane_tile;
 
 use burn::tensor::{DType, Device, Tensor};

@@ -1,0 +1,99 @@
+//! Copies of a list of weights in another float type, those of convolutions laid out anew on the way.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::DType;
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{Kind, dense, launches, share};
+
+/// Each tensor `[rows, columns, taps]` in the order `[rows, taps, columns]`.
+pub fn copies(tensors: Vec<CubeTensor>, shapes: &[[usize; 3]], dtype: DType) -> Vec<CubeTensor> {
+    let copy = |x: CubeTensor| {
+        let x = dense(x);
+        let (client, device) = (x.client.clone(), x.device.clone());
+        [empty_device_contiguous_dtype(client, device, x.meta.shape().clone(), dtype), x]
+    };
+    let pairs: Vec<_> = tensors.into_iter().map(copy).collect();
+    let kind = |i: usize| {
+        let [rows, columns, taps] = shapes[i];
+        // Where there is but one of either, it lies as it is to lie.
+        let (together, along) =
+            if taps == 1 || columns == 1 { (1, rows * columns * taps) } else { (taps, columns) };
+        (Kind { dtype, together }, along)
+    };
+    for launch in launches(&pairs, kind) {
+        let client = launch.client();
+        let columns = launch.members.iter().map(|i| shapes[*i][1] / launch.vector).collect();
+        // SAFETY: both tensors are as long as `lengths` says, and a unit stays below it.
+        unsafe {
+            copies_kernel::launch_unchecked(
+                &client,
+                launch.cubes(),
+                launch.units.dim(),
+                launch.vector,
+                launch.buffers(0),
+                launch.buffers(1),
+                launch.lengths(),
+                columns,
+                launch.units.across,
+                launch.kind.together,
+                launch.vector,
+                dtype_to_storage_type(dtype),
+            );
+        }
+    }
+    pairs.into_iter().map(|[to, _]| to).collect()
+}
+
+#[cube(launch_unchecked)]
+fn copies_kernel<E: Float, N: Size>(
+    to: &mut Sequence<Box<[Vector<E, N>]>>,
+    weights: &Sequence<Box<[Vector<f32, N>]>>,
+    lengths: &Sequence<usize>,
+    columns: &Sequence<usize>,
+    #[comptime] units: usize,
+    #[comptime] taps: usize,
+    #[comptime] width: usize,
+    #[define(E)] _to: ElemType,
+) {
+    let mut before = 0usize;
+    #[unroll]
+    for i in 0..lengths.len() {
+        let length = *lengths.index(i);
+        let columns = *columns.index(i);
+        let share = share(length, before, units);
+        let mut at = share.first;
+        while at < share.end {
+            if comptime![taps == 1] {
+                to.index_mut(i)[at] = Vector::<E, N>::cast_from(weights.index(i)[at]);
+            } else {
+                // The taps of as many columns as a vector has elements, those of each together.
+                let mut found = Sequence::<Vector<f32, N>>::new();
+                #[unroll]
+                for k in 0..taps {
+                    found.push(weights.index(i)[at * taps + k]);
+                }
+                let row = at / columns * taps * columns + at % columns;
+                #[unroll]
+                for tap in 0..taps {
+                    let mut values = Vector::<f32, N>::new(0.0f32);
+                    #[unroll]
+                    for n in 0..width {
+                        let place = comptime![n * taps + tap];
+                        let vector = found.index(comptime![place / width]);
+                        values.insert(n, vector.extract(comptime![place % width]));
+                    }
+                    to.index_mut(i)[row + tap * columns] = Vector::<E, N>::cast_from(values);
+                }
+            }
+            at += units;
+        }
+        before = share.after;
+    }
+}

@@ -1,0 +1,66 @@
+//! Moving averages of a list of parameters.
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{Kind, dense, launches, share};
+
+/// Averages and values by turns to averages.
+pub fn step(tensors: Vec<CubeTensor>, step: f64) -> Vec<CubeTensor> {
+    let mut tensors = tensors.into_iter().map(dense);
+    let mut pairs = Vec::new();
+    while let (Some(average), Some(value)) = (tensors.next(), tensors.next()) {
+        let (client, device) = (value.client.clone(), value.device.clone());
+        let to = empty_device_contiguous_dtype(client, device, value.meta.shape().clone(), value.dtype);
+        pairs.push([to, average, value]);
+    }
+    let kind = |i: usize| {
+        let [to, ..]: &[CubeTensor; 3] = &pairs[i];
+        (Kind { dtype: to.dtype, together: 1 }, to.meta.shape().num_elements())
+    };
+    for launch in launches(&pairs, kind) {
+        let client = launch.client();
+        // SAFETY: the tensors of a pair are as long as `lengths` says, and a unit stays below it.
+        unsafe {
+            follow_kernel::launch_unchecked(
+                &client,
+                launch.cubes(),
+                launch.units.dim(),
+                launch.vector,
+                launch.buffers(0),
+                launch.buffers(1),
+                launch.buffers(2),
+                launch.lengths(),
+                step as f32,
+                launch.units.across,
+            );
+        }
+    }
+    pairs.into_iter().map(|[to, ..]| to).collect()
+}
+
+#[cube(launch_unchecked)]
+fn follow_kernel<N: Size>(
+    to: &mut Sequence<Box<[Vector<f32, N>]>>,
+    averages: &Sequence<Box<[Vector<f32, N>]>>,
+    values: &Sequence<Box<[Vector<f32, N>]>>,
+    lengths: &Sequence<usize>,
+    step: f32,
+    #[comptime] units: usize,
+) {
+    let mut before = 0usize;
+    #[unroll]
+    for i in 0..lengths.len() {
+        let length = *lengths.index(i);
+        let share = share(length, before, units);
+        let mut at = share.first;
+        while at < share.end {
+            let average = averages.index(i)[at];
+            to.index_mut(i)[at] = average + (values.index(i)[at] - average) * Vector::new(step);
+            at += units;
+        }
+        before = share.after;
+    }
+}
