@@ -27,7 +27,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
         return y;
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
-    if let Some(y) = crate::gpu::autodiff::conv2d(&x, &weight, bias.as_ref(), options) {
+    if let Some(y) = crate::gpu::autodiff::conv2d(&x, &weight, bias.as_ref(), options, None, None) {
         return y;
     }
     if x.dtype() == DType::F16 && adds_up_in_f16(&x.device()) {
@@ -54,6 +54,10 @@ pub fn conv2d_add(
     if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, None, Some(&addend)) {
         return y;
     }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::conv2d(&x, &weight, bias.as_ref(), options, None, Some(&addend)) {
+        return y;
+    }
     addend + conv2d(x, weight, bias, options)
 }
 
@@ -69,6 +73,10 @@ pub fn conv2d_shift(
     let [b, c] = shift.dims();
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
     if let Some(y) = crate::gpu::conv2d(&x, &weight, bias.as_ref(), options, Some(&shift), None) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::conv2d(&x, &weight, bias.as_ref(), options, Some(&shift), None) {
         return y;
     }
     #[cfg(feature = "flex")]

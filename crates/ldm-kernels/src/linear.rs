@@ -19,7 +19,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
         return y;
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
-    if let Some(y) = crate::gpu::autodiff::linear(&x, &weight, bias.as_ref()) {
+    if let Some(y) = crate::gpu::autodiff::linear(&x, &weight, bias.as_ref(), None) {
         return y;
     }
     plain(x, weight, bias)
@@ -35,6 +35,10 @@ pub fn linear_add<const D: usize>(
 ) -> Tensor<D> {
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
     if let Some(y) = crate::gpu::linear(&x, &weight, bias.as_ref(), Some(&addend)) {
+        return y;
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::linear(&x, &weight, bias.as_ref(), Some(&addend)) {
         return y;
     }
     addend + linear(x, weight, bias)

@@ -23,7 +23,9 @@ use super::ops::Kernels;
 use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
 use crate::gpu_kernels::{GpuKernels, runs};
 use crate::group_norm::GroupNormOptions;
-pub use conv2d::{conv2d, convolve};
+pub use conv2d::conv2d;
+#[cfg(test)]
+pub use conv2d::{More, convolve};
 pub use linear::linear;
 #[cfg(test)]
 pub use linear::project;

@@ -103,6 +103,11 @@ pub trait Kernels: Backend {
         convolution: Convolution,
     ) -> FloatTensor<Self>;
 
+    /// Gradients of biases and shifts, see [`conv2d::sums`].
+    #[cfg(feature = "autodiff")]
+    #[fusion(dtype = x, shape = conv2d::sums_shape(x, *by_picture))]
+    fn channel_sums(x: FloatTensor<Self>, by_picture: bool) -> FloatTensor<Self>;
+
     /// `a * gelu(b)` of the last axis' halves.
     #[fusion(dtype = x, shape = {
         let mut half = x.clone();
@@ -225,6 +230,11 @@ impl Kernels for CubeBackend {
         convolution: Convolution,
     ) -> FloatTensor<Self> {
         conv2d::weight_gradient(x, weight.meta.shape(), gradient, convolution)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn channel_sums(x: FloatTensor<Self>, by_picture: bool) -> FloatTensor<Self> {
+        conv2d::sums(x, by_picture)
     }
 
     fn join_channels(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -20,6 +20,8 @@
 //! - Where a strided convolution's output gradient is spread, the zeros between are multiplied too.
 //! - A group waits for the whole cube at every step; cubes of a multiprocessor fill each other's gaps.
 
+#[cfg(feature = "autodiff")]
+mod channels;
 mod combine;
 mod fetch;
 mod geometry;
@@ -34,6 +36,10 @@ mod tile;
 #[cfg(feature = "autodiff")]
 mod weights;
 
+#[cfg(feature = "autodiff")]
+pub use channels::sums;
+#[cfg(all(feature = "autodiff", feature = "fusion"))]
+pub use channels::sums_shape;
 pub use plan::{Plan, Work};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;

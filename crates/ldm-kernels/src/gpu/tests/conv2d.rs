@@ -8,6 +8,7 @@ use ldm_test_support::{assert_close, seeded_input};
 use super::{TAKEN, device, exact, laid, types};
 use crate::conv2d::{Conv2dOptions, laid_out, plain};
 use crate::gpu;
+use crate::gpu::autodiff::More;
 use crate::gpu::bridge::{client, primitive};
 use crate::gpu::conv2d::Work;
 
@@ -201,8 +202,8 @@ fn every_tiles_gradients_equal_the_twins() {
                 let work = Work { form: Some(form), splits: Some(splits), ..work };
                 let ours = |x: Tensor<4>, w: Tensor<4>, b: Tensor<1>| {
                     let [x, w] = [x, w].map(|x| gpu::autodiff::node(&x).expect(TAKEN));
-                    let b = gpu::autodiff::node(&b);
-                    last(gpu::autodiff::convolve(x, w, Some(b), options, work).expect(TAKEN))
+                    let more = More { bias: gpu::autodiff::node(&b), ..More::default() };
+                    last(gpu::autodiff::convolve(x, w, more, options, work).expect(TAKEN))
                 };
                 let [x, weight, loss] = [&x, &weight, &loss].map(Tensor::clone);
                 let (_, (dx, dw, _)) = gradients(ours, x, weight, bias.clone(), loss);
@@ -243,6 +244,83 @@ fn pictures_are_shifted_each_by_its_own() {
             let (bias, work) = (Some(&given.bias), given.work(Some(splits)));
             let y = gpu::convolve(x, weight, bias, given.options, Some(&shift), None, work).expect(TAKEN);
             assert_close(&format!("{splits} splits, {dtype:?}"), &y, &expected, tolerance);
+        }
+    }
+}
+
+/// What is added has gradients too, whole and in splits, with a bias beside it and without.
+#[test]
+fn what_is_added_has_gradients() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        for (case, splits, with) in [(CASES[0], 1, true), (CASES[2], 2, false), (CASES[0], 2, true)] {
+            let given = Tensors::new(case, dtype, Layout::ChannelsLast, &device);
+            let loss = seeded_input::<4>("loss", given.addend.dims(), &device).cast(dtype);
+            let shift = seeded_input::<2>("shift", [case.x[0], case.outputs], &device).cast(dtype);
+            let outcome = |f: &dyn Fn([Tensor<4>; 3], Tensor<1>, Tensor<2>) -> Tensor<4>, ours: bool| {
+                let there = |x: &Tensor<4>| if ours { x.clone() } else { exact(x) };
+                let large =
+                    [&given.x, &given.weight, &given.addend].map(|x| there(x).autodiff().require_grad());
+                let (bias, shift) = (given.bias.clone(), shift.clone());
+                let (bias, shift) = if ours { (bias, shift) } else { (exact(&bias), exact(&shift)) };
+                let (bias, shift) = (bias.autodiff().require_grad(), shift.autodiff().require_grad());
+                let y = f(large.clone(), bias.clone(), shift.clone());
+                let gradients = (y.clone() * there(&loss).autodiff()).sum().backward();
+                let large = large.map(|x| x.grad(&gradients).expect("a gradient"));
+                let shift = shift.grad(&gradients).expect("a gradient");
+                (y.inner(), large, bias.grad(&gradients), shift)
+            };
+            let work = given.work(Some(splits));
+            let node = |x: &Tensor<4>| gpu::autodiff::node(x).expect(TAKEN);
+            let ours = |[x, weight, addend]: [Tensor<4>; 3], bias: Tensor<1>, shift: Tensor<2>| {
+                let more = More {
+                    bias: with.then(|| gpu::autodiff::node(&bias).expect(TAKEN)),
+                    shift: gpu::autodiff::node(&shift),
+                    addend: gpu::autodiff::node(&addend),
+                };
+                gpu::autodiff::convolve(node(&x), node(&weight), more, given.options, work).expect(TAKEN)
+            };
+            let twin = |[x, weight, addend]: [Tensor<4>; 3], bias: Tensor<1>, shift: Tensor<2>| {
+                let [b, c] = shift.dims();
+                plain(x, weight, with.then_some(bias), given.options) + shift.reshape([b, c, 1, 1]) + addend
+            };
+            let (y, large, bias, of_shift) = outcome(&ours, true);
+            let (y2, large2, bias2, of_shift2) = outcome(&twin, false);
+            let name = format!("{case:?} {dtype:?}, {splits} splits");
+            assert_close(&format!("{name}: output"), &y, &y2, tolerance);
+            for (which, (x, x2)) in ["x", "weight", "addend"].into_iter().zip(large.iter().zip(&large2)) {
+                assert_close(&format!("{name}: {which}"), x, x2, tolerance);
+            }
+            assert_close(&format!("{name}: shift"), &of_shift, &of_shift2, tolerance);
+            assert_eq!([bias.is_some(), bias2.is_some()], [with; 2]);
+            if let (Some(bias), Some(bias2)) = (bias, bias2) {
+                assert_close(&format!("{name}: bias"), &bias, &bias2, tolerance);
+            }
+        }
+    }
+}
+
+/// Sums of channels in one chunk and in several, of columns that vectors divide and don't.
+#[test]
+fn channels_are_added_up() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        for shape in [[2, 3, 5, 7], [1, 64, 1, 9], [3, 300, 20, 20], [2, 8, 70, 70]] {
+            let x = seeded_input::<4>("x", shape, &device).cast(dtype);
+            for (layout, x) in [("rows", x.clone()), ("channels last", channels_last(&x))] {
+                let by_picture = exact(&x).sum_dim(3).sum_dim(2).reshape([shape[0], shape[1]]);
+                let sums = |by_picture| {
+                    <gpu::bridge::Gpu as gpu::ops::Kernels>::channel_sums(
+                        primitive(&x).expect(TAKEN),
+                        by_picture,
+                    )
+                };
+                let found = gpu::bridge::tensor::<2>(sums(true)).expect(TAKEN);
+                assert_close(&format!("{shape:?} {layout} {dtype:?}"), &found, &by_picture, tolerance);
+                let found = gpu::bridge::tensor::<1>(sums(false)).expect(TAKEN);
+                let all = by_picture.sum_dim(0).reshape([shape[1]]);
+                assert_close(&format!("{shape:?} {layout} {dtype:?}, all"), &found, &all, tolerance);
+            }
         }
     }
 }
@@ -293,7 +371,8 @@ fn gradients_equal_the_twins() {
             let work = given.work(Some(1 + i % 2));
             let ours = |x: Tensor<4>, w: Tensor<4>, b: Tensor<1>| {
                 let [x, w] = [x, w].map(|x| gpu::autodiff::node(&x).expect(TAKEN));
-                gpu::autodiff::convolve(x, w, Some(gpu::autodiff::node(&b)), options, work).expect(TAKEN)
+                let more = More { bias: gpu::autodiff::node(&b), ..More::default() };
+                gpu::autodiff::convolve(x, w, more, options, work).expect(TAKEN)
             };
             let (y, (dx, dw, db)) = gradients(ours, x, weight, bias, loss);
             assert_eq!([y.dtype(), dx.dtype(), dw.dtype(), db.dtype()], [dtype; 4]);
@@ -317,7 +396,8 @@ fn frozen_weights_have_no_gradient() {
     let given = Tensors::new(CASES[1], DType::F32, Layout::ChannelsLast, &device);
     let x = given.x.clone().autodiff().require_grad();
     let [input, weight] = [&x, &given.weight].map(|x| gpu::autodiff::node(x).expect(TAKEN));
-    let y = gpu::autodiff::convolve(input, weight, None, given.options, given.work(None)).expect(TAKEN);
+    let y = gpu::autodiff::convolve(input, weight, More::default(), given.options, given.work(None));
+    let y = y.expect(TAKEN);
     let dx = x.grad(&y.square().sum().backward()).expect("a gradient");
     let twin = exact(&given.x).autodiff().require_grad();
     let y = plain(twin.clone(), exact(&given.weight).autodiff(), None, given.options);

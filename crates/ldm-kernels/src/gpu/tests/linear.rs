@@ -98,26 +98,32 @@ fn gradients_equal_the_twins() {
         let work = work(&x);
         let [b, n, _] = x.dims();
         let loss = seeded_input::<3>("loss", [b, n, case.2], &device).cast(dtype);
+        let addend = seeded_input::<3>("addend", [b, n, case.2], &device).cast(dtype);
         let outcome = |x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, loss: Tensor<3>, ours: bool| {
+            let addend = if ours { addend.clone() } else { exact(&addend) }.autodiff().require_grad();
             let (x, weight) = (x.autodiff().require_grad(), weight.autodiff().require_grad());
             let bias = bias.autodiff().require_grad();
             let y = match ours {
-                true => gpu::autodiff::project(&x, &weight, Some(&bias), work).expect(TAKEN),
-                false => plain(x.clone(), weight.clone(), Some(bias.clone())),
+                true => gpu::autodiff::project(&x, &weight, Some(&bias), Some(&addend), work).expect(TAKEN),
+                false => plain(x.clone(), weight.clone(), Some(bias.clone())) + addend.clone(),
             };
-            let gradients = (y * loss.autodiff()).sum().backward();
+            let gradients = (y.clone() * loss.autodiff()).sum().backward();
             let missing = "a gradient";
             (
                 x.grad(&gradients).expect(missing),
                 weight.grad(&gradients).expect(missing),
                 bias.grad(&gradients).expect(missing),
+                addend.grad(&gradients).expect(missing),
+                y.inner(),
             )
         };
-        let (dx2, dw2, db2) = outcome(exact(&x), exact(&weight), exact(&bias), exact(&loss), false);
-        let (dx, dw, db) = outcome(x, weight, bias, loss, true);
+        let (dx2, dw2, db2, da2, y2) = outcome(exact(&x), exact(&weight), exact(&bias), exact(&loss), false);
+        let (dx, dw, db, da, y) = outcome(x, weight, bias, loss, true);
         let name = format!("{case:?} {dtype:?}");
         assert_close(&format!("{name}: x"), &dx, &dx2, tolerance);
         assert_close(&format!("{name}: weight"), &dw, &dw2, tolerance);
         assert_close(&format!("{name}: bias"), &db, &db2, tolerance);
+        assert_close(&format!("{name}: addend"), &da, &da2, tolerance);
+        assert_close(&format!("{name}: output"), &y, &y2, tolerance);
     }
 }
