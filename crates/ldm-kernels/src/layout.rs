@@ -29,9 +29,9 @@ pub fn join_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     if let Some(y) = crate::gpu::join_channels(&a, &b) {
         return y;
     }
-    if channels_last(&a) {
-        let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
-        return Tensor::cat(vec![last(a), last(b)], 3).permute([0, 3, 1, 2]);
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu", feature = "autodiff"))]
+    if let Some(y) = crate::gpu::autodiff::join_channels(&a, &b) {
+        return y;
     }
     plain_join(a, b)
 }

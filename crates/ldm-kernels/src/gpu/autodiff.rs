@@ -20,7 +20,7 @@ use burn::tensor::Tensor;
 use super::attention::{Plans, Units};
 use super::bridge::{Gpu, Primitive, same};
 use super::ops::Kernels;
-use super::{attention_plans, takes_geglu, takes_group_norm, takes_layer_norm};
+use super::{attention_plans, takes_geglu, takes_group_norm, takes_join, takes_layer_norm};
 use crate::gpu_kernels::{GpuKernels, runs};
 use crate::group_norm::GroupNormOptions;
 pub use conv2d::conv2d;
@@ -72,6 +72,16 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
     record([&node], Gpu::geglu(x.clone()), Geglu { x })
 }
 
+/// See [`crate::join_channels`]; `None` where the kernel does not take the tensors.
+pub fn join_channels(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
+    if !takes_join(a, b) {
+        return None;
+    }
+    let nodes = [node(a)?, node(b)?];
+    let y = Gpu::join_channels(value(&nodes[0])?, value(&nodes[1])?);
+    record(nodes.each_ref(), y, Join { left: a.dims()[1] })
+}
+
 /// See [`crate::attention()`]; `None` where the kernel does not take the tensors. `by` as in [`super::attention`].
 pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, by: Option<Units>) -> Option<Tensor<4>> {
     let nodes = [node(q)?, node(k)?, node(v)?];
@@ -120,6 +130,19 @@ struct Geglu {
 impl Gradient<1> for Geglu {
     fn gradients(self, output: Primitive, _: [bool; 1]) -> [Option<Primitive>; 1] {
         [Some(Gpu::geglu_backward(self.x, output))]
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Join {
+    /// Channels of the first map.
+    left: usize,
+}
+
+impl Gradient<2> for Join {
+    fn gradients(self, output: Primitive, _: [bool; 2]) -> [Option<Primitive>; 2] {
+        let (left, right) = Gpu::join_channels_backward(output, self.left);
+        [Some(left), Some(right)]
     }
 }
 

@@ -1,4 +1,4 @@
-//! Two maps' channels side by side, a vector of the output a unit.
+//! Two maps' channels side by side, and the gradients of both: a vector of the joined map a unit.
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
@@ -53,6 +53,47 @@ pub fn forward(left: CubeTensor, right: CubeTensor) -> CubeTensor {
     permute(y, &[0, 3, 1, 2])
 }
 
+/// The gradients of both, of which the left one has so many channels, from that of the joined map: channels-last as they are.
+#[cfg(feature = "autodiff")]
+pub fn backward(gradient: CubeTensor, left: usize) -> (CubeTensor, CubeTensor) {
+    let [b, channels, height, width] = gradient.meta.shape().dims();
+    let right = channels - left;
+    let gradient = lying(gradient);
+    let (client, elements) = (gradient.tensor.client.clone(), gradient.elements());
+    let vector = client
+        .io_optimized_vector_sizes(gradient.tensor.dtype.size())
+        .find(|n| {
+            [left, right, gradient.strides[0], gradient.strides[2]].iter().all(|x| x.is_multiple_of(*n))
+        })
+        .unwrap_or(1);
+    let empty = |channels: usize| {
+        let (device, shape) = (gradient.tensor.device.clone(), Shape::from([b, height, width, channels]));
+        empty_device_contiguous_dtype(client.clone(), device, shape, gradient.tensor.dtype)
+    };
+    let (lefts, rights) = (empty(left), empty(right));
+    let count = b * height * width * channels / vector;
+    let units = Units::together(&client);
+    // SAFETY: the indices are in the views; units beyond the gradient end at once.
+    unsafe {
+        split_kernel::launch_unchecked(
+            &client,
+            cubes(&client, count.div_ceil(units.across)),
+            units.dim(),
+            vector,
+            gradient.buffer(),
+            lefts.clone().into_buffer_arg(),
+            rights.clone().into_buffer_arg(),
+            StepsLaunch::new(gradient.strides[0] / vector, gradient.strides[2] / vector),
+            height * width,
+            left / vector,
+            right / vector,
+            count,
+            elements,
+        );
+    }
+    (permute(lefts, &[0, 3, 1, 2]), permute(rights, &[0, 3, 1, 2]))
+}
+
 /// A view with its channels together; copies where they aren't.
 fn lying(x: CubeTensor) -> View {
     let view = View::planes(x);
@@ -98,5 +139,32 @@ fn join_kernel<E: Float, N: Size>(
         y[i] = left[picture * lefts.picture + pixel * lefts.pixel + channel];
     } else {
         y[i] = right[picture * rights.picture + pixel * rights.pixel + channel - left_width];
+    }
+}
+
+#[cfg(feature = "autodiff")]
+#[cube(launch_unchecked)]
+fn split_kernel<E: Float, N: Size>(
+    gradient: &[Vector<E, N>],
+    left: &mut [Vector<E, N>],
+    right: &mut [Vector<E, N>],
+    steps: &Steps,
+    pixels: usize,
+    left_width: usize,
+    right_width: usize,
+    count: usize,
+    #[define(E)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= count {
+        terminate!();
+    }
+    let channel = i % (left_width + right_width);
+    let pixel = i / (left_width + right_width);
+    let value = gradient[pixel / pixels * steps.picture + pixel % pixels * steps.pixel + channel];
+    if channel < left_width {
+        left[pixel * left_width + channel] = value;
+    } else {
+        right[pixel * right_width + channel - left_width] = value;
     }
 }

@@ -158,9 +158,7 @@ pub fn geglu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
 
 /// See [`crate::join_channels`]; `None` where the kernel does not take the tensors.
 pub fn join_channels(a: &Tensor<4>, b: &Tensor<4>) -> Option<Tensor<4>> {
-    let ([n, _, height, width], [n2, _, height2, width2]) = (a.dims(), b.dims());
-    let alike = [n, height, width] == [n2, height2, width2] && a.dtype() == b.dtype();
-    if !alike || !takes(a) || !takes(b) || a.shape().num_elements() + b.shape().num_elements() > MOST {
+    if !takes_join(a, b) {
         return None;
     }
     tensor(Gpu::join_channels(primitive(a)?, primitive(b)?))
@@ -254,6 +252,12 @@ fn takes_linear<const D: usize>(
         && x.shape().num_elements() / inputs * outputs <= MOST
         && bias.is_none_or(|bias| bias.dims() == [outputs] && bias.dtype() == dtype)
         && addend.is_none_or(|addend| addend.dims() == shape && addend.dtype() == dtype)
+}
+
+fn takes_join(a: &Tensor<4>, b: &Tensor<4>) -> bool {
+    let ([n, _, height, width], [n2, _, height2, width2]) = (a.dims(), b.dims());
+    let alike = [n, height, width] == [n2, height2, width2] && a.dtype() == b.dtype();
+    alike && takes(a) && takes(b) && a.shape().num_elements() + b.shape().num_elements() <= MOST
 }
 
 fn takes_geglu<const D: usize>(x: &Tensor<D>) -> bool {

@@ -93,6 +93,14 @@ pub trait Kernels: Backend {
     })]
     fn join_channels(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// Of [`join_channels`](Self::join_channels), whose first map has `left` channels.
+    #[cfg(feature = "autodiff")]
+    #[fusion(meta = |gradient, left| join_specs(gradient, *left))]
+    fn join_channels_backward(
+        gradient: FloatTensor<Self>,
+        left: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     /// Of [`conv2d`](Self::conv2d), the weights' gradient from the output's.
     #[cfg(feature = "autodiff")]
     #[fusion(dtype = weight, shape = weight)]
@@ -143,6 +151,20 @@ pub trait Kernels: Backend {
         gradient: FloatTensor<Self>,
         plans: Plans,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Of both parts of a joined map.
+#[cfg(all(feature = "fusion", feature = "autodiff"))]
+fn join_specs(
+    joined: &burn::backend::fusion::custom::TensorSpec,
+    left: usize,
+) -> (burn::backend::fusion::custom::TensorSpec, burn::backend::fusion::custom::TensorSpec) {
+    let part = |channels: usize| {
+        let mut part = joined.clone();
+        part.shape[1] = channels;
+        part
+    };
+    (part(left), part(joined.shape[1] - left))
 }
 
 /// One of each row of a tensor of heads.
@@ -239,6 +261,14 @@ impl Kernels for CubeBackend {
 
     fn join_channels(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self> {
         join::forward(left, right)
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn join_channels_backward(
+        gradient: FloatTensor<Self>,
+        left: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        join::backward(gradient, left)
     }
 
     fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -3,7 +3,8 @@
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::seeded_input;
 
-use super::{device, exact, types};
+use super::{TAKEN, device, exact, types};
+use crate::gpu;
 use crate::layout::{join_channels, plain_join, to_map, to_tokens};
 use crate::upsample::{plain, upsample_twice};
 
@@ -43,10 +44,19 @@ fn gradients_go_through_a_join() {
         let gradients = join_channels(x.clone(), y.clone()).square().sum().backward();
         [x, y].map(|x| x.grad(&gradients).expect("a gradient"))
     };
-    let [x, y] = maps([2, 4, 3, 3], DType::F32, &device);
-    let expected = gradients(exact(&x), exact(&y));
-    for (found, expected) in gradients(x, y).into_iter().zip(expected) {
-        assert_same("gradient", found, expected);
+    for ((channels, others), (dtype, _)) in
+        [(4, 12), (3, 5), (16, 8)].into_iter().flat_map(|c| types(&device).map(move |dtype| (c, dtype)))
+    {
+        let [x, last] = maps([2, channels, 3, 3], dtype, &device);
+        let [y, last2] = maps([2, others, 3, 3], dtype, &device);
+        for (x, y) in [(x, y), (last, last2)] {
+            assert!(gpu::autodiff::join_channels(&x.clone().autodiff(), &y).is_some(), "{TAKEN}");
+            let expected = gradients(exact(&x), exact(&y));
+            for (found, expected) in gradients(x, y).into_iter().zip(expected) {
+                let expected = expected.cast(dtype).cast(DType::F32);
+                assert_same(&format!("{channels} {others} {dtype:?}"), found, expected);
+            }
+        }
     }
 }
 
