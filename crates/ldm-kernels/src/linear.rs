@@ -44,6 +44,16 @@ pub fn linear_add<const D: usize>(
     addend + linear(x, weight, bias)
 }
 
+/// Several layers, weight and bias, of one small input `x` `[rows, d_input]`: their outputs `[rows, d_output]`, all from one
+/// launch where a GPU's kernel takes them.
+pub fn linear_layers(x: Tensor<2>, layers: Vec<(Tensor<2>, Option<Tensor<1>>)>) -> Vec<Tensor<2>> {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if crate::gpu::takes_linear_layers(&x, &layers) {
+        return crate::gpu::linear_layers(x, layers);
+    }
+    layers.into_iter().map(|(weight, bias)| linear(x.clone(), weight, bias)).collect()
+}
+
 /// `addend` `[b, d_output, h, w]` plus the layer of tokens `[b, h * w, d_input]`: a transformer's way back to its map.
 pub fn linear_to_map(
     tokens: Tensor<3>,

@@ -1,6 +1,6 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::{linear, linear_add, linear_to_map};
+use ldm_kernels::{linear, linear_add, linear_layers, linear_to_map};
 
 /// Configures a [`Linear`] layer.
 #[derive(Debug, Clone)]
@@ -61,6 +61,13 @@ impl Linear {
     /// `addend + forward(x)`: one pass over the result where there is a kernel for it.
     pub fn forward_add<const D: usize>(&self, x: Tensor<D>, addend: Tensor<D>) -> Tensor<D> {
         linear_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), addend)
+    }
+
+    /// Several layers of one small input `[rows, d_input]`: each one's `[rows, d_output]`, all at once where there is a kernel
+    /// for it.
+    pub fn forward_each<'a>(layers: impl IntoIterator<Item = &'a Self>, x: Tensor<2>) -> Vec<Tensor<2>> {
+        let parameters = |layer: &Self| (layer.weight.val(), layer.bias.as_ref().map(Param::val));
+        linear_layers(x, layers.into_iter().map(parameters).collect())
     }
 
     /// `addend + forward(tokens)`, tokens `[b, h * w, d_input]` becoming the map's pixels, `[b, d_output, h, w]`.

@@ -110,6 +110,19 @@ impl ResnetBlock {
         self.forward_resampled(x, time, |x| x)
     }
 
+    /// What each of these blocks makes of one time embedding `[b, width]`, for [`forward_projected`](Self::forward_projected):
+    /// their layers of it are taken together.
+    pub fn project_time(blocks: &[Self], time: &Tensor<2>) -> Vec<Option<Tensor<2>>> {
+        let layers = blocks.iter().filter_map(|block| block.time_emb_proj.as_ref());
+        let mut projected = Linear::forward_each(layers, time.clone()).into_iter();
+        blocks.iter().map(|block| block.time_emb_proj.as_ref().and_then(|_| projected.next())).collect()
+    }
+
+    /// As [`forward`](Self::forward), of what [`project_time`](Self::project_time) has made of the time embedding.
+    pub fn forward_projected(&self, x: Tensor<4>, time: Option<Tensor<2>>) -> Tensor<4> {
+        self.resampled(x, time, |x| x)
+    }
+
     /// As [`forward`](Self::forward), with `resample` between the first norm and convolution and on the
     /// short cut: `resblock_updown` of the reference.
     pub fn forward_resampled(
@@ -118,11 +131,20 @@ impl ResnetBlock {
         time: Option<Tensor<2>>,
         resample: impl Fn(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<4> {
-        let h = resample(self.norm1.forward_silu(x.clone()));
         let time = match (&self.time_emb_proj, time) {
             (Some(proj), Some(time)) => Some(proj.forward(time)),
             _ => None,
         };
+        self.resampled(x, time, resample)
+    }
+
+    fn resampled(
+        &self,
+        x: Tensor<4>,
+        time: Option<Tensor<2>>,
+        resample: impl Fn(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        let h = resample(self.norm1.forward_silu(x.clone()));
         let h = match (self.shift, time) {
             (TimeShift::Add, Some(t)) => self.norm2.forward_silu(self.conv1.forward_shift(h, t)),
             (TimeShift::ScaleShift, Some(t)) => {

@@ -227,8 +227,9 @@ impl DownBlock {
         context: Option<Context<'_>>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, Some(time.clone()));
+        let times = ResnetBlock::project_time(&self.resnets, time);
+        for (i, (resnet, projected)) in self.resnets.iter().zip(times).enumerate() {
+            x = resnet.forward_projected(x, projected);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x, context);
             }
@@ -245,8 +246,9 @@ impl DownBlock {
 impl MidBlock {
     /// `[b, c, h, w] -> [b, c, h, w]`.
     pub fn forward(&self, mut x: Tensor<4>, time: &Tensor<2>, context: Option<Context<'_>>) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, Some(time.clone()));
+        let times = ResnetBlock::project_time(&self.resnets, time);
+        for (i, (resnet, projected)) in self.resnets.iter().zip(times).enumerate() {
+            x = resnet.forward_projected(x, projected);
             if let (0, Some(attention)) = (i, &self.attention) {
                 x = attention.forward(x, context);
             }
@@ -264,12 +266,13 @@ impl UpBlock {
         context: Option<Context<'_>>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
+        let times = ResnetBlock::project_time(&self.resnets, time);
+        for (i, (resnet, projected)) in self.resnets.iter().zip(times).enumerate() {
             x = match skips.pop() {
                 Some(skip) => join_channels(x, skip),
                 None => x,
             };
-            x = resnet.forward(x, Some(time.clone()));
+            x = resnet.forward_projected(x, projected);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x, context);
             }

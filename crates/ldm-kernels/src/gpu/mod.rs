@@ -35,7 +35,10 @@ use crate::group_norm::GroupNormOptions;
 use attention::{Plans, Sizes, Units};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Added, Convolution, Work};
-pub use lists::{adamw, copies, follow, orders, takes_adamw, takes_copies, takes_follow};
+pub use lists::{
+    adamw, copies, follow, linear_layers, orders, takes_adamw, takes_copies, takes_follow,
+    takes_linear_layers,
+};
 use ops::Kernels;
 pub use ways::ways;
 

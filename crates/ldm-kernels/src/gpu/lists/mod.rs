@@ -6,6 +6,7 @@
 mod adamw;
 mod copies;
 mod follow;
+mod linear;
 mod ops;
 
 use burn::tensor::{DType, Tensor};
@@ -73,6 +74,39 @@ pub fn copies(weights: Vec<(Tensor<1>, [usize; 3])>, dtype: DType) -> Vec<Tensor
     let (weights, shapes): (Vec<_>, Vec<_>) = weights.into_iter().unzip();
     let weights = weights.into_iter().filter_map(own).collect();
     Gpu::copies(weights, shapes, dtype).into_iter().filter_map(tensor).collect()
+}
+
+/// Whether [`linear_layers`] takes them.
+pub fn takes_linear_layers(x: &Tensor<2>, layers: &[(Tensor<2>, Option<Tensor<1>>)]) -> bool {
+    let [rows, depth] = x.dims();
+    let biased = layers.first().is_some_and(|(_, bias)| bias.is_some());
+    let fits = |(weight, bias): &(Tensor<2>, Option<Tensor<1>>)| {
+        let [outputs, inputs] = weight.dims();
+        takes(weight)
+            && inputs == depth
+            && weight.dtype() == x.dtype()
+            && bias.is_some() == biased
+            && bias.as_ref().is_none_or(|bias| bias.dims() == [outputs] && bias.dtype() == x.dtype())
+    };
+    let units = linear::UNITS;
+    let room = |x: &Primitive| client(x).properties().hardware.max_units_per_cube >= units;
+    rows <= linear::ROWS
+        && takes(x)
+        && layers.iter().all(fits)
+        && primitive(x).is_some_and(|x| room(&x))
+        && layers.iter().all(|(weight, _)| weight.device() == x.device() && primitive(weight).is_some())
+        && layers.iter().filter_map(|(_, bias)| bias.as_ref()).all(|bias| primitive(bias).is_some())
+}
+
+/// See [`crate::linear::linear_layers`].
+pub fn linear_layers(x: Tensor<2>, layers: Vec<(Tensor<2>, Option<Tensor<1>>)>) -> Vec<Tensor<2>> {
+    let biased = layers.first().is_some_and(|(_, bias)| bias.is_some());
+    let mut tensors: Vec<Primitive> = own(x).into_iter().collect();
+    for (weight, bias) in layers {
+        tensors.extend(own(weight));
+        tensors.extend(bias.and_then(own));
+    }
+    Gpu::linear_layers(tensors, biased).into_iter().filter_map(tensor).collect()
 }
 
 /// Whether all are on one device of the kernels', without a graph.

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use super::super::bridge::Primitive;
-use super::{adamw, copies, follow};
+use super::{adamw, copies, follow, linear};
 use crate::optimizer::AdamWFactors;
 
 /// On [`Gpu`](super::super::bridge::Gpu).
@@ -15,12 +15,19 @@ pub trait Lists {
     /// See [`follow::step`].
     fn follow(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive>;
 
+    /// See [`linear::layers`].
+    fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive>;
+
     /// See [`copies::copies`].
     fn copies(tensors: Vec<Primitive>, shapes: Vec<[usize; 3]>, dtype: DType) -> Vec<Primitive>;
 }
 
 #[cfg(not(feature = "fusion"))]
 impl Lists for CubeBackend {
+    fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive> {
+        linear::layers(tensors, biased)
+    }
+
     fn adamw(tensors: Vec<Primitive>, factors: AdamWFactors) -> Vec<Primitive> {
         adamw::step(tensors, factors)
     }
@@ -39,6 +46,7 @@ mod fused {
     use burn::backend::fusion::custom::{
         CustomOpIr, HandleContainer, OperationFn, OperationIr, StreamId, TensorIr, TensorSpec,
     };
+    use burn::tensor::Shape;
     use burn_cubecl::fusion::CubeFusionHandle;
 
     use burn_cubecl::tensor::CubeTensor;
@@ -47,6 +55,16 @@ mod fused {
     use super::*;
 
     impl Lists for Gpu {
+        fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive> {
+            let Some((x, rest)) = tensors.split_first() else { return Vec::new() };
+            let each = if biased { 2 } else { 1 };
+            let outputs = rest
+                .chunks_exact(each)
+                .map(|layer| TensorSpec::new(Shape::from([x.shape[0], layer[0].shape[0]]), x.dtype));
+            let outputs = outputs.collect();
+            later("linear_layers", tensors, outputs, move |tensors| linear::layers(tensors, biased))
+        }
+
         fn adamw(tensors: Vec<Primitive>, factors: AdamWFactors) -> Vec<Primitive> {
             // Of each four the gradient's float type may be another.
             let outputs =

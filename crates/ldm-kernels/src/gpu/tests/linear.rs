@@ -8,7 +8,7 @@ use super::{TAKEN, device, exact, types};
 use crate::gpu;
 use crate::gpu::bridge::{client, primitive};
 use crate::gpu::conv2d::Work;
-use crate::linear::plain;
+use crate::linear::{linear_layers, plain};
 
 /// Rows, inputs and outputs: one row, odd ones, more than one tile each way, a depth of more than one step.
 const CASES: [([usize; 2], usize, usize); 5] =
@@ -72,6 +72,43 @@ fn addends_are_added_and_results_exact_where_asked() {
             assert_eq!(y.dtype(), DType::F32);
             // Nothing is rounded on the way out.
             assert_close(&format!("{name}, exact"), &y, &plain(exact(&x), exact(&weight), None), 1e-5);
+        }
+    }
+}
+
+/// Layers of one input at once: more than a launch takes, of as many rows as a unit keeps and of one more, with biases
+/// and without.
+#[test]
+fn layers_of_one_input_equal_their_twins() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device) {
+        for (rows, depth, biased, taken) in [
+            (1, 320, true, true),
+            (2, 72, false, true),
+            (16, 70, true, true),
+            (3, 9, true, true),
+            (17, 64, true, false),
+        ] {
+            let x = seeded_input::<2>("x", [rows, depth], &device).cast(dtype);
+            let layers: Vec<_> = (0..19)
+                .map(|i| {
+                    let outputs = 1 + 7 * i;
+                    let name = |part| format!("{part} {i}");
+                    let weight = seeded_input::<2>(&name("w"), [outputs, depth], &device).cast(dtype);
+                    let bias = || seeded_input::<1>(&name("b"), [outputs], &device).cast(dtype);
+                    (weight, biased.then(bias))
+                })
+                .collect();
+            assert_eq!(gpu::takes_linear_layers(&x, &layers), taken);
+            if !taken {
+                continue;
+            }
+            let found = linear_layers(x.clone(), layers.clone());
+            for (i, (y, (weight, bias))) in found.iter().zip(layers).enumerate() {
+                assert_eq!(y.dtype(), dtype);
+                let expected = plain(exact(&x), exact(&weight), bias.map(|bias| exact(&bias)));
+                assert_close(&format!("{rows} {depth} {dtype:?} {i}"), y, &expected, tolerance);
+            }
         }
     }
 }
