@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use ldm_nn::weights::attentions_together;
 use ldm_unet::presets::Preset;
 use ldm_unet::{Conditioning, UNet, UNetConfig};
 use ldm_vae::{AutoencoderKl, KlPreset, VqPreset};
@@ -15,7 +16,7 @@ pub fn sd1() -> UNetConfig {
 
 /// A U-Net with weights.
 pub fn unet_of(config: &UNetConfig, place: &Place) -> UNet {
-    config.init(&place.device).expect("a valid config").map(&mut Cheap(place.dtype))
+    attentions_together(config.init(&place.device).expect("a valid config").map(&mut Cheap(place.dtype)))
 }
 
 /// The first stage of a published model, with weights.

@@ -44,6 +44,29 @@ pub fn linear_add<const D: usize>(
     addend + linear(x, weight, bias)
 }
 
+/// Several layers of one input without bias, Q, K and V of an attention: weights `[d_output, d_input]`, `x` `[.., d_input]` ->
+/// `[.., d_output]` each. One product where a GPU's kernel takes weights that are [laid together](laid_together).
+pub fn linear_together<const D: usize, const N: usize>(
+    x: Tensor<D>,
+    weights: [Tensor<2>; N],
+) -> [Tensor<D>; N] {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(outputs) = crate::gpu::linear_together(&x, &weights, None) {
+        return outputs;
+    }
+    weights.map(|weight| linear(x.clone(), weight, None))
+}
+
+/// The same weights, of one shape and type, one after the other in memory where that makes
+/// [`linear_together`] faster: to be called once, when weights are made. Elsewhere they come back as they are.
+pub fn laid_together<const N: usize>(weights: [Tensor<2>; N]) -> [Tensor<2>; N] {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(laid) = crate::gpu::laid_together(&weights) {
+        return laid;
+    }
+    weights
+}
+
 /// Several layers, weight and bias, of one small input `x` `[rows, d_input]`: their outputs `[rows, d_output]`, all from one
 /// launch where a GPU's kernel takes them.
 pub fn linear_layers(x: Tensor<2>, layers: Vec<(Tensor<2>, Option<Tensor<1>>)>) -> Vec<Tensor<2>> {

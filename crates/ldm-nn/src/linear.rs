@@ -1,6 +1,6 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::{linear, linear_add, linear_layers, linear_to_map};
+use ldm_kernels::{linear, linear_add, linear_layers, linear_to_map, linear_together};
 
 /// Configures a [`Linear`] layer.
 #[derive(Debug, Clone)]
@@ -61,6 +61,19 @@ impl Linear {
     /// `addend + forward(x)`: one pass over the result where there is a kernel for it.
     pub fn forward_add<const D: usize>(&self, x: Tensor<D>, addend: Tensor<D>) -> Tensor<D> {
         linear_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), addend)
+    }
+
+    /// Several layers without bias of one input `[.., d_input]`, Q, K and V of an attention: each one's `[.., d_output]`. One
+    /// product where there is a kernel for weights that are
+    /// [laid together](crate::weights::attentions_together).
+    pub fn forward_together<const D: usize, const N: usize>(
+        layers: [&Self; N],
+        x: Tensor<D>,
+    ) -> [Tensor<D>; N] {
+        if layers.iter().any(|layer| layer.bias.is_some()) {
+            return layers.map(|layer| layer.forward(x.clone()));
+        }
+        linear_together(x, layers.map(|layer| layer.weight.val()))
     }
 
     /// Several layers of one small input `[rows, d_input]`: each one's `[rows, d_output]`, all at once where there is a kernel

@@ -166,10 +166,13 @@ impl CrossAttention {
 
     /// What the heads read, side by side: `[b, n, c]`.
     fn heads(&self, x: Tensor<3>, source: Option<Context<'_>>) -> Tensor<3> {
-        let query = |x: Tensor<3>| split_heads(self.to_q.forward(x), self.heads);
+        let split = |x: Tensor<3>| split_heads(x, self.heads);
         let (q, KeysValues { k, v }) = match source {
-            Some(context) => (query(x), context.keys_values(self)),
-            None => (query(x.clone()), self.project(x)),
+            Some(context) => (split(self.to_q.forward(x)), context.keys_values(self)),
+            None => {
+                let [q, k, v] = Linear::forward_together([&self.to_q, &self.to_k, &self.to_v], x).map(split);
+                (q, KeysValues { k, v })
+            }
         };
         let options = AttentionOptions { upcast: self.upcast, ..Default::default() };
         merge_heads(attention(q, k, v, options))

@@ -13,7 +13,7 @@ mod conv2d;
 mod fragments;
 mod geglu;
 mod join;
-mod lists;
+pub mod lists;
 mod norm;
 #[cfg(feature = "autodiff")]
 mod norm_backward;
@@ -36,8 +36,8 @@ use attention::{Plans, Sizes, Units};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Added, Convolution, Work};
 pub use lists::{
-    adamw, copies, follow, linear_layers, orders, takes_adamw, takes_copies, takes_follow,
-    takes_linear_layers,
+    adamw, copies, follow, laid_together, linear_layers, linear_together, orders, takes_adamw, takes_copies,
+    takes_follow, takes_linear_layers,
 };
 use ops::Kernels;
 pub use ways::ways;

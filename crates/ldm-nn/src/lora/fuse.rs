@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::names::Names;
 use super::{LoraConfig, LoraError, LoraFile, LoraPart, is_adapter};
-use crate::weights::{ParameterPath as Path, TensorProblem, WeightError};
+use crate::weights::{ParameterPath as Path, TensorProblem, WeightError, attentions_together};
 
 /// What a LoRA file adds to the weights of one model, found but not yet read.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl LoraFile {
     /// Factors that can't be read.
     pub fn fuse<M: Module>(&self, module: M, update: &LoraUpdate, scale: f64) -> Result<M, LoraError> {
         let mut fuser = Fuser { file: self, update, scale, path: Path::default(), failure: None };
-        let module = module.map(&mut fuser);
+        let module = attentions_together(module.map(&mut fuser));
         fuser.failure.map_or(Ok(module), |failure| Err(failure.into()))
     }
 }

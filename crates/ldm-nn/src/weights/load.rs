@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::path::Path;
-use super::{Entry, KeyMap, TensorProblem, WeightError, WeightFile, extras};
+use super::{Entry, KeyMap, TensorProblem, WeightError, WeightFile, attentions_together, extras};
 use crate::laid_out;
 
 /// Loads a module's float parameters from a weight file.
@@ -94,7 +94,7 @@ impl<'a> Loader<'a> {
             return Err(failure);
         }
         fail_on(&filler.problems, file)?;
-        Ok((module, self.report(&plan, file)))
+        Ok((attentions_together(module), self.report(&plan, file)))
     }
 
     fn report(&self, plan: &Plan, file: &WeightFile) -> LoadReport {

@@ -32,6 +32,7 @@ mod save;
 mod shards;
 mod source;
 mod storage;
+mod together;
 mod torch;
 
 pub use element::ElementType;
@@ -43,3 +44,4 @@ pub use layout::Layout;
 pub use load::{LoadReport, Loader};
 pub use path::Path as ParameterPath;
 pub use save::{Saver, save_safetensors};
+pub use together::attentions_together;

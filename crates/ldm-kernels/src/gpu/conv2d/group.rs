@@ -93,6 +93,7 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
         picture,
         cube,
         comptime![form.added],
+        comptime![form.matrices],
     );
 }
 
@@ -163,6 +164,7 @@ pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: S
         1usize,
         cube,
         nothing,
+        1usize,
     );
 }
 
@@ -190,6 +192,7 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
     picture: usize,
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
+    #[comptime] matrices: usize,
 ) {
     let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
@@ -224,6 +227,7 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
             picture,
             cube,
             added,
+            matrices,
         );
     }
 }

@@ -76,6 +76,9 @@ pub struct Convolution {
     pub added: Added,
     /// Whether the output is in f32, whatever the input's type.
     pub exact: bool,
+    /// How many matrices, one after the other in memory, the output's channels are shared out among. Several are not split,
+    /// and nothing is added to them.
+    pub matrices: usize,
     /// Who does what.
     pub work: Work,
 }
@@ -83,7 +86,15 @@ pub struct Convolution {
 impl Convolution {
     /// A plain one, to which nothing is added.
     pub fn new(options: Conv2dOptions, work: Work) -> Self {
-        Self { options, spread: [1, 1], mirrored: false, added: Added::default(), exact: false, work }
+        Self {
+            options,
+            spread: [1, 1],
+            mirrored: false,
+            added: Added::default(),
+            exact: false,
+            matrices: 1,
+            work,
+        }
     }
 }
 
@@ -171,7 +182,7 @@ pub fn forward(
     addend: CubeTensor,
     convolution: Convolution,
 ) -> CubeTensor {
-    let Convolution { options, spread, mirrored, added, exact, work } = convolution;
+    let Convolution { options, spread, mirrored, added, exact, matrices, work } = convolution;
     let (x, weight) = (strided(x), strided(weight));
     let (x_dims, w_dims) = (dims(&x), dims(&weight));
     let y_dims = spread_output(x_dims, w_dims, options, spread);
@@ -198,6 +209,7 @@ pub fn forward(
         mirrored,
         spread: spread != [1, 1],
         added: if split { Added::default() } else { added },
+        matrices,
     };
     let launch = Launch {
         x: x.clone(),

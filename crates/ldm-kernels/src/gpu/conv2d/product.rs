@@ -30,6 +30,8 @@ pub struct Form {
     pub spread: bool,
     /// What is added.
     pub added: Added,
+    /// How many matrices the output's columns are shared out among, one after the other in memory.
+    pub matrices: usize,
 }
 
 /// A tile of the output a cube, or of one split's part of it: `[splits, pixels, outputs]`.
@@ -114,5 +116,6 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         sizes.height * sizes.width,
         cube,
         comptime![form.added],
+        comptime![form.matrices],
     );
 }

@@ -72,6 +72,7 @@ pub fn write<E: Float, O: Float, Y: Size>(
     picture: usize,
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
+    #[comptime] matrices: usize,
 ) {
     let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
@@ -88,6 +89,7 @@ pub fn write<E: Float, O: Float, Y: Size>(
         let column = first_column + part_column(plane, cube);
         out::<E, O, Y>(
             &stage, start, y, bias, shift, addend, split, row, column, rows, columns, picture, cube, added,
+            matrices,
         );
     }
 }
@@ -109,6 +111,7 @@ pub fn out<E: Float, O: Float, Y: Size>(
     picture: usize,
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
+    #[comptime] matrices: usize,
 ) {
     let n = Y::value();
     let stride = comptime![cube.stage_stride()];
@@ -118,7 +121,11 @@ pub fn out<E: Float, O: Float, Y: Size>(
         let row = first_row + i / across;
         let column = first_column + i % across * n;
         if row < rows && column < columns {
-            let at = ((split * rows + row) * columns + column) / n;
+            // Several matrices are not split: one takes the place of a split's part.
+            let width = columns / matrices;
+            let (part, place) =
+                if comptime![matrices > 1] { (column / width, column % width) } else { (split, column) };
+            let at = ((part * rows + row) * width + place) / n;
             let mut v = Vector::<f32, Y>::new(0.0f32);
             #[unroll]
             for k in 0..n {

@@ -182,5 +182,6 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
         1usize,
         cube,
         comptime![Added::default()],
+        1usize,
     );
 }

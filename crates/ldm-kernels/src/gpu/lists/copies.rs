@@ -14,12 +14,18 @@ use super::{Kind, dense, launches, share};
 
 /// Each tensor `[rows, columns, taps]` in the order `[rows, taps, columns]`.
 pub fn copies(tensors: Vec<CubeTensor>, shapes: &[[usize; 3]], dtype: DType) -> Vec<CubeTensor> {
-    let copy = |x: CubeTensor| {
+    let pair = |x: CubeTensor| {
         let x = dense(x);
         let (client, device) = (x.client.clone(), x.device.clone());
         [empty_device_contiguous_dtype(client, device, x.meta.shape().clone(), dtype), x]
     };
-    let pairs: Vec<_> = tensors.into_iter().map(copy).collect();
+    copy(tensors.into_iter().map(pair).collect(), shapes)
+}
+
+/// From the second of each pair to the first. All second ones are of one type, and all first ones.
+pub fn copy(pairs: Vec<[CubeTensor; 2]>, shapes: &[[usize; 3]]) -> Vec<CubeTensor> {
+    let Some([to, from]) = pairs.first() else { return Vec::new() };
+    let (dtype, from) = (to.dtype, from.dtype);
     let kind = |i: usize| {
         let [rows, columns, taps] = shapes[i];
         // Where there is but one of either, it lies as it is to lie.
@@ -45,6 +51,7 @@ pub fn copies(tensors: Vec<CubeTensor>, shapes: &[[usize; 3]], dtype: DType) -> 
                 launch.kind.together,
                 launch.vector,
                 dtype_to_storage_type(dtype),
+                dtype_to_storage_type(from),
             );
         }
     }
@@ -52,15 +59,16 @@ pub fn copies(tensors: Vec<CubeTensor>, shapes: &[[usize; 3]], dtype: DType) -> 
 }
 
 #[cube(launch_unchecked)]
-fn copies_kernel<E: Float, N: Size>(
+fn copies_kernel<E: Float, W: Float, N: Size>(
     to: &mut Sequence<Box<[Vector<E, N>]>>,
-    weights: &Sequence<Box<[Vector<f32, N>]>>,
+    weights: &Sequence<Box<[Vector<W, N>]>>,
     lengths: &Sequence<usize>,
     columns: &Sequence<usize>,
     #[comptime] units: usize,
     #[comptime] taps: usize,
     #[comptime] width: usize,
     #[define(E)] _to: ElemType,
+    #[define(W)] _from: ElemType,
 ) {
     let mut before = 0usize;
     #[unroll]
@@ -74,7 +82,7 @@ fn copies_kernel<E: Float, N: Size>(
                 to.index_mut(i)[at] = Vector::<E, N>::cast_from(weights.index(i)[at]);
             } else {
                 // The taps of as many columns as a vector has elements, those of each together.
-                let mut found = Sequence::<Vector<f32, N>>::new();
+                let mut found = Sequence::<Vector<W, N>>::new();
                 #[unroll]
                 for k in 0..taps {
                     found.push(weights.index(i)[at * taps + k]);
@@ -82,14 +90,14 @@ fn copies_kernel<E: Float, N: Size>(
                 let row = at / columns * taps * columns + at % columns;
                 #[unroll]
                 for tap in 0..taps {
-                    let mut values = Vector::<f32, N>::new(0.0f32);
+                    let mut values = Vector::<E, N>::new(E::from_int(0));
                     #[unroll]
                     for n in 0..width {
                         let place = comptime![n * taps + tap];
                         let vector = found.index(comptime![place / width]);
-                        values.insert(n, vector.extract(comptime![place % width]));
+                        values.insert(n, E::cast_from(vector.extract(comptime![place % width])));
                     }
-                    to.index_mut(i)[row + tap * columns] = Vector::<E, N>::cast_from(values);
+                    to.index_mut(i)[row + tap * columns] = values;
                 }
             }
             at += units;

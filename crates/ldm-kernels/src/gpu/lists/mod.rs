@@ -8,6 +8,7 @@ mod copies;
 mod follow;
 mod linear;
 mod ops;
+pub mod together;
 
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::cubecl;
@@ -16,9 +17,13 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bridge::{Gpu, Primitive, client, own, primitive, tensor};
+use super::conv2d::{self, Work};
 use super::walk::{Units, cubes};
-use super::{conv2d, takes};
+use super::{takes, takes_linear};
 use crate::optimizer::{AdamWFactors, AdamWTensors};
+#[cfg(test)]
+pub use ops::Lists;
+#[cfg(not(test))]
 use ops::Lists;
 
 /// Members of a launch.
@@ -107,6 +112,36 @@ pub fn linear_layers(x: Tensor<2>, layers: Vec<(Tensor<2>, Option<Tensor<1>>)>) 
         tensors.extend(bias.and_then(own));
     }
     Gpu::linear_layers(tensors, biased).into_iter().filter_map(tensor).collect()
+}
+
+/// See [`crate::linear::laid_together`]; `None` where they stay as they are.
+pub fn laid_together<const N: usize>(weights: &[Tensor<2>; N]) -> Option<[Tensor<2>; N]> {
+    let alike = |x: &Tensor<2>| x.dims() == weights[0].dims() && x.dtype() == weights[0].dtype();
+    if !weights.iter().all(|x| takes(x) && alike(x) && x.device() == weights[0].device()) {
+        return None;
+    }
+    let all: Option<Vec<Primitive>> = weights.iter().map(primitive).collect();
+    let all = all.filter(|all| conv2d::work(&client(&all[0]), weights[0].dtype()).is_some())?;
+    let laid: Option<Vec<_>> = Gpu::lay_together(all).into_iter().map(tensor).collect();
+    laid?.try_into().ok()
+}
+
+/// See [`crate::linear::linear_together`]; `None` where the kernel does not take the tensors. By the device's `work` where there is
+/// none.
+pub fn linear_together<const D: usize, const N: usize>(
+    x: &Tensor<D>,
+    weights: &[Tensor<2>; N],
+    work: Option<Work>,
+) -> Option<[Tensor<D>; N]> {
+    if !weights.iter().all(|weight| takes_linear(x, weight, None, None)) {
+        return None;
+    }
+    let input = primitive(x)?;
+    let work = work.or_else(|| conv2d::work(&client(&input), x.dtype()))?;
+    let weights: Option<Vec<_>> = weights.iter().map(primitive).collect();
+    let tensors = [input].into_iter().chain(weights?).collect();
+    let outputs: Option<Vec<_>> = Gpu::project(tensors, work).into_iter().map(tensor).collect();
+    outputs?.try_into().ok()
 }
 
 /// Whether all are on one device of the kernels', without a graph.

@@ -4,7 +4,8 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use super::super::bridge::Primitive;
-use super::{adamw, copies, follow, linear};
+use super::super::conv2d::Work;
+use super::{adamw, copies, follow, linear, together};
 use crate::optimizer::AdamWFactors;
 
 /// On [`Gpu`](super::super::bridge::Gpu).
@@ -18,12 +19,26 @@ pub trait Lists {
     /// See [`linear::layers`].
     fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive>;
 
+    /// See [`together::lay`].
+    fn lay_together(weights: Vec<Primitive>) -> Vec<Primitive>;
+
+    /// See [`together::project`].
+    fn project(tensors: Vec<Primitive>, work: Work) -> Vec<Primitive>;
+
     /// See [`copies::copies`].
     fn copies(tensors: Vec<Primitive>, shapes: Vec<[usize; 3]>, dtype: DType) -> Vec<Primitive>;
 }
 
 #[cfg(not(feature = "fusion"))]
 impl Lists for CubeBackend {
+    fn lay_together(weights: Vec<Primitive>) -> Vec<Primitive> {
+        together::lay(weights)
+    }
+
+    fn project(tensors: Vec<Primitive>, work: Work) -> Vec<Primitive> {
+        together::project(tensors, work)
+    }
+
     fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive> {
         linear::layers(tensors, biased)
     }
@@ -55,6 +70,23 @@ mod fused {
     use super::*;
 
     impl Lists for Gpu {
+        fn lay_together(weights: Vec<Primitive>) -> Vec<Primitive> {
+            let outputs = weights.iter().map(spec).collect();
+            later("lay_together", weights, outputs, together::lay)
+        }
+
+        fn project(tensors: Vec<Primitive>, work: Work) -> Vec<Primitive> {
+            let Some((x, weights)) = tensors.split_first() else { return Vec::new() };
+            let output = |weight: &Primitive| {
+                let mut output = spec(x);
+                let last = output.shape.num_dims() - 1;
+                output.shape[last] = weight.shape[0];
+                output
+            };
+            let outputs = weights.iter().map(output).collect();
+            later("project", tensors, outputs, move |tensors| together::project(tensors, work))
+        }
+
         fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive> {
             let Some((x, rest)) = tensors.split_first() else { return Vec::new() };
             let each = if biased { 2 } else { 1 };

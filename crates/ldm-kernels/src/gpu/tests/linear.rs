@@ -76,6 +76,51 @@ fn addends_are_added_and_results_exact_where_asked() {
     }
 }
 
+/// Layers that are one product, of weights laid together, and those that are not; tiles across their borders.
+#[test]
+fn layers_laid_together_equal_their_twins() {
+    let Some(device) = device() else { return };
+    // Widths whose bytes a device binds anywhere, rows likewise or not.
+    for ((rows, inputs, outputs), (dtype, tolerance)) in [(64, 128, 192), (32, 256, 320), (3, 128, 64)]
+        .into_iter()
+        .flat_map(|case| types(&device).map(move |dtype| (case, dtype)))
+    {
+        let x = seeded_input::<3>("x", [1, rows, inputs], &device).cast(dtype);
+        let weights =
+            ["q", "k", "v"].map(|name| seeded_input::<2>(name, [outputs, inputs], &device).cast(dtype));
+        let expected = weights.each_ref().map(|weight| plain(exact(&x), exact(weight), None));
+        let primitives =
+            |weights: &[Tensor<2>; 3]| weights.each_ref().map(|x| primitive(x).expect(TAKEN)).to_vec();
+        let laid = <gpu::bridge::Gpu as gpu::lists::Lists>::lay_together(primitives(&weights));
+        let laid: Vec<_> = laid.into_iter().map(|x| gpu::bridge::tensor::<2>(x).expect(TAKEN)).collect();
+        let laid: [Tensor<2>; 3] = laid.try_into().expect("three");
+        for (weight, laid) in weights.iter().zip(&laid) {
+            assert_eq!(weight.to_data(), laid.to_data(), "{dtype:?}");
+        }
+        // Fusion shows no memory.
+        #[cfg(not(feature = "fusion"))]
+        {
+            use crate::gpu::lists::together::one;
+            assert!(one(&primitives(&weights)).is_none());
+            assert_eq!(one(&primitives(&laid)).expect("one matrix").meta.shape()[0], 3 * outputs);
+        }
+        let work = Work { splits: Some(1), ..work(&x) };
+        for (name, weights) in [("apart", &weights), ("together", &laid)] {
+            let found = gpu::linear_together(&x, weights, Some(work)).expect(TAKEN);
+            for (i, (y, expected)) in found.iter().zip(&expected).enumerate() {
+                let name = format!("{name} {i}: {rows} {inputs} {outputs} {dtype:?}");
+                assert_close(&name, y, expected, tolerance);
+            }
+        }
+        // One of them is another tensor now.
+        let [q, k, v] = laid;
+        let k = (k + 1.0).cast(dtype);
+        let expected = plain(exact(&x), exact(&k), None);
+        let [_, y, _] = gpu::linear_together(&x, &[q, k, v], Some(work)).expect(TAKEN);
+        assert_close(&format!("replaced: {dtype:?}"), &y, &expected, tolerance);
+    }
+}
+
 /// Layers of one input at once: more than a launch takes, of as many rows as a unit keeps and of one more, with biases
 /// and without.
 #[test]
