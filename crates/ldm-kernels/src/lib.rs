@@ -29,6 +29,8 @@ pub use gpu_kernels::{GpuKernels, set_gpu_kernels};
 pub use group_norm::{GroupNormOptions, group_norm};
 pub use layer_norm::layer_norm;
 pub use layout::{join_channels, to_map, to_tokens};
-pub use linear::{laid_together, linear, linear_add, linear_layers, linear_to_map, linear_together};
+pub use linear::{
+    laid_together, linear, linear_add, linear_geglu, linear_layers, linear_to_map, linear_together,
+};
 pub use optimizer::{AdamWFactors, AdamWTensors, adamw, follow};
 pub use upsample::upsample_twice;

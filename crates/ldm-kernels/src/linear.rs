@@ -44,6 +44,16 @@ pub fn linear_add<const D: usize>(
     addend + linear(x, weight, bias)
 }
 
+/// [`geglu`](crate::geglu()) of a layer's output, a transformer's feed-forward layer on its way in: `x` `[.., d_input]` ->
+/// `[.., d_output / 2]`. In the pass that writes the result, where a kernel has it.
+pub fn linear_geglu<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(y) = crate::gpu::linear_geglu(&x, &weight, bias.as_ref(), None) {
+        return y;
+    }
+    crate::geglu(linear(x, weight, bias))
+}
+
 /// Several layers of one input without bias, Q, K and V of an attention: weights `[d_output, d_input]`, `x` `[.., d_input]` ->
 /// `[.., d_output]` each. One product where a GPU's kernel takes weights that are [laid together](laid_together).
 pub fn linear_together<const D: usize, const N: usize>(

@@ -1,6 +1,6 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::{linear, linear_add, linear_layers, linear_to_map, linear_together};
+use ldm_kernels::{linear, linear_add, linear_geglu, linear_layers, linear_to_map, linear_together};
 
 /// Configures a [`Linear`] layer.
 #[derive(Debug, Clone)]
@@ -61,6 +61,11 @@ impl Linear {
     /// `addend + forward(x)`: one pass over the result where there is a kernel for it.
     pub fn forward_add<const D: usize>(&self, x: Tensor<D>, addend: Tensor<D>) -> Tensor<D> {
         linear_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), addend)
+    }
+
+    /// [`geglu`](crate::geglu) of `forward(x)`, `[.., d_output / 2]`: one pass where there is a kernel for it.
+    pub fn forward_geglu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        linear_geglu(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 
     /// Several layers without bias of one input `[.., d_input]`, Q, K and V of an attention: each one's `[.., d_output]`. One

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ldm_nn::{
     AttentionOptions, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    attention, geglu, merge_heads, split_heads, to_tokens,
+    attention, merge_heads, split_heads, to_tokens,
 };
 
 use crate::Context;
@@ -207,11 +207,11 @@ impl FeedForward {
 
     /// `[b, n, c] -> [b, n, c]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.proj_out.forward(geglu(self.proj_in.forward(x)))
+        self.proj_out.forward(self.proj_in.forward_geglu(x))
     }
 
     /// `addend + forward(x)`, the addend `[b, n, c]`.
     pub fn forward_add(&self, x: Tensor<3>, addend: Tensor<3>) -> Tensor<3> {
-        self.proj_out.forward_add(geglu(self.proj_in.forward(x)), addend)
+        self.proj_out.forward_add(self.proj_in.forward_geglu(x), addend)
     }
 }

@@ -99,6 +99,12 @@ fn strides(view: &View, vector: usize) -> [usize; 2] {
     [view.strides[0] / vector, view.strides[1]]
 }
 
+/// Of each element.
+#[cube]
+pub fn gelu<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
+    u * phi::<N>(u)
+}
+
 /// The normal distribution's cumulative function.
 #[cube]
 fn phi<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
@@ -123,7 +129,7 @@ fn forward_kernel<F: Float, N: Size>(
     let value = i / width * row + i % width * column;
     let v = Vector::<f32, N>::cast_from(x[value]);
     let u = Vector::<f32, N>::cast_from(x[value + width * column]);
-    y[i] = Vector::<F, N>::cast_from(v * u * phi::<N>(u));
+    y[i] = Vector::<F, N>::cast_from(v * gelu::<N>(u));
 }
 
 /// `gelu'(u) = Phi(u) + u * density(u)`.

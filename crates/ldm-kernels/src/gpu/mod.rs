@@ -131,6 +131,28 @@ pub fn linear<const D: usize>(
     project(input, primitive(weight)?, bias, addend, false, work)
 }
 
+/// See [`crate::linear::linear_geglu`]; `None` where the kernel does not take the tensors. By the device's `work` where there is
+/// none.
+pub fn linear_geglu<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    work: Option<Work>,
+) -> Option<Tensor<D>> {
+    if !takes_linear(x, weight, bias, None) || !weight.dims()[0].is_multiple_of(2 * conv2d::HALF) {
+        return None;
+    }
+    let (input, weight) = (primitive(x)?, primitive(weight)?);
+    let work = work.or_else(|| conv2d::work(&client(&input), x.dtype()))?;
+    let options = Conv2dOptions { stride: [1, 1], padding: [[0, 0]; 2] };
+    let added = Added { bias: bias.is_some(), ..Added::default() };
+    // A sum of splits would have to be put together before it is a gate's.
+    let work = Work { splits: Some(1), ..work };
+    let convolution = Convolution { added, gated: true, ..Convolution::new(options, work) };
+    let bias = bias.map_or(Some(weight.clone()), primitive)?;
+    tensor(Gpu::linear(input, weight.clone(), bias, weight, convolution))
+}
+
 /// The linear layer of tensors that the kernel takes, by `work`; its result in f32 where `exact`.
 fn project<const D: usize>(
     x: Primitive,

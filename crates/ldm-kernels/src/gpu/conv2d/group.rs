@@ -94,6 +94,7 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
         cube,
         comptime![form.added],
         comptime![form.matrices],
+        comptime![form.gated],
     );
 }
 
@@ -165,6 +166,7 @@ pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: S
         cube,
         nothing,
         1usize,
+        false,
     );
 }
 
@@ -193,6 +195,7 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
     #[comptime] matrices: usize,
+    #[comptime] gated: bool,
 ) {
     let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
@@ -228,6 +231,7 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
             cube,
             added,
             matrices,
+            gated,
         );
     }
 }

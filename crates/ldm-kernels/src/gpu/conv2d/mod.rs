@@ -40,7 +40,7 @@ mod weights;
 pub use channels::sums;
 #[cfg(all(feature = "autodiff", feature = "fusion"))]
 pub use channels::sums_shape;
-pub use plan::{Plan, Work};
+pub use plan::{HALF, Plan, Work};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;
 
@@ -53,6 +53,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 
+use super::geglu;
 use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
@@ -79,6 +80,8 @@ pub struct Convolution {
     /// How many matrices, one after the other in memory, the output's channels are shared out among. Several are not split,
     /// and nothing is added to them.
     pub matrices: usize,
+    /// Whether the output is GEGLU of the product: `a * gelu(b)` of its channels' halves, which a tile has side by side.
+    pub gated: bool,
     /// Who does what.
     pub work: Work,
 }
@@ -93,6 +96,7 @@ impl Convolution {
             added: Added::default(),
             exact: false,
             matrices: 1,
+            gated: false,
             work,
         }
     }
@@ -182,11 +186,12 @@ pub fn forward(
     addend: CubeTensor,
     convolution: Convolution,
 ) -> CubeTensor {
-    let Convolution { options, spread, mirrored, added, exact, matrices, work } = convolution;
+    let Convolution { options, spread, mirrored, added, exact, matrices, gated, work } = convolution;
     let (x, weight) = (strided(x), strided(weight));
     let (x_dims, w_dims) = (dims(&x), dims(&weight));
     let y_dims = spread_output(x_dims, w_dims, options, spread);
     let [b, outputs, height, width] = y_dims;
+    let written = if gated { outputs / 2 } else { outputs };
     let bias = if added.bias { into_contiguous(bias) } else { bias };
     let shift = if added.shift { into_contiguous(shift) } else { shift };
     let addend = if added.addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
@@ -200,7 +205,7 @@ pub fn forward(
     let plan = work.plan(&client, [rows, outputs], steps, from.groups() && taps.groups());
     let cube = plan.cube;
     let dtype = if exact { DType::F32 } else { x.dtype };
-    let parts = Parts::new(&x, [b, height, width, outputs], dtype, plan.splits);
+    let parts = Parts::new(&x, [b, height, width, written], dtype, plan.splits);
     let split = plan.splits > 1;
     let form = Form {
         cube,
@@ -210,6 +215,7 @@ pub fn forward(
         spread: spread != [1, 1],
         added: if split { Added::default() } else { added },
         matrices,
+        gated,
     };
     let launch = Launch {
         x: x.clone(),
@@ -329,7 +335,7 @@ impl Launch {
 pub fn linear_spec(x: &TensorSpec, weight: &TensorSpec, convolution: &Convolution) -> TensorSpec {
     let mut shape = x.shape.clone();
     let last = shape.num_dims() - 1;
-    shape[last] = weight.shape[0];
+    shape[last] = if convolution.gated { weight.shape[0] / 2 } else { weight.shape[0] };
     TensorSpec::new(shape, if convolution.exact { DType::F32 } else { x.dtype })
 }
 
@@ -346,9 +352,16 @@ pub fn linear(
     let last = shape.num_dims() - 1;
     let [outputs, inputs] = weight.meta.shape().dims();
     let rows = shape.num_elements() / inputs;
-    shape[last] = outputs;
+    shape[last] = if convolution.gated { outputs / 2 } else { outputs };
     let x = permute(reshape(x, Shape::from([1, 1, rows, inputs])), &[0, 3, 1, 2]);
     let weight = reshape(weight, Shape::from([outputs, inputs, 1, 1]));
+    if convolution.gated && weight.meta.strides()[1] != 1 && inputs > 1 {
+        // Pairs of rows are found where a row is read by itself.
+        let convolution = Convolution { gated: false, ..convolution };
+        let y = forward(x, weight.clone(), bias, weight.clone(), weight, convolution);
+        let rows = reshape(permute(y, &[0, 2, 3, 1]), Shape::from([rows, outputs]));
+        return reshape(geglu::forward(rows), shape);
+    }
     let addend = match convolution.added.addend {
         true => permute(reshape(addend, Shape::from([1, 1, rows, outputs])), &[0, 3, 1, 2]),
         false => addend,

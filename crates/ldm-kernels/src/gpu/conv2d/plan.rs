@@ -7,6 +7,9 @@ use super::super::plane_tile::{SIDE, TileForm, hardware};
 use super::super::ptx;
 use super::fetch::Fetch;
 
+/// Channels of a half of a gated product that lie together in a tile, before those of the other half.
+pub const HALF: usize = 8;
+
 /// How deep one step is.
 pub const DEPTH: usize = ptx::DEPTH;
 

@@ -32,6 +32,8 @@ pub struct Form {
     pub added: Added,
     /// How many matrices the output's columns are shared out among, one after the other in memory.
     pub matrices: usize,
+    /// Whether the output is GEGLU of the product.
+    pub gated: bool,
 }
 
 /// A tile of the output a cube, or of one split's part of it: `[splits, pixels, outputs]`.
@@ -117,5 +119,6 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         cube,
         comptime![form.added],
         comptime![form.matrices],
+        comptime![form.gated],
     );
 }

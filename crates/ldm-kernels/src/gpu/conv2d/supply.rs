@@ -11,7 +11,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::fetch::{Seat, bring, put, seat};
 use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
-use super::plan::{CubeForm, DEPTH};
+use super::plan::{CubeForm, DEPTH, HALF};
 use super::product::Form;
 
 /// A cube's part of the work.
@@ -134,8 +134,9 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
         #[unroll]
         for i in 0..comptime![fetch.passes()] {
             let output = self.output + self.w_seat.row + comptime![fetch.row(i)];
+            let row = if comptime![form.gated] { gated(output, sizes.outputs) } else { output };
             let spot = weight::<W>(
-                output / comptime![fetch.side()],
+                row / comptime![fetch.side()],
                 output < sizes.outputs,
                 &self.tap,
                 self.w_seat.deep + comptime![fetch.deeper(i)],
@@ -155,4 +156,11 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
         put::<E, X>(left, buffer * comptime![form.x.size()], &self.x_next, &self.x_seat, form.x);
         put::<E, W>(right, buffer * comptime![form.weight.size()], &self.w_next, &self.w_seat, form.weight);
     }
+}
+
+/// The channel at a place of a gated product's columns: [`HALF`] of its first half, as many of the second, and so on.
+#[cube]
+fn gated(column: usize, columns: usize) -> usize {
+    let half = column % comptime![2 * HALF] / HALF;
+    half * (columns / 2) + column / comptime![2 * HALF] * HALF + column % HALF
 }

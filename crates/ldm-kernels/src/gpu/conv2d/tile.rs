@@ -6,10 +6,11 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::geglu::gelu;
 use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
 use super::Added;
 use super::fetch::Fetch;
-use super::plan::{CubeForm, DEPTH};
+use super::plan::{CubeForm, DEPTH, HALF};
 
 /// The first row of a plane's part of the tile.
 #[cube]
@@ -73,6 +74,7 @@ pub fn write<E: Float, O: Float, Y: Size>(
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
     #[comptime] matrices: usize,
+    #[comptime] gated: bool,
 ) {
     let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
@@ -89,7 +91,7 @@ pub fn write<E: Float, O: Float, Y: Size>(
         let column = first_column + part_column(plane, cube);
         out::<E, O, Y>(
             &stage, start, y, bias, shift, addend, split, row, column, rows, columns, picture, cube, added,
-            matrices,
+            matrices, gated,
         );
     }
 }
@@ -112,36 +114,62 @@ pub fn out<E: Float, O: Float, Y: Size>(
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
     #[comptime] matrices: usize,
+    #[comptime] gated: bool,
 ) {
     let n = Y::value();
     let stride = comptime![cube.stage_stride()];
-    let across = comptime![cube.stage_columns() / n];
+    // Columns that are written of those on the stage.
+    let written = comptime![if gated { cube.stage_columns() / 2 } else { cube.stage_columns() }];
+    let across = comptime![written / n];
     let mut i = UNIT_POS_X as usize;
     while i < comptime![SIDE * across] {
         let row = first_row + i / across;
-        let column = first_column + i % across * n;
-        if row < rows && column < columns {
-            // Several matrices are not split: one takes the place of a split's part.
-            let width = columns / matrices;
-            let (part, place) =
-                if comptime![matrices > 1] { (column / width, column % width) } else { (split, column) };
-            let at = ((part * rows + row) * width + place) / n;
-            let mut v = Vector::<f32, Y>::new(0.0f32);
-            #[unroll]
-            for k in 0..n {
-                v.insert(k, stage[start + i / across * stride + i % across * n + k]);
+        let beside = i % across * n;
+        let line = start + i / across * stride;
+        if comptime![gated] {
+            let place = beside / HALF * comptime![2 * HALF] + beside % HALF;
+            if row < rows && first_column + place < columns {
+                let column = first_column / 2 + beside;
+                let mut v = staged::<Y>(stage, line + place);
+                let mut u = staged::<Y>(stage, line + place + HALF);
+                if comptime![added.bias] {
+                    v += Vector::<f32, Y>::cast_from(bias[column / n]);
+                    u += Vector::<f32, Y>::cast_from(bias[(columns / 2 + column) / n]);
+                }
+                y[(row * (columns / 2) + column) / n] = Vector::<O, Y>::cast_from(v * gelu::<Y>(u));
             }
-            if comptime![added.bias] {
-                v += Vector::<f32, Y>::cast_from(bias[column / n]);
+        } else {
+            let column = first_column + beside;
+            if row < rows && column < columns {
+                // Several matrices are not split: one takes the place of a split's part.
+                let width = columns / matrices;
+                let (part, place) =
+                    if comptime![matrices > 1] { (column / width, column % width) } else { (split, column) };
+                let at = ((part * rows + row) * width + place) / n;
+                let mut v = staged::<Y>(stage, line + beside);
+                if comptime![added.bias] {
+                    v += Vector::<f32, Y>::cast_from(bias[column / n]);
+                }
+                if comptime![added.shift] {
+                    v += Vector::<f32, Y>::cast_from(shift[(row / picture * columns + column) / n]);
+                }
+                if comptime![added.addend] {
+                    v += Vector::<f32, Y>::cast_from(addend[at]);
+                }
+                y[at] = Vector::<O, Y>::cast_from(v);
             }
-            if comptime![added.shift] {
-                v += Vector::<f32, Y>::cast_from(shift[(row / picture * columns + column) / n]);
-            }
-            if comptime![added.addend] {
-                v += Vector::<f32, Y>::cast_from(addend[at]);
-            }
-            y[at] = Vector::<O, Y>::cast_from(v);
         }
         i += comptime![cube.tile.units];
     }
+}
+
+/// Neighbours on the stage.
+#[cube]
+fn staged<Y: Size>(stage: &Shared<[f32]>, at: usize) -> Vector<f32, Y> {
+    let mut v = Vector::<f32, Y>::new(0.0f32);
+    #[unroll]
+    for k in 0..Y::value() {
+        v.insert(k, stage[at + k]);
+    }
+    v
 }

@@ -183,5 +183,6 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
         cube,
         comptime![Added::default()],
         1usize,
+        false,
     );
 }

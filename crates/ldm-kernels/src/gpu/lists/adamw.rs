@@ -27,7 +27,7 @@ pub fn step(tensors: Vec<CubeTensor>, factors: AdamWFactors) -> Vec<CubeTensor> 
         let [to, .., gradient]: &[CubeTensor; 5] = &parameters[i];
         (Kind { dtype: gradient.dtype, together: 1 }, to.meta.shape().num_elements())
     };
-    for launch in launches(&parameters, kind) {
+    for launch in launches(&parameters, size_of::<f32>(), kind) {
         let (client, elements) = (launch.client(), dtype_to_storage_type(launch.kind.dtype));
         // SAFETY: all of a parameter's tensors are as long as `lengths` says, and a unit stays below it.
         unsafe {

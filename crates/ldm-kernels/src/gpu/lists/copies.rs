@@ -33,7 +33,7 @@ pub fn copy(pairs: Vec<[CubeTensor; 2]>, shapes: &[[usize; 3]]) -> Vec<CubeTenso
             if taps == 1 || columns == 1 { (1, rows * columns * taps) } else { (taps, columns) };
         (Kind { dtype, together }, along)
     };
-    for launch in launches(&pairs, kind) {
+    for launch in launches(&pairs, dtype.size().max(from.size()), kind) {
         let client = launch.client();
         let columns = launch.members.iter().map(|i| shapes[*i][1] / launch.vector).collect();
         // SAFETY: both tensors are as long as `lengths` says, and a unit stays below it.

@@ -20,7 +20,7 @@ pub fn step(tensors: Vec<CubeTensor>, step: f64) -> Vec<CubeTensor> {
         let [to, ..]: &[CubeTensor; 3] = &pairs[i];
         (Kind { dtype: to.dtype, together: 1 }, to.meta.shape().num_elements())
     };
-    for launch in launches(&pairs, kind) {
+    for launch in launches(&pairs, size_of::<f32>(), kind) {
         let client = launch.client();
         // SAFETY: the tensors of a pair are as long as `lengths` says, and a unit stays below it.
         unsafe {

@@ -37,7 +37,7 @@ pub fn layers(tensors: Vec<CubeTensor>, biased: bool) -> Vec<CubeTensor> {
         let bias = if biased { tensors.next() } else { None }.unwrap_or_else(|| weight.clone());
         layers.push([y, weight, bias]);
     }
-    for launch in launches(&layers, |_| (Kind { dtype: x.dtype, together: 1 }, depth)) {
+    for launch in launches(&layers, x.dtype.size(), |_| (Kind { dtype: x.dtype, together: 1 }, depth)) {
         let client = launch.client();
         let columns = || launch.members.iter().map(|i| layers[*i][1].meta.shape()[0]);
         // SAFETY: rows, columns and the depth are the tensors'; units beyond them read others' and write nothing.

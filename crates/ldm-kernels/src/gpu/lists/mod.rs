@@ -180,10 +180,11 @@ struct Launch<'a, const T: usize> {
     units: Units,
 }
 
-/// Launches for all members, those of different kinds apart. `kind` gives a member's and, in elements, what a vector has to
-/// divide.
+/// Launches for all members, those of different kinds apart. `size` is the largest element's, in bytes; `kind` gives a
+/// member's and, in elements, what a vector has to divide.
 fn launches<const T: usize>(
     all: &[[CubeTensor; T]],
+    size: usize,
     kind: impl Fn(usize) -> (Kind, usize),
 ) -> Vec<Launch<'_, T>> {
     let Some(client) = all.first().and_then(|member| member.first()).map(|x| &x.client) else {
@@ -195,7 +196,7 @@ fn launches<const T: usize>(
     let mut launches: Vec<Launch<'_, T>> = Vec::new();
     for i in 0..all.len() {
         let (kind, along) = kind(i);
-        let mut widths = client.io_optimized_vector_sizes(size_of::<f32>());
+        let mut widths = client.io_optimized_vector_sizes(size);
         let vector = widths.find(|n| along.is_multiple_of(*n)).unwrap_or(1);
         let open = launches
             .iter_mut()

@@ -4,7 +4,7 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
-use super::{TAKEN, device, exact, types};
+use super::{TAKEN, device, exact, laid, types};
 use crate::gpu;
 use crate::gpu::bridge::{client, primitive};
 use crate::gpu::conv2d::Work;
@@ -118,6 +118,31 @@ fn layers_laid_together_equal_their_twins() {
         let expected = plain(exact(&x), exact(&k), None);
         let [_, y, _] = gpu::linear_together(&x, &[q, k, v], Some(work)).expect(TAKEN);
         assert_close(&format!("replaced: {dtype:?}"), &y, &expected, tolerance);
+    }
+}
+
+/// A feed-forward layer's gate in the product's pass, by every tile that the device has room for; of weights that lie
+/// otherwise after it.
+#[test]
+fn gated_layers_equal_their_twins() {
+    let Some(device) = device() else { return };
+    let cases = [([1, 70], 64, 272), ([2, 9], 40, 48), ([1, 1], 9, 16)];
+    for (case, (dtype, tolerance)) in
+        cases.into_iter().flat_map(|case| types(&device).map(move |dtype| (case, dtype)))
+    {
+        let (x, weight, bias) = tensors(case, dtype, &device);
+        let work = work(&x);
+        for with in [true, false] {
+            let bias = with.then_some(&bias);
+            let expected = crate::geglu::plain(plain(exact(&x), exact(&weight), bias.map(exact)));
+            let turned = laid(&weight.clone().transpose()).transpose();
+            let forms = (0..work.forms.len()).filter(|form| work.forms[*form].is_some()).map(Some);
+            for (form, weight) in forms.map(|form| (form, &weight)).chain([(None, &turned)]) {
+                let y = gpu::linear_geglu(&x, weight, bias, Some(Work { form, ..work })).expect(TAKEN);
+                assert_eq!(y.dtype(), dtype);
+                assert_close(&format!("{case:?} {dtype:?} {with}, tile {form:?}"), &y, &expected, tolerance);
+            }
+        }
     }
 }
 
