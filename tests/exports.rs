@@ -7,15 +7,29 @@ mod tiny;
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm::{LatentDiffusion, LoadOptions};
 use ldm_conditioning::Condition;
 use ldm_scheduler::{NoiseSchedule, Prediction};
-use ldm_test_support::{assert_close, relative_difference, seeded_input};
+use ldm_test_support::{assert_close, relative_difference, seeded_input, seeded_weight};
 use ldm_train::config::{ModelConfig, RunConfig};
 use ldm_train::export::save_first_stage;
 use ldm_train::run::{At, Batches, DiffusionTraining, Latents, LoadedBatches, Stage};
 use serde_json::{Value, json};
+
+/// Gives every parameter values of its own, the same every time.
+struct Seeded(usize);
+
+impl ModuleMapper for Seeded {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.0 += 1;
+        let shape = param.lazy_shape();
+        let values = seeded_weight(&format!("parameter {}", self.0), shape.as_slice());
+        let values = Tensor::from_data(TensorData::new(values, shape), (&param.lazy_device(), DType::F32));
+        Param::initialized(param.id, values)
+    }
+}
 
 /// A tiny model after three steps, its average and its scale no longer what they began with.
 fn trained(root: &Path, parameterization: &str) -> DiffusionTraining {
@@ -23,7 +37,8 @@ fn trained(root: &Path, parameterization: &str) -> DiffusionTraining {
     let config = tiny::config(root, "diffusion", &change);
     let ModelConfig::Diffusion(model) = &config.model else { panic!() };
     let device = Device::default();
-    let first_stage = model.first_stage.init(&device).unwrap();
+    // Its latents' size, and so the scale, would be another with every draw.
+    let first_stage = model.first_stage.init(&device).unwrap().map(&mut Seeded(0));
     let loader = config.data.open().unwrap();
     let latents = Latents::open(&root.join("latents.safetensors"), &loader, &first_stage, &device).unwrap();
     let mut batches = LoadedBatches::new(loader, latents.cache());

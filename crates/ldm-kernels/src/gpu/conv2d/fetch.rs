@@ -72,9 +72,14 @@ impl Fetch {
         if self.way == Way::Registers { self.passes() } else { 1 }
     }
 
-    /// Vectors that a unit brings.
+    /// Vectors that a unit brings, at most.
     pub fn passes(self) -> usize {
-        self.rows * DEPTH / self.vector / self.units
+        (self.rows * DEPTH / self.vector).div_ceil(self.units)
+    }
+
+    /// Whether some units have nothing to bring in this pass, the last: their rows would be beyond the tile.
+    pub fn partial(self, pass: usize) -> bool {
+        self.deep && (pass + 1) * self.lines() > self.rows
     }
 
     /// Different rows among them.
@@ -199,6 +204,27 @@ pub fn bring<E: Float, N: Size>(
             copy_async::<E, N>(&shared[slot..shared.len()], &from[spot.at..from.len()], spot.there, bytes)
         }
         Way::Direct => shared[slot] = read::<E, N>(from, spot),
+    }
+}
+
+/// [`bring`], where the unit's row of this pass is of the tile.
+#[cube]
+pub fn bring_rows<E: Float, N: Size>(
+    from: &[Vector<E, N>],
+    spot: &Spot,
+    shared: &mut Shared<[Vector<E, N>]>,
+    start: usize,
+    waiting: &mut Array<Vector<E, N>>,
+    seat: &Seat,
+    #[comptime] pass: usize,
+    #[comptime] fetch: Fetch,
+) {
+    if comptime![fetch.partial(pass)] {
+        if seat.row + comptime![fetch.row(pass)] < comptime![fetch.rows] {
+            bring::<E, N>(from, spot, shared, start, waiting, seat, pass, fetch);
+        }
+    } else {
+        bring::<E, N>(from, spot, shared, start, waiting, seat, pass, fetch);
     }
 }
 

@@ -69,9 +69,10 @@ impl Lines {
         Fetch { rows: cube.rows(), deep, vector, units: cube.units(), way, group: cube.group }
     }
 
-    /// Whether a group of planes can read it: in vectors of 16 bytes.
-    pub fn groups(&self) -> bool {
-        self.vector * self.size == 16
+    /// Whether groups of planes in this form can read it: in vectors of 16 bytes, which the cube's units bring without a rest
+    /// or in rows of the depth.
+    pub fn groups(&self, fetch: Fetch) -> bool {
+        self.vector * self.size == 16 && (self.deep || fetch.units.is_multiple_of(fetch.across()))
     }
 
     /// As the right operand.

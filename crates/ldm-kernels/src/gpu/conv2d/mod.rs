@@ -202,7 +202,9 @@ pub fn forward(
     // Where more than one tile reads them.
     let weight = laid_out(weight, rows > SMALLEST);
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
-    let plan = work.plan(&client, [rows, outputs], steps, from.groups() && taps.groups());
+    let plan = work.plan(&client, [rows, outputs], steps, |form| {
+        from.groups(from.left(form)) && taps.groups(taps.right(form))
+    });
     let cube = plan.cube;
     let dtype = if exact { DType::F32 } else { x.dtype };
     let parts = Parts::new(&x, [b, height, width, written], dtype, plan.splits);
@@ -240,7 +242,8 @@ pub fn division(
 ) -> (Plan, usize) {
     let [b, outputs, height, width] = output(x, weight, options);
     let steps = weight[2] * weight[3] * weight[1].div_ceil(DEPTH);
-    let plan = work.plan(client, [b * height * width, outputs], steps, x[1].is_multiple_of(Fetch::WIDEST));
+    let plan =
+        work.plan(client, [b * height * width, outputs], steps, |_| x[1].is_multiple_of(Fetch::WIDEST));
     (plan, plan.time(processors(client), b * height * width * outputs))
 }
 

@@ -19,10 +19,11 @@ const TILES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [4, 2])
 /// Rows of the smallest.
 pub const SMALLEST: usize = 64;
 
-/// Tiles of groups of four planes, likewise: planes down, blocks of 16 across.
-const GROUPS: [(usize, usize); 4] = [(8, 8), (8, 4), (4, 8), (4, 4)];
+/// Tiles of groups of four planes, likewise: planes down, blocks of 16 across. 160 columns divide the channels of Stable
+/// Diffusion's levels, and leave of each a number of tiles that is just below a large GPU's multiprocessors.
+const GROUPS: [(usize, usize); 5] = [(8, 10), (8, 8), (8, 4), (4, 8), (4, 4)];
 /// Forms of a cube: those of both.
-const FORMS: usize = 7;
+const FORMS: usize = 8;
 
 /// Multiprocessors assumed where a device does not tell.
 const MULTIPROCESSORS: usize = 64;
@@ -199,14 +200,26 @@ impl Work {
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
     }
 
-    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. Whether
-    /// `groups` of planes can read the operands.
-    pub fn plan(&self, client: &Client, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
+    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. `groups` tells
+    /// whether groups of planes in this form can read the operands.
+    pub fn plan(
+        &self,
+        client: &Client,
+        sides: [usize; 2],
+        steps: usize,
+        groups: impl Fn(CubeForm) -> bool,
+    ) -> Plan {
         self.among(processors(client), sides, steps, groups)
     }
 
-    fn among(&self, multiprocessors: usize, sides: [usize; 2], steps: usize, groups: bool) -> Plan {
-        let usable = |form: &CubeForm| groups || !form.group;
+    fn among(
+        &self,
+        multiprocessors: usize,
+        sides: [usize; 2],
+        steps: usize,
+        groups: impl Fn(CubeForm) -> bool,
+    ) -> Plan {
+        let usable = |form: &CubeForm| !form.group || groups(*form);
         let told = self.form.and_then(|form| self.forms[form]).filter(usable);
         // Of what is as good groups, and the smallest.
         let forms = self.forms.iter().rev().flatten().copied().filter(usable);
@@ -289,7 +302,7 @@ mod tests {
     }
 
     fn plan(sides: [usize; 2], steps: usize) -> ([usize; 2], Plan) {
-        let plan = work().among(132, sides, steps, false);
+        let plan = work().among(132, sides, steps, |_| false);
         ([plan.cube.rows(), plan.cube.columns()], plan)
     }
 
@@ -313,10 +326,10 @@ mod tests {
     #[test]
     fn plans_are_as_told() {
         for form in 0..TILES.len() {
-            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, false);
+            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, |_| false);
             // The last shorter, and never more than steps.
             assert_eq!((told.cube, told.splits, told.length), (work().forms[form].unwrap(), 3, 3));
         }
-        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2, false).splits, 2);
+        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2, |_| false).splits, 2);
     }
 }

@@ -9,7 +9,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::fetch::{Seat, bring, put, seat};
+use super::fetch::{Seat, bring, bring_rows, put, seat};
 use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
 use super::plan::{CubeForm, DEPTH, HALF};
 use super::product::Form;
@@ -145,7 +145,7 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
                 comptime![fetch.deep],
                 comptime![form.mirrored],
             );
-            bring::<E, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
+            bring_rows::<E, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
         }
         next_tap(&mut self.tap, sizes, DEPTH);
     }

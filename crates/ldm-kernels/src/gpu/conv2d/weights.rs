@@ -40,8 +40,9 @@ pub fn weight_gradient(
     let columns = height * width * channels;
     let depth = y_dims[0] * y_dims[2] * y_dims[3];
     let (gradients, from) = (Lines::channels(&gradient), Lines::channels(&x));
-    let groups = gradients.groups() && from.groups();
-    let plan = work.plan(&client, [outputs, columns], depth.div_ceil(DEPTH), groups);
+    let plan = work.plan(&client, [outputs, columns], depth.div_ceil(DEPTH), |form| {
+        gradients.groups(gradients.left(form)) && from.groups(from.right(form))
+    });
     let parts = Parts::new(&x, [outputs, height, width, channels], x.dtype, plan.splits);
     let cube = plan.cube;
     let form = GradientForm { cube, gradient: gradients.left(cube), x: from.right(cube) };
