@@ -1,13 +1,13 @@
 //! 2-d convolution as one matrix product, pixels by output channels, whose left operand is read from the picture as
 //! it is needed and never laid out (implicit GEMM).
 //!
-//! A cube makes a tile of pixels by output channels, 128x128, 128x64, 64x128 or 64x64, in steps of 32 of the depth, which
-//! is the kernel's taps of 32 of the input's channels after those of the 32 before. A step's operands come to shared
-//! memory, on CUDA copied there while the units go on, up to three steps ahead; elsewhere by way of registers, one step
-//! ahead. Planes multiply, each for itself ([`product`]), or on Hopper groups of four, where operands come in vectors of 16
-//! bytes ([`group`]). Few tiles would leave most of a device idle, so splits of the depth go to cubes of their own, and a
-//! second kernel adds the parts up in order: the same sums every time ([`combine`]). Tile and splits are those of the
-//! least estimated time ([`plan`]).
+//! A cube makes a tile of pixels by output channels, 128x128, 128x64, 64x128 or 64x64 (groups of planes 128x160
+//! too), in steps of 32 of the depth, which is the kernel's taps of 32 of the input's channels after those of the
+//! 32 before. A step's operands come to shared memory, on CUDA copied there while the units go on, up to three
+//! steps ahead; elsewhere by way of registers, one step ahead. Planes multiply, each for itself ([`product`]), or
+//! on Hopper groups of four, where operands come in vectors of 16 bytes ([`group`]). Few tiles would leave most of
+//! a device idle, so splits of the depth go to cubes of their own, and a second kernel adds the parts up in order:
+//! the same sums every time ([`combine`]). Tile and splits are those of the least estimated time ([`plan`]).
 //!
 //! Tensors are read where they lie. Fast is what burn's convolutions leave: pictures with neighbouring channels
 //! together (channels-last), and weights that are physically `[c_out, kh, kw, c_in]`. Pictures in rows are read an

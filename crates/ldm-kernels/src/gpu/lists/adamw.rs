@@ -9,7 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{Kind, dense, launches, share, sole};
+use super::launch::{Kind, dense, launches, share, sole};
 use crate::optimizer::AdamWFactors;
 
 /// Value, gradient and moments of each parameter, one after the other, to value and moments. The moments are written over.

@@ -10,7 +10,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{Kind, dense, launches, share};
+use super::launch::{Kind, dense, launches, share};
 
 /// Each tensor `[rows, columns, taps]` in the order `[rows, taps, columns]`.
 pub fn copies(tensors: Vec<CubeTensor>, shapes: &[[usize; 3]], dtype: DType) -> Vec<CubeTensor> {

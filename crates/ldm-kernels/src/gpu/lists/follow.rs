@@ -5,7 +5,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{Kind, dense, launches, share};
+use super::launch::{Kind, dense, launches, share};
 
 /// Averages and values by turns to averages.
 pub fn step(tensors: Vec<CubeTensor>, step: f64) -> Vec<CubeTensor> {

@@ -12,7 +12,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::walk::cubes;
-use super::{Kind, dense, launches};
+use super::launch::{Kind, dense, launches};
 
 /// The most rows of the input: a unit keeps a sum for each.
 pub const ROWS: usize = 16;

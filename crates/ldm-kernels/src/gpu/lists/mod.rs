@@ -1,35 +1,24 @@
 //! Kernels over lists of tensors of any lengths: a model has hundreds of parameters, most of them too small for a launch each.
 //!
-//! A launch takes up to [`MOST`] members (a parameter, its gradient, ..). Its cubes are shared out among them in order, and each
-//! finds its member by counting.
+//! Here is what takes tensors; how several go into one launch is in [`launch`].
 
 mod adamw;
 mod copies;
 mod follow;
+mod launch;
 mod linear;
 mod ops;
 pub mod together;
 
-use burn::tensor::{DType, Tensor};
-use burn_cubecl::cubecl;
-use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::tensor::CubeTensor;
-
 use super::bridge::{Gpu, Primitive, client, own, primitive, tensor};
 use super::conv2d::{self, Work};
-use super::walk::{Units, cubes};
 use super::{takes, takes_linear};
 use crate::optimizer::{AdamWFactors, AdamWTensors};
+use burn::tensor::{DType, Tensor};
 #[cfg(test)]
 pub use ops::Lists;
 #[cfg(not(test))]
 use ops::Lists;
-
-/// Members of a launch.
-const MOST: usize = 16;
-/// What a unit takes of a member, one after the other.
-const EACH: usize = 4;
 
 /// Whether [`adamw`] takes them.
 pub fn takes_adamw(parameters: &[AdamWTensors]) -> bool {
@@ -158,119 +147,4 @@ fn triples(all: Vec<Primitive>) -> Vec<[Tensor<1>; 3]> {
         triples.push([a, b, c]);
     }
     triples
-}
-
-/// What members of one launch have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind {
-    /// Of the tensor that has not the others' type.
-    dtype: DType,
-    /// Vectors that a unit takes together.
-    together: usize,
-}
-
-/// Members of one launch, each of tensors of one length.
-struct Launch<'a, const T: usize> {
-    all: &'a [[CubeTensor; T]],
-    /// Which of all.
-    members: Vec<usize>,
-    kind: Kind,
-    /// Elements of a vector.
-    vector: usize,
-    units: Units,
-}
-
-/// Launches for all members, those of different kinds apart. `size` is the largest element's, in bytes; `kind` gives a
-/// member's and, in elements, what a vector has to divide.
-fn launches<const T: usize>(
-    all: &[[CubeTensor; T]],
-    size: usize,
-    kind: impl Fn(usize) -> (Kind, usize),
-) -> Vec<Launch<'_, T>> {
-    let Some(client) = all.first().and_then(|member| member.first()).map(|x| &x.client) else {
-        return Vec::new();
-    };
-    // A launch binds lengths and factors beside the members' tensors.
-    let room = client.properties().hardware.max_bindings.saturating_sub(2) as usize / T;
-    let most = room.clamp(1, MOST);
-    let mut launches: Vec<Launch<'_, T>> = Vec::new();
-    for i in 0..all.len() {
-        let (kind, along) = kind(i);
-        let mut widths = client.io_optimized_vector_sizes(size);
-        let vector = widths.find(|n| along.is_multiple_of(*n)).unwrap_or(1);
-        let open = launches
-            .iter_mut()
-            .find(|launch| launch.kind == kind && launch.vector == vector && launch.members.len() < most);
-        match open {
-            Some(launch) => launch.members.push(i),
-            None => {
-                let units = Units::together(client);
-                launches.push(Launch { all, members: vec![i], kind, vector, units });
-            }
-        }
-    }
-    launches
-}
-
-impl<'a, const T: usize> Launch<'a, T> {
-    fn client(&self) -> Client {
-        self.all[0][0].client.clone()
-    }
-
-    /// Of every member, what its units take one after the other.
-    fn lengths(&self) -> SequenceArg<usize> {
-        self.counts().collect()
-    }
-
-    fn counts(&self) -> impl Iterator<Item = usize> {
-        let taken = self.vector * self.kind.together;
-        self.members.iter().map(move |i| self.all[*i][0].meta.shape().num_elements() / taken)
-    }
-
-    fn cubes(&self) -> CubeCount {
-        let piece = self.units.across * EACH;
-        cubes(&self.client(), self.counts().map(|count| count.div_ceil(piece)).sum())
-    }
-
-    /// The `tensor`th of every member, as a kernel takes them.
-    fn buffers<C: CubePrimitive>(&self, tensor: usize) -> SequenceArg<Box<[C]>> {
-        self.members.iter().map(|i| self.all[*i][tensor].clone().into_buffer_arg()).collect()
-    }
-}
-
-/// The tensor, its elements in order.
-fn dense(x: CubeTensor) -> CubeTensor {
-    into_contiguous(x)
-}
-
-/// The tensor or, where it has other holders, a copy, to be written over.
-fn sole(x: CubeTensor) -> CubeTensor {
-    if x.can_mut() { x } else { x.copy() }
-}
-
-/// What a unit does of a member.
-#[derive(CubeType, Clone, Copy)]
-struct Share {
-    /// What it takes first; the next are `units` further each.
-    first: usize,
-    /// Where they end.
-    end: usize,
-    /// The first cube of the next member.
-    after: usize,
-}
-
-/// Of a member of such a length whose first cube is `before`.
-#[cube]
-fn share(length: usize, before: usize, #[comptime] units: usize) -> Share {
-    let piece = comptime![units * EACH];
-    let after = before + length.div_ceil(piece);
-    let cube = CUBE_POS;
-    let mut first = length;
-    let mut end = 0usize;
-    if cube >= before && cube < after {
-        let start = (cube - before) * piece;
-        first = start + UNIT_POS as usize;
-        end = (start + piece).min(length);
-    }
-    Share { first, end, after }
 }

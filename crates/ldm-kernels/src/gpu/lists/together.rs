@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::super::conv2d::{self, Convolution, Work};
 use super::copies::copy;
-use super::dense;
+use super::launch::dense;
 use crate::conv2d::Conv2dOptions;
 
 /// Widths of layers that are joined are multiples of this: no vector belongs to two.
