@@ -63,7 +63,7 @@ impl Linear {
         linear_add(x, self.weight.val(), self.bias.as_ref().map(Param::val), addend)
     }
 
-    /// [`geglu`](crate::geglu) of `forward(x)`, `[.., d_output / 2]`: one pass where there is a kernel for it.
+    /// [`geglu`](crate::geglu()) of `forward(x)`, `[.., d_output / 2]`: one pass where there is a kernel for it.
     pub fn forward_geglu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         linear_geglu(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }

@@ -67,29 +67,22 @@ impl AdamW {
     pub fn step<M: Module>(&mut self, module: M, mut gradients: Named, rate: f64) -> M {
         let AdamWConfig { betas, eps, weight_decay } = self.config;
         // Those that have taken as many steps have the same factors.
-        let mut alike: BTreeMap<u64, Vec<(String, AdamWTensors)>> = BTreeMap::new();
+        let mut alike: BTreeMap<u64, Vec<(String, Vec<usize>, AdamWTensors)>> = BTreeMap::new();
         visit_values(&module, &mut |path, value| {
-            let Some(Moments { steps, first, second, .. }) = self.moments.get_mut(path) else { return };
             let Some(gradient) = gradients.remove(path) else { return };
-            *steps += 1;
-            // Nobody else is to hold the moments, so that they can be written over.
-            let [first, second] = [first, second].map(|moment| {
-                let nothing = Tensor::empty([0], &moment.device());
-                std::mem::replace(moment, nothing)
-            });
-            alike
-                .entry(*steps)
-                .or_default()
-                .push((path.into(), AdamWTensors { value, gradient, first, second }));
+            // Taken out, so that nobody else holds them and they can be written over.
+            let Some((path, moments)) = self.moments.remove_entry(path) else { return };
+            let Moments { shape, steps, first, second } = moments;
+            let tensors = AdamWTensors { value, gradient, first, second };
+            alike.entry(steps + 1).or_default().push((path, shape, tensors));
         });
         let mut values = BTreeMap::new();
         for (steps, parameters) in alike {
-            let (paths, tensors): (Vec<_>, Vec<_>) = parameters.into_iter().unzip();
+            let (names, tensors): (Vec<_>, Vec<_>) =
+                parameters.into_iter().map(|(path, shape, tensors)| ((path, shape), tensors)).unzip();
             let after = adamw(tensors, AdamWFactors::new(betas, eps, weight_decay, rate, steps));
-            for (path, [value, first, second]) in paths.into_iter().zip(after) {
-                if let Some(moments) = self.moments.get_mut(&path) {
-                    (moments.first, moments.second) = (first, second);
-                }
+            for ((path, shape), [value, first, second]) in names.into_iter().zip(after) {
+                self.moments.insert(path.clone(), Moments { shape, steps, first, second });
                 values.insert(path, value);
             }
         }

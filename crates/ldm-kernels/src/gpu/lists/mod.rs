@@ -84,7 +84,8 @@ pub fn takes_linear_layers(x: &Tensor<2>, layers: &[(Tensor<2>, Option<Tensor<1>
     };
     let units = linear::UNITS;
     let room = |x: &Primitive| client(x).properties().hardware.max_units_per_cube >= units;
-    rows <= linear::ROWS
+    !layers.is_empty()
+        && rows <= linear::ROWS
         && takes(x)
         && layers.iter().all(fits)
         && primitive(x).is_some_and(|x| room(&x))
