@@ -89,6 +89,26 @@ pub fn plain_follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     pairs.into_iter().map(|[average, value]| average.clone() + (value - average) * step).collect()
 }
 
+/// The sum of the squares of all elements of all tensors, `[1]`, in f32; `None` where there are none. Of gradients it is their
+/// norm's square.
+pub fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
+    #[cfg(feature = "flex")]
+    if let Some(sum) = crate::cpu::sum_of_squares(tensors) {
+        return Some(sum);
+    }
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    if let Some(sum) = crate::gpu::sum_of_squares(tensors) {
+        return Some(sum);
+    }
+    plain_sum_of_squares(tensors)
+}
+
+/// [`sum_of_squares`] in burn's own operations.
+pub fn plain_sum_of_squares(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
+    let squares: Vec<_> = tensors.iter().map(|x| x.clone().cast(DType::F32).square().sum()).collect();
+    (!squares.is_empty()).then(|| Tensor::cat(squares, 0).sum())
+}
+
 /// Whether [`copies`] is to change the order of such weights: the device's convolutions in `dtype` are faster with it.
 pub fn orders(weight: &Tensor<1>, dtype: DType) -> bool {
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]

@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::bridge;
@@ -54,6 +54,17 @@ pub fn follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     let pieces: Vec<_> = pieces.collect();
     pieces.into_par_iter().for_each(|(to, (average, value))| nearer(to, average, value, step));
     all.into_iter().map(|(to, average, _)| primitive(to, &average)).collect()
+}
+
+/// See [`crate::optimizer::sum_of_squares`]; `None` where a tensor is not a plain f32 flex tensor.
+pub fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
+    let all: Option<Vec<FlexTensor>> = tensors.iter().map(bridge::contiguous).collect();
+    let all = all.filter(|all| !all.is_empty())?;
+    let pieces: Vec<&[f32]> = all.iter().flat_map(|x| bridge::slice(x).chunks(PIECE)).collect();
+    // Put together in their order, whichever thread was first.
+    let parts: Vec<f32> = pieces.into_par_iter().map(squares).collect();
+    let sum = parts.into_iter().map(f64::from).sum::<f64>() as f32;
+    Some(Tensor::from_data([sum], (&tensors[0].device(), DType::F32)))
 }
 
 /// A tensor of these values, of another's shape.
@@ -157,13 +168,30 @@ multiversion! {
     }
 }
 
+/// Sums that go on beside each other, so that they are vectors.
+const BESIDE: usize = 32;
+
+multiversion! {
+    fn squares(values: &[f32]) -> f32 {
+        let mut sums = [0f32; BESIDE];
+        let chunks = values.chunks_exact(BESIDE);
+        let rest: f32 = chunks.remainder().iter().map(|x| x * x).sum();
+        for chunk in chunks {
+            for (sum, x) in sums.iter_mut().zip(chunk) {
+                *sum += x * x;
+            }
+        }
+        sums.iter().sum::<f32>() + rest
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Device};
+    use burn::tensor::Device;
     use ldm_test_support::{assert_close, seeded_input};
 
     use super::*;
-    use crate::optimizer::{adamw, follow, plain_adamw, plain_follow};
+    use crate::optimizer::{adamw, follow, plain_adamw, plain_follow, plain_sum_of_squares, sum_of_squares};
 
     fn named(name: &str, lengths: &[usize]) -> Vec<Tensor<1>> {
         let device = Device::flex();
@@ -219,6 +247,21 @@ mod tests {
         for (ours, plain) in follow(pairs(), 0.3).iter().zip(plain_follow(pairs(), 0.3)) {
             assert_close("average", ours, &plain, 1e-6);
         }
+    }
+
+    #[test]
+    fn squares_are_added_up() {
+        let all = named("x", &LENGTHS);
+        let expected: f64 = all
+            .iter()
+            .flat_map(|x| x.to_data().to_vec::<f32>().expect("f32"))
+            .map(|x| f64::from(x).powi(2))
+            .sum();
+        for found in [sum_of_squares(&all), plain_sum_of_squares(&all)] {
+            let found = f64::from(found.expect("there are some").into_scalar::<f32>());
+            assert!((found - expected).abs() < 1e-5 * expected, "{found} {expected}");
+        }
+        assert!(sum_of_squares(&[]).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor};
+use ldm_nn::optimizer::sum_of_squares;
 use ldm_nn::weights::ParameterPath as Path;
 
 use super::Precision;
@@ -82,8 +83,8 @@ impl Named {
 
     /// The Euclidean norm of all tensors together, `[1]`; `None` where there are none.
     pub fn norm(&self) -> Option<Tensor<1>> {
-        let squares: Vec<_> = self.0.values().map(|t| t.clone().cast(DType::F32).square().sum()).collect();
-        (!squares.is_empty()).then(|| Tensor::cat(squares, 0).sum().sqrt())
+        let all: Vec<_> = self.0.values().cloned().collect();
+        sum_of_squares(&all).map(Tensor::sqrt)
     }
 }
 

@@ -87,8 +87,13 @@ impl<const T: usize> Launch<'_, T> {
 
     /// As many as the members need together.
     pub fn cubes(&self) -> CubeCount {
+        cubes(&self.client(), self.needed())
+    }
+
+    /// How many have something to do.
+    pub fn needed(&self) -> usize {
         let piece = self.units.across * EACH;
-        cubes(&self.client(), self.counts().map(|count| count.div_ceil(piece)).sum())
+        self.counts().map(|count| count.div_ceil(piece)).sum()
     }
 
     /// The `tensor`th of every member, as a kernel takes them.

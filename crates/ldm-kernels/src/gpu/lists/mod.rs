@@ -8,6 +8,7 @@ mod follow;
 mod launch;
 mod linear;
 mod ops;
+mod squares;
 pub mod together;
 
 use super::bridge::{Gpu, Primitive, client, own, primitive, tensor};
@@ -50,6 +51,14 @@ pub fn takes_follow(pairs: &[[Tensor<1>; 2]]) -> bool {
 pub fn follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     let all = pairs.into_iter().flatten().filter_map(own).collect();
     Gpu::follow(all, step).into_iter().filter_map(tensor).collect()
+}
+
+/// See [`crate::optimizer::sum_of_squares`]; `None` where the kernel does not take the tensors.
+pub fn sum_of_squares(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
+    if !tensors.iter().all(takes) || !together(tensors.iter()) {
+        return None;
+    }
+    tensor(Gpu::sum_of_squares(tensors.iter().filter_map(primitive).collect())?)
 }
 
 /// See [`crate::optimizer::orders`].

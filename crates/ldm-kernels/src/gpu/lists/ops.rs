@@ -5,7 +5,7 @@ use burn_cubecl::CubeBackend;
 
 use super::super::bridge::Primitive;
 use super::super::conv2d::Work;
-use super::{adamw, copies, follow, linear, together};
+use super::{adamw, copies, follow, linear, squares, together};
 use crate::optimizer::AdamWFactors;
 
 /// On [`Gpu`](super::super::bridge::Gpu).
@@ -15,6 +15,9 @@ pub trait Lists {
 
     /// See [`follow::step`].
     fn follow(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive>;
+
+    /// See [`squares::sum`].
+    fn sum_of_squares(tensors: Vec<Primitive>) -> Option<Primitive>;
 
     /// See [`linear::layers`].
     fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive>;
@@ -37,6 +40,10 @@ impl Lists for CubeBackend {
 
     fn project(tensors: Vec<Primitive>, work: Work) -> Vec<Primitive> {
         together::project(tensors, work)
+    }
+
+    fn sum_of_squares(tensors: Vec<Primitive>) -> Option<Primitive> {
+        squares::sum(tensors)
     }
 
     fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive> {
@@ -85,6 +92,12 @@ mod fused {
             };
             let outputs = weights.iter().map(output).collect();
             later("project", tensors, outputs, move |tensors| together::project(tensors, work))
+        }
+
+        fn sum_of_squares(tensors: Vec<Primitive>) -> Option<Primitive> {
+            let output = TensorSpec::new(Shape::from([1]), DType::F32);
+            let run = |tensors| squares::sum(tensors).into_iter().collect();
+            later("sum_of_squares", tensors, vec![output], run).pop()
         }
 
         fn linear_layers(tensors: Vec<Primitive>, biased: bool) -> Vec<Primitive> {

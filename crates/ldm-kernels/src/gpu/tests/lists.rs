@@ -1,10 +1,11 @@
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
-use super::{device, exact, types};
+use super::{TAKEN, device, exact, types};
 use crate::gpu;
 use crate::optimizer::{
     AdamWFactors, AdamWTensors, adamw, copies, follow, plain_adamw, plain_copies, plain_follow,
+    plain_sum_of_squares,
 };
 
 /// More than a launch takes, of several vectors and cubes.
@@ -68,6 +69,25 @@ fn averages_follow_as_their_twin() {
     assert!(gpu::takes_follow(&pairs));
     for (i, (found, expected)) in follow(pairs, 0.3).iter().zip(plain_follow(there, 0.3)).enumerate() {
         assert_close(&format!("{i}"), found, &expected, 1e-6);
+    }
+}
+
+#[test]
+fn squares_are_added_up() {
+    let Some(device) = device() else { return };
+    for (dtype, _) in types(&device) {
+        // Of several types together too.
+        let all: Vec<_> = seeded("x", &device)
+            .into_iter()
+            .enumerate()
+            .map(|(i, x)| if i % 3 == 0 { x } else { x.cast(dtype) })
+            .collect();
+        let there: Vec<_> = all.iter().map(exact).collect();
+        let expected = plain_sum_of_squares(&there).expect("there are some");
+        let found = gpu::sum_of_squares(&all).expect(TAKEN);
+        assert_close(&format!("{dtype:?}"), &found, &expected, 1e-5);
+        let again = gpu::sum_of_squares(&all).expect(TAKEN);
+        assert_eq!(found.to_data(), again.to_data(), "{dtype:?}: the same sum twice");
     }
 }
 
