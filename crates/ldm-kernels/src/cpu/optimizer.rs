@@ -252,11 +252,8 @@ mod tests {
     #[test]
     fn squares_are_added_up() {
         let all = named("x", &LENGTHS);
-        let expected: f64 = all
-            .iter()
-            .flat_map(|x| x.to_data().to_vec::<f32>().expect("f32"))
-            .map(|x| f64::from(x).powi(2))
-            .sum();
+        let expected: f64 =
+            all.iter().flat_map(|x| x.to_data().iter::<f64>().collect::<Vec<_>>()).map(|x| x.powi(2)).sum();
         for found in [sum_of_squares(&all), plain_sum_of_squares(&all)] {
             let found = f64::from(found.expect("there are some").into_scalar::<f32>());
             assert!((found - expected).abs() < 1e-5 * expected, "{found} {expected}");

@@ -113,13 +113,13 @@ fn of_all_units(value: f32, #[comptime] units: usize) -> f32 {
     let unit = UNIT_POS as usize;
     let mut shared = Shared::<[f32]>::new_slice(units);
     shared[unit] = value;
-    let mut width = units / 2;
-    while width > 0 {
+    #[unroll]
+    for step in 0..comptime![units.ilog2() as usize] {
+        let width = comptime![units >> (step + 1)];
         sync_cube();
         if unit < width {
             shared[unit] = shared[unit] + shared[unit + width];
         }
-        width /= 2;
     }
     shared[0]
 }
