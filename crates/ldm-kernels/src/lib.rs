@@ -32,5 +32,5 @@ pub use layout::{join_channels, to_map, to_tokens};
 pub use linear::{
     laid_together, linear, linear_add, linear_geglu, linear_layers, linear_to_map, linear_together,
 };
-pub use optimizer::{AdamWFactors, AdamWTensors, adamw, follow};
+pub use optimizer::{AdamWFactors, AdamWTensors, adamw, ema};
 pub use upsample::upsample_twice;

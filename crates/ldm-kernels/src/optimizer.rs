@@ -72,20 +72,20 @@ pub fn plain_adamw(parameters: Vec<AdamWTensors>, factors: AdamWFactors) -> Vec<
 
 /// Moving averages a step nearer to what they follow: `average + (value - average) * step` of each pair of them, flat tensors of
 /// one length.
-pub fn follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
+pub fn ema(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     #[cfg(feature = "flex")]
-    if crate::cpu::takes_follow(&pairs) {
-        return crate::cpu::follow(pairs, step);
+    if crate::cpu::takes_ema(&pairs) {
+        return crate::cpu::ema(pairs, step);
     }
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
-    if crate::gpu::takes_follow(&pairs) {
-        return crate::gpu::follow(pairs, step);
+    if crate::gpu::takes_ema(&pairs) {
+        return crate::gpu::ema(pairs, step);
     }
-    plain_follow(pairs, step)
+    plain_ema(pairs, step)
 }
 
-/// [`follow`] in burn's own operations.
-pub fn plain_follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
+/// [`ema`] in burn's own operations.
+pub fn plain_ema(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     pairs.into_iter().map(|[average, value]| average.clone() + (value - average) * step).collect()
 }
 

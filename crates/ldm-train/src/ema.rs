@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Shape, Tensor};
-use ldm_nn::optimizer::follow;
+use ldm_nn::optimizer::ema;
 use ldm_nn::weights::ParameterPath;
 
 use crate::optim::replace_values;
@@ -82,7 +82,7 @@ impl<M: Module> Ema<M> {
             found.all.into_iter().partition(|(_, _, weight)| weight.moves);
         let (paths, pairs): (Vec<_>, Vec<_>) =
             moving.into_iter().map(|(path, average, weight)| (path, [average, weight.value])).unzip();
-        let moved = paths.into_iter().zip(follow(pairs, step));
+        let moved = paths.into_iter().zip(ema(pairs, step));
         let mut values: BTreeMap<_, _> =
             still.into_iter().map(|(path, _, weight)| (path, weight.value)).chain(moved).collect();
         self.average = replace_values(self.average.clone(), &mut values);

@@ -38,5 +38,5 @@ pub use geglu::geglu;
 pub use group_norm::group_norm;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
-pub use optimizer::{adamw, follow, sum_of_squares, takes_adamw, takes_follow};
+pub use optimizer::{adamw, ema, sum_of_squares, takes_adamw, takes_ema};
 pub use upsample::upsample_twice;

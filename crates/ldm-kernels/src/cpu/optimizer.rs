@@ -21,7 +21,7 @@ pub fn takes_adamw(parameters: &[AdamWTensors]) -> bool {
 }
 
 /// As [`takes_adamw`], of averages and values.
-pub fn takes_follow(pairs: &[[Tensor<1>; 2]]) -> bool {
+pub fn takes_ema(pairs: &[[Tensor<1>; 2]]) -> bool {
     pairs.iter().all(|pair| are_alike(&pair.each_ref()))
 }
 
@@ -40,8 +40,8 @@ pub fn adamw(parameters: Vec<AdamWTensors>, factors: AdamWFactors) -> Vec<[Tenso
     all.into_iter().map(Parameter::done).collect()
 }
 
-/// See [`crate::optimizer::follow`]; for tensors that [`takes_follow`] takes.
-pub fn follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
+/// See [`crate::optimizer::ema`]; for tensors that [`takes_ema`] takes.
+pub fn ema(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     let step = step as f32;
     let flex = |[average, value]: [Tensor<1>; 2]| {
         Some((Buffer::take(average.shape().num_elements()), dense(average)?, dense(value)?))
@@ -191,7 +191,7 @@ mod tests {
     use ldm_test_support::{assert_close, seeded_input};
 
     use super::*;
-    use crate::optimizer::{adamw, follow, plain_adamw, plain_follow, plain_sum_of_squares, sum_of_squares};
+    use crate::optimizer::{adamw, ema, plain_adamw, plain_ema, plain_sum_of_squares, sum_of_squares};
 
     fn named(name: &str, lengths: &[usize]) -> Vec<Tensor<1>> {
         let device = Device::flex();
@@ -243,8 +243,8 @@ mod tests {
                 .map(<[Tensor<1>; 2]>::from)
                 .collect::<Vec<_>>()
         };
-        assert!(takes_follow(&pairs()));
-        for (ours, plain) in follow(pairs(), 0.3).iter().zip(plain_follow(pairs(), 0.3)) {
+        assert!(takes_ema(&pairs()));
+        for (ours, plain) in ema(pairs(), 0.3).iter().zip(plain_ema(pairs(), 0.3)) {
             assert_close("average", ours, &plain, 1e-6);
         }
     }
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn other_tensors_are_not_taken() {
         let [x, y] = [3, 4].map(|n| Tensor::<1>::zeros([n], &Device::flex()));
-        assert!(!takes_follow(&[[x.clone(), y]]));
-        assert!(!takes_follow(&[[x.clone(), x.clone().cast(DType::F16)]]));
-        assert!(!takes_follow(&[[x.clone(), x.autodiff()]]));
+        assert!(!takes_ema(&[[x.clone(), y]]));
+        assert!(!takes_ema(&[[x.clone(), x.clone().cast(DType::F16)]]));
+        assert!(!takes_ema(&[[x.clone(), x.autodiff()]]));
     }
 }

@@ -36,8 +36,8 @@ use attention::{Plans, Sizes, Units};
 use bridge::{Gpu, Primitive, client, primitive, tensor};
 use conv2d::{Added, Convolution, Work};
 pub use lists::{
-    adamw, copies, follow, laid_together, linear_layers, linear_together, orders, sum_of_squares,
-    takes_adamw, takes_copies, takes_follow, takes_linear_layers,
+    adamw, copies, ema, laid_together, linear_layers, linear_together, orders, sum_of_squares, takes_adamw,
+    takes_copies, takes_ema, takes_linear_layers,
 };
 use ops::Kernels;
 pub use ways::ways;

@@ -4,7 +4,7 @@
 
 mod adamw;
 mod copies;
-mod follow;
+mod ema;
 mod launch;
 mod linear;
 mod ops;
@@ -37,8 +37,8 @@ pub fn adamw(parameters: Vec<AdamWTensors>, factors: AdamWFactors) -> Vec<[Tenso
     triples(Gpu::adamw(all.filter_map(own).collect(), factors))
 }
 
-/// Whether [`follow`] takes them.
-pub fn takes_follow(pairs: &[[Tensor<1>; 2]]) -> bool {
+/// Whether [`ema`] takes them.
+pub fn takes_ema(pairs: &[[Tensor<1>; 2]]) -> bool {
     let alike = |[average, value]: &[Tensor<1>; 2]| {
         takes(value)
             && average.dims() == value.dims()
@@ -47,10 +47,10 @@ pub fn takes_follow(pairs: &[[Tensor<1>; 2]]) -> bool {
     pairs.iter().all(alike) && together(pairs.iter().flatten())
 }
 
-/// See [`crate::optimizer::follow`].
-pub fn follow(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
+/// See [`crate::optimizer::ema`].
+pub fn ema(pairs: Vec<[Tensor<1>; 2]>, step: f64) -> Vec<Tensor<1>> {
     let all = pairs.into_iter().flatten().filter_map(own).collect();
-    Gpu::follow(all, step).into_iter().filter_map(tensor).collect()
+    Gpu::ema(all, step).into_iter().filter_map(tensor).collect()
 }
 
 /// See [`crate::optimizer::sum_of_squares`]; `None` where the kernel does not take the tensors.

@@ -5,7 +5,7 @@ use burn_cubecl::CubeBackend;
 
 use super::super::bridge::Primitive;
 use super::super::conv2d::Work;
-use super::{adamw, copies, follow, linear, squares, together};
+use super::{adamw, copies, ema, linear, squares, together};
 use crate::optimizer::AdamWFactors;
 
 /// On [`Gpu`](super::super::bridge::Gpu).
@@ -13,8 +13,8 @@ pub trait Lists {
     /// See [`adamw::step`].
     fn adamw(tensors: Vec<Primitive>, factors: AdamWFactors) -> Vec<Primitive>;
 
-    /// See [`follow::step`].
-    fn follow(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive>;
+    /// See [`ema::step`].
+    fn ema(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive>;
 
     /// See [`squares::sum`].
     fn sum_of_squares(tensors: Vec<Primitive>) -> Option<Primitive>;
@@ -54,8 +54,8 @@ impl Lists for CubeBackend {
         adamw::step(tensors, factors)
     }
 
-    fn follow(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive> {
-        follow::step(tensors, step)
+    fn ema(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive> {
+        ema::step(tensors, step)
     }
 
     fn copies(tensors: Vec<Primitive>, shapes: Vec<[usize; 3]>, dtype: DType) -> Vec<Primitive> {
@@ -118,9 +118,9 @@ mod fused {
             later("adamw", tensors, outputs, move |tensors| adamw::step(tensors, factors))
         }
 
-        fn follow(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive> {
+        fn ema(tensors: Vec<Primitive>, step: f64) -> Vec<Primitive> {
             let outputs = tensors.chunks_exact(2).map(|pair| spec(&pair[0])).collect();
-            later("follow", tensors, outputs, move |tensors| follow::step(tensors, step))
+            later("ema", tensors, outputs, move |tensors| ema::step(tensors, step))
         }
 
         fn copies(tensors: Vec<Primitive>, shapes: Vec<[usize; 3]>, dtype: DType) -> Vec<Primitive> {

@@ -4,7 +4,7 @@ use ldm_test_support::{assert_close, seeded_input};
 use super::{TAKEN, device, exact, types};
 use crate::gpu;
 use crate::optimizer::{
-    AdamWFactors, AdamWTensors, adamw, copies, follow, plain_adamw, plain_copies, plain_follow,
+    AdamWFactors, AdamWTensors, adamw, copies, ema, plain_adamw, plain_copies, plain_ema,
     plain_sum_of_squares,
 };
 
@@ -66,8 +66,8 @@ fn averages_follow_as_their_twin() {
     let [averages, values] = ["a", "v"].map(|name| seeded(name, &device));
     let pairs: Vec<[Tensor<1>; 2]> = averages.into_iter().zip(values).map(Into::into).collect();
     let there = pairs.iter().map(|pair| pair.each_ref().map(exact)).collect();
-    assert!(gpu::takes_follow(&pairs));
-    for (i, (found, expected)) in follow(pairs, 0.3).iter().zip(plain_follow(there, 0.3)).enumerate() {
+    assert!(gpu::takes_ema(&pairs));
+    for (i, (found, expected)) in ema(pairs, 0.3).iter().zip(plain_ema(there, 0.3)).enumerate() {
         assert_close(&format!("{i}"), found, &expected, 1e-6);
     }
 }
@@ -117,9 +117,9 @@ fn copies_equal_their_twins() {
 fn other_lists_are_not_taken() {
     let Some(device) = device() else { return };
     let [x, y] = [3, 4].map(|n| Tensor::<1>::zeros([n], &device));
-    assert!(!gpu::takes_follow(&[]));
-    assert!(!gpu::takes_follow(&[[x.clone(), y]]));
-    assert!(!gpu::takes_follow(&[[x.clone(), exact(&x)]]));
-    assert!(!gpu::takes_follow(&[[x.clone(), x.clone().autodiff()]]));
-    assert!(!gpu::takes_follow(&[[x.clone(), x.cast(DType::F16)]]));
+    assert!(!gpu::takes_ema(&[]));
+    assert!(!gpu::takes_ema(&[[x.clone(), y]]));
+    assert!(!gpu::takes_ema(&[[x.clone(), exact(&x)]]));
+    assert!(!gpu::takes_ema(&[[x.clone(), x.clone().autodiff()]]));
+    assert!(!gpu::takes_ema(&[[x.clone(), x.cast(DType::F16)]]));
 }

@@ -24,7 +24,7 @@ pub fn step(tensors: Vec<CubeTensor>, step: f64) -> Vec<CubeTensor> {
         let client = launch.client();
         // SAFETY: the tensors of a pair are as long as `lengths` says, and a unit stays below it.
         unsafe {
-            follow_kernel::launch_unchecked(
+            ema_kernel::launch_unchecked(
                 &client,
                 launch.cubes(),
                 launch.units.dim(),
@@ -42,7 +42,7 @@ pub fn step(tensors: Vec<CubeTensor>, step: f64) -> Vec<CubeTensor> {
 }
 
 #[cube(launch_unchecked)]
-fn follow_kernel<N: Size>(
+fn ema_kernel<N: Size>(
     to: &mut Sequence<Box<[Vector<f32, N>]>>,
     averages: &Sequence<Box<[Vector<f32, N>]>>,
     values: &Sequence<Box<[Vector<f32, N>]>>,
