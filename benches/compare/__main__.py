@@ -8,35 +8,88 @@ import argparse
 import os
 import statistics
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import sides
 from rows import ROWS, Absolute
 
 
-def measure(row, args):
-    """Pairs of our numbers and theirs, in the row's unit."""
-    fresh = row.start is not None
-    # A peak of memory hardly varies, a first run takes long.
-    turns = 3 if fresh else 2 if row.unit == "MiB" else args.runs
+def measure_first_runs(row, args):
+    """Pairs of our numbers and theirs, in the row's unit: each the first run of a process."""
     commands = sides.commands(row, args.python, args.programs)
-    pairs = []
-    if fresh:
-        for _ in range(turns):
-            pairs.append([sides.first_run(command, row.start, args.threads) for command in commands])
-        return pairs
-    running = []
+    return [[sides.first_run(command, row.start, args.threads) for command in commands] for _ in range(3)]
+
+
+class Running:
+    """The processes of some rows, started and warmed up at the same time. Rows that ask for the same work share one."""
+
+    def __init__(self, rows, args):
+        self.args = args
+        # A side, or why there is none.
+        self.sides = {}
+        runs = {}
+        for row in rows:
+            for command in self.commands(row):
+                runs[command] = max(row.warm_up, runs.get(command, 0))
+        with ThreadPoolExecutor(max(1, len(runs))) as pool:
+            self.sides = dict(zip(runs, pool.map(self.start, runs, runs.values())))
+
+    def commands(self, row):
+        try:
+            return [tuple(command) for command in sides.commands(row, self.args.python, self.args.programs)]
+        except sides.Skip:
+            return []  # It says so again when it is to be measured.
+
+    def start(self, command, warm_up):
+        try:
+            side = sides.Side(list(command), self.args.threads)
+            for _ in range(warm_up):
+                side.run()
+            return side
+        except sides.Skip as reason:
+            return reason
+
+    def measure(self, row):
+        """Pairs of our numbers and theirs, in the row's unit."""
+        commands = sides.commands(row, self.args.python, self.args.programs)
+        pair = [self.sides[tuple(command)] for command in commands]
+        for side in pair:
+            if isinstance(side, sides.Skip):
+                raise side
+        # A peak of memory hardly varies.
+        turns = 2 if row.unit == "MiB" else self.args.runs
+        # A pause lets the other side's spinning threads go to sleep.
+        return [[side.run(after=0.3) for side in pair] for _ in range(turns)]
+
+    def close(self):
+        for side in self.sides.values():
+            if isinstance(side, sides.Side):
+                side.close()
+
+
+def skipped(row, reason):
+    print(f"{row.name}: skipped, {reason}", file=sys.stderr, flush=True)
+
+
+def show(row, pairs):
+    ours, theirs = (statistics.median(column) for column in zip(*pairs))
+    ratio = statistics.median(a / b for a, b in pairs)
+    ratio = "" if isinstance(row.goal, Absolute) else f"{ratio:.2f}"
+    number = "{:.0f}" if row.unit == "MiB" else "{:.4g}"
+    print("\t".join([row.name, number.format(ours), number.format(theirs), ratio, row.goal_text()]), flush=True)
+
+
+def compare(rows, args):
+    """Rows whose processes are there at the same time, one of them at work."""
+    running = Running(rows, args)
     try:
-        for command in commands:
-            running.append(sides.Side(command, args.threads))
-        for turn in range(-row.warm_up, turns):
-            # A pause lets the other side's spinning threads go to sleep.
-            pair = [side.run(after=0.3) for side in running]
-            if turn >= 0:
-                pairs.append(pair)
+        for row in rows:
+            try:
+                show(row, running.measure(row))
+            except sides.Skip as reason:
+                skipped(row, reason)
     finally:
-        for side in running:
-            side.close()
-    return pairs
+        running.close()
 
 
 def main():
@@ -46,6 +99,8 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch and diffusers")
     parser.add_argument("--row", action="append", help="only this one (may be repeated)")
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--together", type=int, default=1, metavar="N",
+                        help="start and warm up the processes of N rows at once, where there is memory for them")
     parser.add_argument("--threads", type=int, default=cores, help="of each side, on the CPU")
     parser.add_argument("--programs", metavar="DIR", help="our programs were built elsewhere, by --build")
     parser.add_argument("--build", metavar="DIR", help="build our programs there, stripped, and end")
@@ -63,17 +118,15 @@ def main():
     if args.build:
         sys.exit(0 if sides.build(args.build, {row.features for row in rows}) else 1)
     print("name\tours\ttheirs\tratio\tgoal", flush=True)
-    for row in rows:
+    first = [row for row in rows if row.start is not None]
+    others = [row for row in rows if row.start is None]
+    for i in range(0, len(others), args.together):
+        compare(others[i : i + args.together], args)
+    for row in first:
         try:
-            pairs = measure(row, args)
+            show(row, measure_first_runs(row, args))
         except sides.Skip as reason:
-            print(f"{row.name}: skipped, {reason}", file=sys.stderr, flush=True)
-            continue
-        ours, theirs = (statistics.median(column) for column in zip(*pairs))
-        ratio = statistics.median(a / b for a, b in pairs)
-        ratio = "" if isinstance(row.goal, Absolute) else f"{ratio:.2f}"
-        number = "{:.0f}" if row.unit == "MiB" else "{:.4g}"
-        print("\t".join([row.name, number.format(ours), number.format(theirs), ratio, row.goal_text()]), flush=True)
+            skipped(row, reason)
 
 
 if __name__ == "__main__":

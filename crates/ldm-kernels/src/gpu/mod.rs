@@ -20,6 +20,7 @@ mod norm_backward;
 mod ops;
 mod plane_tile;
 mod ptx;
+mod shares;
 mod statistics;
 #[cfg(test)]
 mod tests;

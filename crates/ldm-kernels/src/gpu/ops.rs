@@ -6,6 +6,7 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 #[cfg(feature = "autodiff")]
@@ -16,7 +17,7 @@ use super::norm::{self, Norm};
 #[cfg(feature = "autodiff")]
 use super::norm_backward;
 use super::view::View;
-use super::{geglu, join};
+use super::{geglu, join, shares};
 use crate::group_norm::GroupNormOptions;
 
 /// Every output is a new tensor. Gradients are in the order of the inputs.
@@ -116,6 +117,10 @@ pub trait Kernels: Backend {
     #[fusion(dtype = x, shape = conv2d::sums_shape(x, *by_picture))]
     fn channel_sums(x: FloatTensor<Self>, by_picture: bool) -> FloatTensor<Self>;
 
+    /// Softmax of the rows of scaled scores, see [`shares::forward`].
+    #[fusion(meta = |scores, scale, dtype| of_type(scores, *dtype))]
+    fn shares(scores: FloatTensor<Self>, scale: f32, dtype: DType) -> FloatTensor<Self>;
+
     /// `a * gelu(b)` of the last axis' halves.
     #[fusion(dtype = x, shape = {
         let mut half = x.clone();
@@ -151,6 +156,15 @@ pub trait Kernels: Backend {
         gradient: FloatTensor<Self>,
         plans: Plans,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// The same shape in another type.
+#[cfg(feature = "fusion")]
+fn of_type(
+    x: &burn::backend::fusion::custom::TensorSpec,
+    dtype: DType,
+) -> burn::backend::fusion::custom::TensorSpec {
+    burn::backend::fusion::custom::TensorSpec::new(x.shape.clone(), dtype)
 }
 
 /// Of both parts of a joined map.
@@ -269,6 +283,10 @@ impl Kernels for CubeBackend {
         left: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         join::backward(gradient, left)
+    }
+
+    fn shares(scores: FloatTensor<Self>, scale: f32, dtype: DType) -> FloatTensor<Self> {
+        shares::forward(scores, scale, dtype)
     }
 
     fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -33,7 +33,8 @@ pub fn moments<F: Float, N: Size>(
         let v = Vector::<f32, N>::cast_from(x[at(strides, start, i / inner, i % inner)]);
         count += 1.0f32;
         let delta = v - mean;
-        mean += delta / Vector::new(count);
+        // One division for all lanes.
+        mean += delta * Vector::new(1.0f32 / count);
         square += delta * (v - mean);
         i += units;
     }

@@ -2,12 +2,12 @@
 //! queries at a time. A first stage's attention is of one head of 512.
 
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::cubecl::prelude::Client;
 
-use super::bridge::primitive;
+use super::bridge::{Gpu, primitive};
 use super::conv2d::Work;
+use super::ops::Kernels;
 use super::{project, takes};
 
 /// The most scores at a time.
@@ -40,8 +40,8 @@ pub fn attention(
             let count = block.min(n - start);
             let q = q.clone().narrow(0, head, 1).narrow(1, start, count).reshape([count, d]);
             let scores: Tensor<2> = project(primitive(&q)?, primitive(&k)?, None, None, true, work)?;
-            let shares = softmax(scores * scale, 1).cast(dtype);
-            project(primitive(&shares)?, primitive(&v.clone().transpose())?, None, None, false, work)
+            let shares = Gpu::shares(primitive(&scores)?, scale as f32, dtype);
+            project(shares, primitive(&v.clone().transpose())?, None, None, false, work)
         });
         Some(Tensor::<2>::cat(rows.collect::<Option<Vec<_>>>()?, 0))
     };

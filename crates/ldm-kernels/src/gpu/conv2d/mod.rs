@@ -40,7 +40,7 @@ mod weights;
 pub use channels::sums;
 #[cfg(all(feature = "autodiff", feature = "fusion"))]
 pub use channels::sums_shape;
-pub use plan::{HALF, Plan, Work};
+pub use plan::{HALF, Plan, Work, processors};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;
 
@@ -61,7 +61,7 @@ use fetch::Fetch;
 use geometry::{SizesLaunch, StridesLaunch};
 use group::group_kernel;
 use lines::{Lines, dims, laid_out, strided};
-use plan::{DEPTH, SMALLEST, processors};
+use plan::{DEPTH, SMALLEST};
 use product::{Form, product_kernel};
 
 /// What the kernel is told beside its tensors.

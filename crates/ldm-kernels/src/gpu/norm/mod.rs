@@ -2,12 +2,14 @@
 //!
 //! A small group is one kernel's: its units read it for mean and variance, and again, from the cache, to write the
 //! output ([`whole`]). A large one would leave most of a device idle that way, so its moments come in chunks from one
-//! kernel, and the next puts them together and writes a chunk of the output ([`parts`]).
+//! kernel, and the next puts them together and writes a chunk of the output ([`parts`]). Of a channels-last picture cubes
+//! read whole pixels then ([`pixels`]).
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
 
 mod parts;
+mod pixels;
 mod whole;
 
 use burn::tensor::{DType, Shape};
@@ -72,10 +74,10 @@ pub fn forward(
     let statistics = empty_device_contiguous_dtype(client, device, Shape::from([walk.all(), 2]), DType::F32);
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
     let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu: norm.silu };
-    if walk.group() <= WHOLE {
-        whole::launch(&job);
-    } else {
-        parts::launch(&job);
+    match pixels::Pixels::new(&job) {
+        Some(pixels) => pixels::launch(&job, pixels),
+        None if walk.group() <= WHOLE => whole::launch(&job),
+        None => parts::launch(&job),
     }
     (job.y.tensor, job.statistics)
 }

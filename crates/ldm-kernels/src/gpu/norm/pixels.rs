@@ -1,0 +1,323 @@
+//! Large groups of a channels-last picture: a cube reads whole pixels, so that what it asks of memory lies together.
+//!
+//! A group is a few channels wide, and a cube that took one alone would use a part of every line that it touches. Here one
+//! kernel takes the moments of all groups over a chunk of pixels, a second puts a group's together, a third writes the output.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+
+use super::super::chunks::Chunks;
+use super::super::conv2d::processors;
+use super::super::statistics::{merge, sigmoid};
+use super::super::walk::{Extents, Strides, Units, Walk, cubes, parameter};
+use super::{Job, WHOLE};
+
+/// Groups of fewer elements are a kernel's each, however few they are.
+const SMALL: usize = 1 << 14;
+/// The fewest pixels of a unit.
+const PIXELS: usize = 4;
+/// Cubes for each multiprocessor.
+const CUBES: usize = 8;
+/// The most chunks of a picture.
+const CHUNKS: usize = 1 << 11;
+
+/// How a picture's pixels are divided among cubes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pixels {
+    /// Over pictures: all channels are one group.
+    walk: Walk,
+    /// Pixels that a cube reads side by side; a power of two.
+    rows: usize,
+    chunks: Chunks,
+}
+
+impl Pixels {
+    /// For a norm whose groups are large, or so few that a cube for each leaves a device idle.
+    pub fn new(job: &Job) -> Option<Self> {
+        let Job { x, y, walk, .. } = job;
+        let client = &x.tensor.client;
+        let many = walk.all() >= 2 * processors(client);
+        if !walk.channels_last || walk.group() <= if many { WHOLE } else { SMALL } {
+            return None;
+        }
+        let whole = Walk::new(&[x, y], 1);
+        let [pixels, vectors] = whole.axes();
+        let most = Units::together(client).across;
+        if vectors > most {
+            return None;
+        }
+        let rows = 1 << (most / vectors).ilog2();
+        let share = (CUBES * processors(client) / whole.all()).clamp(1, CHUNKS);
+        Some(Self { walk: whole, rows, chunks: Chunks::new(pixels, rows * PIXELS, share) })
+    }
+
+    fn units(&self) -> usize {
+        self.walk.axes()[1] * self.rows
+    }
+}
+
+/// Output and statistics of all groups.
+pub fn launch(job: &Job, pixels: Pixels) {
+    let Job { x, weight, bias, y, statistics, walk, eps, silu } = job;
+    let Pixels { walk: whole, rows, chunks } = pixels;
+    let (client, device) = (x.tensor.client.clone(), x.tensor.device.clone());
+    let units = pixels.units();
+    let dim = CubeDim::new_1d(units as u32);
+    let count = cubes(&client, whole.all() * chunks.count);
+    let shape = Shape::from([whole.all(), chunks.count, walk.groups, 3]);
+    let parts = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
+    // SAFETY: every index is in the tensors' views; cubes beyond the last picture read and write nothing.
+    unsafe {
+        moments_kernel::launch_unchecked(
+            &client,
+            count.clone(),
+            dim,
+            whole.vector,
+            x.buffer(),
+            parts.clone().into_buffer_arg(),
+            whole.extents(),
+            whole.strides(x),
+            walk.groups,
+            chunks.count,
+            chunks.length,
+            units,
+            rows,
+            x.elements(),
+        );
+    }
+    let together = Units::together(&client);
+    // SAFETY: as above; cubes beyond the last group write nothing.
+    unsafe {
+        together_kernel::launch_unchecked(
+            &client,
+            cubes(&client, walk.all()),
+            together.dim(),
+            parts.into_buffer_arg(),
+            statistics.clone().into_buffer_arg(),
+            walk.all(),
+            walk.groups,
+            *eps,
+            chunks.count,
+            together.across,
+        );
+    }
+    // SAFETY: as above.
+    unsafe {
+        output_kernel::launch_unchecked(
+            &client,
+            count,
+            dim,
+            whole.vector,
+            x.buffer(),
+            weight.clone().into_buffer_arg(),
+            bias.clone().into_buffer_arg(),
+            statistics.clone().into_buffer_arg(),
+            y.buffer(),
+            whole.extents(),
+            whole.strides(x),
+            whole.strides(y),
+            walk.groups,
+            chunks.count,
+            chunks.length,
+            rows,
+            *silu,
+            x.elements(),
+        );
+    }
+}
+
+/// The moments of all groups over a chunk of pixels a cube: how many elements, their mean, the sum of their squared
+/// distances from it. A unit has the same channels in every pixel.
+#[cube(launch_unchecked)]
+fn moments_kernel<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    parts: &mut [f32],
+    extents: &Extents,
+    from: &Strides,
+    groups: usize,
+    chunks: usize,
+    length: usize,
+    #[comptime] units: usize,
+    #[comptime] rows: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = UNIT_POS_X as usize;
+    let column = unit % extents.inner;
+    let row = unit / extents.inner;
+    let picture = CUBE_POS / chunks;
+    let there = picture < extents.all;
+    let first = CUBE_POS % chunks * length;
+    let end = select(there, min(first + length, extents.outer), 0usize);
+    let read = picture * from.batch + column * from.inner;
+
+    let mut count = 0.0f32;
+    let mut mean = Vector::<f32, N>::new(0.0f32);
+    let mut square = Vector::<f32, N>::new(0.0f32);
+    let mut i = first + row;
+    while i < end {
+        let v = Vector::<f32, N>::cast_from(x[read + i * from.outer]);
+        count += 1.0f32;
+        let delta = v - mean;
+        mean += delta * Vector::new(1.0f32 / count);
+        square += delta * (v - mean);
+        i += rows;
+    }
+
+    // A lane's values of all units lie together.
+    let mut counts = Shared::<[f32]>::new_slice(units);
+    let mut means = Shared::<[f32]>::new_slice(comptime![units * N::value()]);
+    let mut squares = Shared::<[f32]>::new_slice(comptime![units * N::value()]);
+    counts[unit] = count;
+    #[unroll]
+    for k in 0..N::value() {
+        means[k * units + unit] = mean.extract(k);
+        squares[k * units + unit] = square.extract(k);
+    }
+    sync_cube();
+    // The rows' of a channel, as by Chan, Golub and LeVeque.
+    #[unroll]
+    for k in 0..comptime![rows.ilog2() as usize] {
+        let step = comptime![rows >> (k + 1)];
+        if row < step {
+            let other = unit + step * extents.inner;
+            let ours = counts[unit];
+            let theirs = counts[other];
+            if theirs > 0.0f32 {
+                let share = theirs / (ours + theirs);
+                #[unroll]
+                for lane in 0..N::value() {
+                    let at = lane * units + unit;
+                    let beside = lane * units + other;
+                    let off = means[beside] - means[at];
+                    means[at] = means[at] + off * share;
+                    squares[at] = squares[at] + squares[beside] + off * off * ours * share;
+                }
+                counts[unit] = ours + theirs;
+            }
+        }
+        sync_cube();
+    }
+    // A group's channels, of which each has as many elements.
+    let width = extents.width / groups;
+    let pixels = counts[0];
+    let mut group = unit;
+    while group < groups {
+        let mut sum = 0.0f32;
+        for c in group * width..(group + 1) * width {
+            sum += means[c % N::value() * units + c / N::value()];
+        }
+        let average = sum / f32::cast_from(width);
+        let mut total = 0.0f32;
+        for c in group * width..(group + 1) * width {
+            let at = c % N::value() * units + c / N::value();
+            let off = means[at] - average;
+            total += squares[at] + pixels * off * off;
+        }
+        if there {
+            let part = 3 * (CUBE_POS * groups + group);
+            parts[part] = pixels * f32::cast_from(width);
+            parts[part + 1] = average;
+            parts[part + 2] = total;
+        }
+        group += units;
+    }
+}
+
+/// Mean and 1 / deviation of a group a cube, of its chunks' moments.
+#[cube(launch_unchecked)]
+fn together_kernel(
+    parts: &[f32],
+    statistics: &mut [f32],
+    all: usize,
+    groups: usize,
+    eps: f32,
+    chunks: usize,
+    #[comptime] units: usize,
+) {
+    let unit = UNIT_POS_X as usize;
+    let there = CUBE_POS < all;
+    let first = CUBE_POS / groups * chunks;
+    let group = CUBE_POS % groups;
+    let mut count = 0.0f32;
+    let mut mean = 0.0f32;
+    let mut square = 0.0f32;
+    let mut chunk = unit;
+    while there && chunk < chunks {
+        let part = 3 * ((first + chunk) * groups + group);
+        let theirs = parts[part];
+        let share = theirs / (count + theirs);
+        let off = parts[part + 1] - mean;
+        square += parts[part + 2] + off * off * count * share;
+        mean += off * share;
+        count += theirs;
+        chunk += units;
+    }
+    let mut shared = Shared::<[f32]>::new_slice(comptime![3 * units]);
+    shared[unit] = count;
+    shared[units + unit] = mean;
+    shared[2 * units + unit] = square;
+    sync_cube();
+    merge(&mut shared, unit, unit, units, units);
+    if there && unit == 0 {
+        statistics[2 * CUBE_POS] = shared[units];
+        statistics[2 * CUBE_POS + 1] = 1.0f32 / (shared[2 * units] / shared[0] + eps).sqrt();
+    }
+}
+
+/// A chunk of the output's pixels a cube.
+#[cube(launch_unchecked)]
+fn output_kernel<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    weight: &[F],
+    bias: &[F],
+    statistics: &[f32],
+    y: &mut [Vector<F, N>],
+    extents: &Extents,
+    from: &Strides,
+    to: &Strides,
+    groups: usize,
+    chunks: usize,
+    length: usize,
+    #[comptime] rows: usize,
+    #[comptime] silu: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = UNIT_POS_X as usize;
+    let column = unit % extents.inner;
+    let row = unit / extents.inner;
+    let picture = CUBE_POS / chunks;
+    let there = picture < extents.all;
+    let first = CUBE_POS % chunks * length;
+    let end = select(there, min(first + length, extents.outer), 0usize);
+    let read = picture * from.batch + column * from.inner;
+    let write = picture * to.batch + column * to.inner;
+
+    let channel = column * N::value();
+    let width = extents.width / groups;
+    let group = select(there, picture, 0usize) * groups;
+    let mut mean = Vector::<f32, N>::new(0.0f32);
+    let mut scale = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for k in 0..N::value() {
+        let group = group + (channel + k) / width;
+        mean.insert(k, statistics[2 * group]);
+        scale.insert(k, statistics[2 * group + 1]);
+    }
+    let scale = scale * parameter::<F, N>(weight, channel, true);
+    let bias = parameter::<F, N>(bias, channel, true);
+    let mut i = first + row;
+    while i < end {
+        let v = Vector::<f32, N>::cast_from(x[read + i * from.outer]);
+        let mut u = (v - mean) * scale + bias;
+        if comptime![silu] {
+            u = u * sigmoid::<N>(u);
+        }
+        y[write + i * to.outer] = Vector::<F, N>::cast_from(u);
+        i += rows;
+    }
+}
