@@ -19,12 +19,9 @@ pub fn forward(scores: CubeTensor, scale: f32, dtype: DType) -> CubeTensor {
     let scores = into_contiguous(scores);
     let (client, device) = (scores.client.clone(), scores.device.clone());
     let [rows, keys] = scores.meta.shape().dims();
-    let shares =
-        empty_device_contiguous_dtype(client.clone(), device, scores.meta.shape().clone(), dtype);
-    let vector = client
-        .io_optimized_vector_sizes(size_of::<f32>())
-        .find(|n| keys.is_multiple_of(*n))
-        .unwrap_or(1);
+    let shares = empty_device_contiguous_dtype(client.clone(), device, scores.meta.shape().clone(), dtype);
+    let vector =
+        client.io_optimized_vector_sizes(size_of::<f32>()).find(|n| keys.is_multiple_of(*n)).unwrap_or(1);
     let units = Units::for_rows(&client, keys / vector);
     // SAFETY: every index is in a row; rows beyond the last read and write nothing.
     unsafe {
