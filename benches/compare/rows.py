@@ -36,7 +36,7 @@ def cpu(name, what, ours, goal, by="torch", theirs=None, **rest):
 
 
 # One program for all rows on CUDA; only first pictures have a folder of caches to persist in.
-CUDA = "cuda,autotune,gpu-kernels,burn/persistence"
+CUDA = "cuda,autotune,fusion,gpu-kernels,burn/persistence"
 
 
 def gpu(name, what, ours, goal, dtype="f16", device="cuda", by="torch", theirs=None, **rest):

@@ -15,7 +15,7 @@
 //! one tile of pixels reads them. The output is channels-last.
 //!
 //! What bounds it from below: `2 b h' w' c_out c_in kh kw` operations of the matrix units, or the bytes of input,
-//! weights and output, whichever takes longer. Known weaknesses, none of them measured:
+//! weights and output, whichever takes longer. Known weaknesses:
 //! - The parts of splits go through memory in f32.
 //! - Where a strided convolution's output gradient is spread, the zeros between are multiplied too.
 //! - A group waits for the whole cube at every step; cubes of a multiprocessor fill each other's gaps.

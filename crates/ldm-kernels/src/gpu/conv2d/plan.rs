@@ -33,7 +33,8 @@ const STEPS: usize = 8;
 const PLANES: usize = 16;
 
 // What a multiprocessor needs, in its clocks; rough, and only compared with each other. The figures are a large GPU's: of 24
-// layers of Stable Diffusion 1.5's on an H200 (`benches/products.rs`) the way that they choose is within 4 % of the fastest.
+// layers of Stable Diffusion 1.5's on an H200 (`benches/products.rs`) the way that they choose is within 4 % of the fastest, by planes
+// alone within 9 %.
 /// For the products of two blocks, by planes and by groups of them.
 const PLANE: usize = 13;
 const GROUP: usize = 8;
@@ -318,9 +319,9 @@ mod tests {
         // Much of everything: the largest tiles, the depth in one.
         let (tile, large) = plan([1 << 18, 128], 9 * 4);
         assert_eq!((tile, large.splits, large.length, large.cubes()), ([128, 128], 1, 36, 2048));
-        // 1280 channels to 1280 at 8x8, twice: ten tiles, in as many splits as give nearly every multiprocessor one.
+        // 1280 channels to 1280 at 8x8, twice: twenty tiles, in as many splits as give nearly every multiprocessor two.
         let (tile, few) = plan([128, 1280], 9 * 40);
-        assert_eq!((tile, few.cubes() >= 120, few.cubes() <= 3 * 132), ([128, 128], true, true));
+        assert_eq!((tile, few.cubes() >= 240, few.cubes() <= 2 * 132), ([128, 64], true, true));
         assert!(few.length * few.splits >= 360 && few.length * (few.splits - 1) < 360);
         // One small tile: no split of fewer steps than are worth it.
         let (tile, one) = plan([16, 4], 9 * 40);

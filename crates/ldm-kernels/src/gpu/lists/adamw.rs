@@ -6,21 +6,21 @@
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::launch::{Kind, dense, launches, share, sole};
+use super::launch::{Kind, dense, launches, rooms, share, sole};
 use crate::optimizer::AdamWFactors;
 
 /// Value, gradient and moments of each parameter, one after the other, to value and moments. The moments are written over.
 pub fn step(tensors: Vec<CubeTensor>, factors: AdamWFactors) -> Vec<CubeTensor> {
+    let Some(like) = tensors.first().cloned() else { return tensors };
+    let shapes: Vec<_> = tensors.iter().step_by(4).map(|value| value.meta.shape().clone()).collect();
+    let mut rooms = rooms(&like, &shapes, like.dtype).into_iter();
     let mut tensors = tensors.into_iter().map(dense);
     let mut parameters = Vec::new();
-    while let (Some(value), Some(gradient), Some(first), Some(second)) =
-        (tensors.next(), tensors.next(), tensors.next(), tensors.next())
+    while let (Some(to), Some(value), Some(gradient), Some(first), Some(second)) =
+        (rooms.next(), tensors.next(), tensors.next(), tensors.next(), tensors.next())
     {
-        let (client, device) = (value.client.clone(), value.device.clone());
-        let to = empty_device_contiguous_dtype(client, device, value.meta.shape().clone(), value.dtype);
         parameters.push([to, sole(first), sole(second), value, gradient]);
     }
     let kind = |i: usize| {

@@ -7,19 +7,17 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::launch::{Kind, dense, launches, share};
+use super::launch::{Kind, dense, launches, rooms, share};
 
 /// Each tensor `[rows, columns, taps]` in the order `[rows, taps, columns]`.
 pub fn copies(tensors: Vec<CubeTensor>, shapes: &[[usize; 3]], dtype: DType) -> Vec<CubeTensor> {
-    let pair = |x: CubeTensor| {
-        let x = dense(x);
-        let (client, device) = (x.client.clone(), x.device.clone());
-        [empty_device_contiguous_dtype(client, device, x.meta.shape().clone(), dtype), x]
-    };
-    copy(tensors.into_iter().map(pair).collect(), shapes)
+    let Some(like) = tensors.first() else { return tensors };
+    let lengths: Vec<_> = tensors.iter().map(|x| x.meta.shape().clone()).collect();
+    let rooms = rooms(like, &lengths, dtype);
+    let pairs = rooms.into_iter().zip(tensors).map(|(to, from)| [to, dense(from)]);
+    copy(pairs.collect(), shapes)
 }
 
 /// From the second of each pair to the first. All second ones are of one type, and all first ones.

@@ -3,10 +3,11 @@
 //! A launch takes up to [`MOST`] members (a parameter, its gradient, ..). Its cubes are shared out among them in order, and each
 //! finds its member by counting.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::walk::{Units, cubes};
@@ -15,6 +16,8 @@ use super::super::walk::{Units, cubes};
 const MOST: usize = 16;
 /// What a unit takes of a member, one after the other.
 const EACH: usize = 4;
+/// The most bytes of a tensor that shares a buffer.
+const SMALL: usize = 1 << 16;
 
 /// What members of one launch have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +103,30 @@ impl<const T: usize> Launch<'_, T> {
     pub fn buffers<C: CubePrimitive>(&self, tensor: usize) -> SequenceArg<Box<[C]>> {
         self.members.iter().map(|i| self.all[*i][tensor].clone().into_buffer_arg()).collect()
     }
+}
+
+/// New tensors of these shapes, on the device of `like`. The small ones share a buffer: among many small tensors a pool of
+/// memory looks long for room, at every allocation.
+pub fn rooms(like: &CubeTensor, shapes: &[Shape], dtype: DType) -> Vec<CubeTensor> {
+    let (client, device) = (&like.client, &like.device);
+    let alignment = (client.properties().memory.alignment as usize).max(1);
+    let bytes = |shape: &Shape| shape.num_elements() * dtype.size();
+    let shares = |shape: &Shape| (1..=SMALL).contains(&bytes(shape));
+    let taken = |shape: &Shape| bytes(shape).next_multiple_of(alignment);
+    let all: usize = shapes.iter().filter(|shape| shares(shape)).map(taken).sum();
+    let empty = |shape: Shape| empty_device_contiguous_dtype(client.clone(), device.clone(), shape, dtype);
+    let shared = empty(Shape::from([all.div_ceil(dtype.size()).max(1)])).handle;
+    let mut start = 0;
+    let room = |shape: &Shape| {
+        if !shares(shape) {
+            return empty(shape.clone());
+        }
+        let after = all.next_multiple_of(dtype.size()) - start - bytes(shape);
+        let handle = shared.clone().offset_start(start as u64).offset_end(after as u64);
+        start += taken(shape);
+        CubeTensor::new_contiguous(client.clone(), device.clone(), shape.clone(), handle, dtype)
+    };
+    shapes.iter().map(room).collect()
 }
 
 /// The tensor, its elements in order.

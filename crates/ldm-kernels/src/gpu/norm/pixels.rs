@@ -169,9 +169,10 @@ fn moments_kernel<F: Float, N: Size>(
     }
 
     // A lane's values of all units lie together.
+    let n = N::value();
     let mut counts = Shared::<[f32]>::new_slice(units);
-    let mut means = Shared::<[f32]>::new_slice(comptime![units * N::value()]);
-    let mut squares = Shared::<[f32]>::new_slice(comptime![units * N::value()]);
+    let mut means = Shared::<[f32]>::new_slice(comptime![units * n]);
+    let mut squares = Shared::<[f32]>::new_slice(comptime![units * n]);
     counts[unit] = count;
     #[unroll]
     for k in 0..N::value() {
@@ -209,12 +210,12 @@ fn moments_kernel<F: Float, N: Size>(
     while group < groups {
         let mut sum = 0.0f32;
         for c in group * width..(group + 1) * width {
-            sum += means[c % N::value() * units + c / N::value()];
+            sum += means[c % n * units + c / n];
         }
         let average = sum / f32::cast_from(width);
         let mut total = 0.0f32;
         for c in group * width..(group + 1) * width {
-            let at = c % N::value() * units + c / N::value();
+            let at = c % n * units + c / n;
             let off = means[at] - average;
             total += squares[at] + pixels * off * off;
         }

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device, Shape, Tensor};
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use ldm_test_support::{assert_close, seeded_input};
 
@@ -94,7 +95,8 @@ fn compare(device: &Device, dtype: DType, form: TileForm, layouts: [MatrixLayout
     let a = seeded_input::<2>("a", [form.rows * SIDE, DEPTH], device).cast(dtype);
     let b = seeded_input::<2>("b", [DEPTH, form.columns * SIDE], device).cast(dtype);
     let [left, right] = [(&a, layouts[0]), (&b, layouts[1])].map(|(x, layout)| lines(x, layout));
-    let [left, right] = [left, right].map(|x| primitive(&x).expect("on the device"));
+    // CUDA pads rows.
+    let [left, right] = [left, right].map(|x| into_contiguous(primitive(&x).expect("on the device")));
     let client = left.client.clone();
     let shape = Shape::from([form.rows * SIDE, form.columns * SIDE]);
     let y = empty_device_contiguous_dtype(client.clone(), left.device.clone(), shape, DType::F32);
