@@ -13,9 +13,9 @@ use crate::optimizer::AdamWFactors;
 
 /// Value, gradient and moments of each parameter, one after the other, to value and moments. The moments are written over.
 pub fn step(tensors: Vec<CubeTensor>, factors: AdamWFactors) -> Vec<CubeTensor> {
-    let Some(like) = tensors.first().cloned() else { return tensors };
+    let Some(like) = tensors.first() else { return tensors };
     let shapes: Vec<_> = tensors.iter().step_by(4).map(|value| value.meta.shape().clone()).collect();
-    let mut rooms = rooms(&like, &shapes, like.dtype).into_iter();
+    let mut rooms = rooms(like, &shapes, like.dtype).into_iter();
     let mut tensors = tensors.into_iter().map(dense);
     let mut parameters = Vec::new();
     while let (Some(to), Some(value), Some(gradient), Some(first), Some(second)) =

@@ -2,18 +2,18 @@
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::launch::{Kind, dense, launches, share};
+use super::launch::{Kind, dense, launches, rooms, share};
 
 /// Averages and values by turns to averages.
 pub fn step(tensors: Vec<CubeTensor>, step: f64) -> Vec<CubeTensor> {
+    let Some(like) = tensors.first() else { return tensors };
+    let shapes: Vec<_> = tensors.iter().step_by(2).map(|average| average.meta.shape().clone()).collect();
+    let mut rooms = rooms(like, &shapes, like.dtype).into_iter();
     let mut tensors = tensors.into_iter().map(dense);
     let mut pairs = Vec::new();
-    while let (Some(average), Some(value)) = (tensors.next(), tensors.next()) {
-        let (client, device) = (value.client.clone(), value.device.clone());
-        let to = empty_device_contiguous_dtype(client, device, value.meta.shape().clone(), value.dtype);
+    while let (Some(to), Some(average), Some(value)) = (rooms.next(), tensors.next(), tensors.next()) {
         pairs.push([to, average, value]);
     }
     let kind = |i: usize| {

@@ -115,13 +115,13 @@ pub fn rooms(like: &CubeTensor, shapes: &[Shape], dtype: DType) -> Vec<CubeTenso
     let taken = |shape: &Shape| bytes(shape).next_multiple_of(alignment);
     let all: usize = shapes.iter().filter(|shape| shares(shape)).map(taken).sum();
     let empty = |shape: Shape| empty_device_contiguous_dtype(client.clone(), device.clone(), shape, dtype);
-    let shared = empty(Shape::from([all.div_ceil(dtype.size()).max(1)])).handle;
+    let shared = empty(Shape::from([(all / dtype.size()).max(1)])).handle;
     let mut start = 0;
     let room = |shape: &Shape| {
         if !shares(shape) {
             return empty(shape.clone());
         }
-        let after = all.next_multiple_of(dtype.size()) - start - bytes(shape);
+        let after = all - start - bytes(shape);
         let handle = shared.clone().offset_start(start as u64).offset_end(after as u64);
         start += taken(shape);
         CubeTensor::new_contiguous(client.clone(), device.clone(), shape.clone(), handle, dtype)

@@ -131,6 +131,31 @@ pub fn launch(job: &Job, pixels: Pixels) {
     }
 }
 
+/// What a unit takes: the channels of one vector, of every so many pixels of its cube's chunk.
+#[derive(CubeType, Clone, Copy)]
+struct Place {
+    /// Which vector of a pixel.
+    column: usize,
+    /// Which of the pixels side by side.
+    row: usize,
+    picture: usize,
+    /// Whether there is such a picture.
+    there: bool,
+    /// Pixels of the chunk.
+    first: usize,
+    end: usize,
+}
+
+#[cube]
+fn place(extents: &Extents, chunks: usize, length: usize) -> Place {
+    let unit = UNIT_POS_X as usize;
+    let picture = CUBE_POS / chunks;
+    let there = picture < extents.all;
+    let first = CUBE_POS % chunks * length;
+    let end = select(there, min(first + length, extents.outer), 0usize);
+    Place { column: unit % extents.inner, row: unit / extents.inner, picture, there, first, end }
+}
+
 /// The moments of all groups over a chunk of pixels a cube: how many elements, their mean, the sum of their squared
 /// distances from it. A unit has the same channels in every pixel.
 #[cube(launch_unchecked)]
@@ -147,19 +172,15 @@ fn moments_kernel<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS_X as usize;
-    let column = unit % extents.inner;
-    let row = unit / extents.inner;
-    let picture = CUBE_POS / chunks;
-    let there = picture < extents.all;
-    let first = CUBE_POS % chunks * length;
-    let end = select(there, min(first + length, extents.outer), 0usize);
-    let read = picture * from.batch + column * from.inner;
+    let place = place(extents, chunks, length);
+    let row = place.row;
+    let read = place.picture * from.batch + place.column * from.inner;
 
     let mut count = 0.0f32;
     let mut mean = Vector::<f32, N>::new(0.0f32);
     let mut square = Vector::<f32, N>::new(0.0f32);
-    let mut i = first + row;
-    while i < end {
+    let mut i = place.first + place.row;
+    while i < place.end {
         let v = Vector::<f32, N>::cast_from(x[read + i * from.outer]);
         count += 1.0f32;
         let delta = v - mean;
@@ -219,7 +240,7 @@ fn moments_kernel<F: Float, N: Size>(
             let off = means[at] - average;
             total += squares[at] + pixels * off * off;
         }
-        if there {
+        if place.there {
             let part = 3 * (CUBE_POS * groups + group);
             parts[part] = pixels * f32::cast_from(width);
             parts[part + 1] = average;
@@ -288,19 +309,15 @@ fn output_kernel<F: Float, N: Size>(
     #[comptime] silu: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let unit = UNIT_POS_X as usize;
-    let column = unit % extents.inner;
-    let row = unit / extents.inner;
-    let picture = CUBE_POS / chunks;
-    let there = picture < extents.all;
-    let first = CUBE_POS % chunks * length;
-    let end = select(there, min(first + length, extents.outer), 0usize);
+    let place = place(extents, chunks, length);
+    let column = place.column;
+    let picture = place.picture;
     let read = picture * from.batch + column * from.inner;
     let write = picture * to.batch + column * to.inner;
 
     let channel = column * N::value();
     let width = extents.width / groups;
-    let group = select(there, picture, 0usize) * groups;
+    let group = select(place.there, picture, 0usize) * groups;
     let mut mean = Vector::<f32, N>::new(0.0f32);
     let mut scale = Vector::<f32, N>::new(0.0f32);
     #[unroll]
@@ -311,8 +328,8 @@ fn output_kernel<F: Float, N: Size>(
     }
     let scale = scale * parameter::<F, N>(weight, channel, true);
     let bias = parameter::<F, N>(bias, channel, true);
-    let mut i = first + row;
-    while i < end {
+    let mut i = place.first + place.row;
+    while i < place.end {
         let v = Vector::<f32, N>::cast_from(x[read + i * from.outer]);
         let mut u = (v - mean) * scale + bias;
         if comptime![silu] {
