@@ -2,7 +2,7 @@
 //! estimate by which it chooses (`ldm-kernels`, `gpu/conv2d/plan.rs`):
 //!
 //! ```sh
-//! cargo bench --features cuda,autotune,fusion,gpu-kernels --bench products -- run > products.tsv
+//! cargo bench --features cuda,autotune,gpu-kernels --bench products -- run > products.tsv
 //! ```
 //!
 //! Tab-separated: layer, tile, splits, microseconds, TFLOP/s, estimated clocks, whether it is the way that is taken. Launches

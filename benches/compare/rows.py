@@ -35,8 +35,9 @@ def cpu(name, what, ours, goal, by="torch", theirs=None, **rest):
     return Row(name, "cpu", what, f"{ours} --device flex --dtype f32", by, theirs or ours, goal, **rest)
 
 
-# One program for all rows on CUDA; only first pictures have a folder of caches to persist in.
-CUDA = "cuda,autotune,fusion,gpu-kernels,burn/persistence"
+# One program for all rows on CUDA, without `fusion`, which costs the host more than it saves the device here; only first pictures
+# have a folder of caches to persist in.
+CUDA = "cuda,autotune,gpu-kernels,burn/persistence"
 
 
 def gpu(name, what, ours, goal, dtype="f16", device="cuda", by="torch", theirs=None, **rest):

@@ -27,6 +27,7 @@ mod panels;
 mod product;
 mod scratch;
 mod tile;
+mod turn;
 mod upsample;
 #[cfg(feature = "autodiff")]
 mod weight_gradient;
