@@ -33,8 +33,8 @@ pub type Operand<E> = Array<Vector<E, Pair>>;
 /// A unit's part of the sums: the pairs of two rows.
 pub type Sum = Array<Vector<f32, Pair>>;
 
-/// Whether the device has such units for these operands, and reads them from shared memory.
-pub fn hardware(client: &Client, operands: ElemType) -> bool {
+/// Side of a block where the device has such units for these operands, and reads them from shared memory.
+pub fn native(client: &Client, operands: ElemType) -> Option<usize> {
     let properties = client.properties();
     let (matmul, planes) = (&properties.features.matmul, &properties.hardware);
     let config = MmaConfig {
@@ -45,9 +45,10 @@ pub fn hardware(client: &Client, operands: ElemType) -> bool {
         n: 8,
         k: 16,
     };
-    [planes.plane_size_min, planes.plane_size_max] == [UNITS as u32; 2]
+    let there = [planes.plane_size_min, planes.plane_size_max] == [UNITS as u32; 2]
         && matmul.mma.contains(&config)
-        && matmul.ldmatrix.contains(&operands)
+        && matmul.ldmatrix.contains(&operands);
+    there.then_some(SIDE)
 }
 
 /// One plane.

@@ -200,7 +200,7 @@ pub fn holds<const D: usize>(x: &Tensor<D>) -> bool {
 pub fn attention(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, by: Option<Units>) -> Option<Tensor<4>> {
     let primitives = [primitive(q)?, primitive(k)?, primitive(v)?];
     let Some(plans) = attention_plans(q, k, v, &primitives[0], by) else {
-        return wide::attention(q, k, v, &client(&primitives[0]), by.is_some_and(|units| !units.hardware));
+        return wide::attention(q, k, v, &client(&primitives[0]), by.is_some_and(|units| !units.hardware()));
     };
     let [q, k, v] = primitives;
     let (y, _) = Gpu::attention(q, k, v, plans.forward);

@@ -1,15 +1,16 @@
 //! One plane's tile of a matrix product: blocks of 16x16 summed in f32, operands in shared memory.
 //!
-//! On devices with matrix units (CUDA's tensor cores, what Vulkan and ROCm call cooperative matrices) a block's product
-//! is theirs, by `cubecl::cmma`. Elsewhere each unit keeps its share of the sums and reads the operands itself: slow,
+//! On devices with matrix units (CUDA's tensor cores, what Vulkan and ROCm call cooperative matrices, Metal's SIMD-group
+//! matrices) a block's product is theirs, by `cubecl::cmma`: one product where they multiply 16x16, eight where 8x8, as
+//! Metal's do. Elsewhere each unit keeps its share of the sums and reads the operands itself: slow,
 //! meant for tests, which so check on any device everything that is built on a tile but for the instructions.
 //!
 //! A cube that uses tiles is `(units of a plane, planes)`: `UNIT_POS_X` is the place in the plane. The operands must be
 //! in shared memory before a product (`sync_cube`), and a stored tile is there for others after the same. The emulation
 //! takes any number of units, also where they are not the device's planes; then `sync_plane` is not enough for it.
 //!
-//! What the instructions want of memory: a slice starts at a multiple of 32 bytes, which `Shared::new_aligned_slice`
-//! and steps of 16 elements give, and strides are multiples of 16 bytes.
+//! What the instructions want of memory: a slice starts at a multiple of 32 bytes (of 16, where they multiply 8x8), which
+//! `Shared::new_aligned_slice` and steps of as many elements give, and strides are multiples of 16 bytes.
 
 // A part of a kernel takes the bindings that it needs.
 #![allow(clippy::too_many_arguments)]
@@ -23,6 +24,9 @@ use burn_cubecl::cubecl::prelude::*;
 /// Rows and columns of a block, and how deep one product is.
 pub const SIDE: usize = 16;
 
+/// Sides of what matrix units multiply, the best first. A block is a whole number of them.
+const NATIVE: [usize; 2] = [SIDE, SIDE / 2];
+
 /// What shared memory for operands and tiles is aligned to, in bytes.
 pub const ALIGNMENT: usize = 32;
 
@@ -35,23 +39,36 @@ pub struct TileForm {
     pub columns: usize,
     /// Units of a plane, of which a block's 256 elements are a multiple.
     pub units: usize,
-    /// Whether matrix units multiply.
-    pub hardware: bool,
+    /// Side of what matrix units multiply; `None` where they are emulated.
+    pub native: Option<usize>,
 }
 
-/// Whether the device has matrix units for these operands with sums in f32, and planes of one size.
-pub fn hardware(client: &Client, operands: ElemType) -> bool {
+impl TileForm {
+    /// Matrices of the units' down and across, and how many make a block's side.
+    fn matrices(self) -> [usize; 3] {
+        let parts = SIDE / self.side();
+        [self.rows * parts, self.columns * parts, parts]
+    }
+
+    /// Side of one of them.
+    fn side(self) -> usize {
+        self.native.unwrap_or(SIDE)
+    }
+}
+
+/// What the device's matrix units multiply of these operands with sums in f32; `None` without them, or if its planes are of
+/// several sizes.
+pub fn native(client: &Client, operands: ElemType) -> Option<usize> {
     let properties = client.properties();
-    let (side, planes) = (SIDE as u32, &properties.hardware);
-    planes.plane_size_min == planes.plane_size_max
-        && properties.features.matmul.cmma.contains(&MmaConfig {
-            a_type: operands,
-            b_type: operands,
-            cd_type: ElemType::Float(FloatKind::F32),
-            m: side,
-            n: side,
-            k: side,
-        })
+    let planes = &properties.hardware;
+    let there = |side: u32| {
+        let [a_type, b_type] = [operands; 2];
+        let cd_type = ElemType::Float(FloatKind::F32);
+        let [m, n, k] = [side; 3];
+        properties.features.matmul.cmma.contains(&MmaConfig { a_type, b_type, cd_type, m, n, k })
+    };
+    let alike = planes.plane_size_min == planes.plane_size_max;
+    NATIVE.into_iter().find(|side| alike && there(*side as u32))
 }
 
 /// The sums of one plane.
@@ -67,7 +84,7 @@ pub struct PlaneTile {
 #[allow(dead_code)]
 #[derive(CubeType)]
 enum Sums {
-    /// In the matrix units' registers, row after row of blocks.
+    /// In the matrix units' registers, row after row of what they multiply.
     Fragments(Sequence<Matrix<f32>>),
     /// The unit's share: elements `UNIT_POS_X`, `UNIT_POS_X + units`, .. of the tile's rows one after the other.
     Values(Array<f32>),
@@ -77,15 +94,17 @@ enum Sums {
 impl PlaneTile {
     /// A tile of zeros.
     pub fn zero(#[comptime] form: TileForm) -> PlaneTile {
-        let sums = if comptime![form.hardware] {
+        let sums = if comptime![form.native.is_some()] {
+            let side = comptime![form.side()];
+            let [down, across, _] = comptime![form.matrices()];
             let mut fragments = Sequence::<Matrix<f32>>::new();
             #[unroll]
-            for _ in 0..comptime![form.rows * form.columns] {
+            for _ in 0..comptime![down * across] {
                 fragments.push(Matrix::<f32>::from_value(
                     MatrixIdent::Accumulator,
-                    SIDE,
-                    SIDE,
-                    SIDE,
+                    side,
+                    side,
+                    side,
                     MatrixLayout::Undefined,
                     0.0f32,
                 ));
@@ -119,22 +138,27 @@ impl PlaneTile {
         let (a_vector, b_vector) = (A::value(), B::value());
         match &mut self.sums {
             Sums::Fragments(fragments) => {
-                let mut right = Sequence::<Matrix<E>>::new();
+                let side = comptime![form.side()];
+                let [down, across, deep] = comptime![form.matrices()];
                 #[unroll]
-                for j in 0..form.columns {
-                    let start = comptime![j * SIDE * b_column / b_vector];
-                    right.push(operand::<E>(MatrixIdent::B, b_layout));
-                    cmma::load(right.index_mut(j), &b[start..b.len()], comptime![b_stride as u32]);
-                }
-                #[unroll]
-                for i in 0..form.rows {
-                    let start = comptime![i * SIDE * a_row / a_vector];
-                    let mut left = operand::<E>(MatrixIdent::A, a_layout);
-                    cmma::load(&mut left, &a[start..a.len()], comptime![a_stride as u32]);
+                for k in 0..deep {
+                    let mut right = Sequence::<Matrix<E>>::new();
                     #[unroll]
-                    for j in 0..form.columns {
-                        let sum = fragments.index(comptime![i * form.columns + j]);
-                        cmma::execute(&left, right.index(j), sum, sum);
+                    for j in 0..across {
+                        let start = comptime![(j * side * b_column + k * side * b_row) / b_vector];
+                        right.push(operand::<E>(MatrixIdent::B, side, b_layout));
+                        cmma::load(right.index_mut(j), &b[start..b.len()], comptime![b_stride as u32]);
+                    }
+                    #[unroll]
+                    for i in 0..down {
+                        let start = comptime![(i * side * a_row + k * side * a_column) / a_vector];
+                        let mut left = operand::<E>(MatrixIdent::A, side, a_layout);
+                        cmma::load(&mut left, &a[start..a.len()], comptime![a_stride as u32]);
+                        #[unroll]
+                        for j in 0..across {
+                            let sum = fragments.index(comptime![i * across + j]);
+                            cmma::execute(&left, right.index(j), sum, sum);
+                        }
                     }
                 }
             }
@@ -159,17 +183,18 @@ impl PlaneTile {
     pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
         let form = comptime![self.form];
         match &self.sums {
-            Sums::Fragments(fragments) =>
-            {
+            Sums::Fragments(fragments) => {
+                let side = comptime![form.side()];
+                let [down, across, _] = comptime![form.matrices()];
                 #[unroll]
-                for i in 0..form.rows {
+                for i in 0..down {
                     #[unroll]
-                    for j in 0..form.columns {
-                        let start = comptime![i * SIDE * stride + j * SIDE];
+                    for j in 0..across {
+                        let start = comptime![i * side * stride + j * side];
                         let end = to.len();
                         cmma::store(
                             &mut to[start..end],
-                            fragments.index(comptime![i * form.columns + j]),
+                            fragments.index(comptime![i * across + j]),
                             comptime![stride as u32],
                             MatrixLayout::RowMajor,
                         );
@@ -190,15 +215,16 @@ impl PlaneTile {
     pub fn load(&mut self, from: &[f32], #[comptime] stride: usize) {
         let form = comptime![self.form];
         match &mut self.sums {
-            Sums::Fragments(fragments) =>
-            {
+            Sums::Fragments(fragments) => {
+                let side = comptime![form.side()];
+                let [down, across, _] = comptime![form.matrices()];
                 #[unroll]
-                for i in 0..form.rows {
+                for i in 0..down {
                     #[unroll]
-                    for j in 0..form.columns {
-                        let start = comptime![i * SIDE * stride + j * SIDE];
+                    for j in 0..across {
+                        let start = comptime![i * side * stride + j * side];
                         cmma::load_with_layout(
-                            fragments.index_mut(comptime![i * form.columns + j]),
+                            fragments.index_mut(comptime![i * across + j]),
                             &from[start..from.len()],
                             comptime![stride as u32],
                             MatrixLayout::RowMajor,
@@ -220,18 +246,22 @@ impl PlaneTile {
     pub fn store_row(&self, to: &mut [f32], #[comptime] stride: usize, #[comptime] block: usize) {
         let form = comptime![self.form];
         match &self.sums {
-            Sums::Fragments(fragments) =>
-            {
+            Sums::Fragments(fragments) => {
+                let side = comptime![form.side()];
+                let [_, across, parts] = comptime![form.matrices()];
                 #[unroll]
-                for j in 0..form.columns {
-                    let start = comptime![j * SIDE];
-                    let end = to.len();
-                    cmma::store(
-                        &mut to[start..end],
-                        fragments.index(comptime![block * form.columns + j]),
-                        comptime![stride as u32],
-                        MatrixLayout::RowMajor,
-                    );
+                for i in 0..parts {
+                    #[unroll]
+                    for j in 0..across {
+                        let start = comptime![i * side * stride + j * side];
+                        let end = to.len();
+                        cmma::store(
+                            &mut to[start..end],
+                            fragments.index(comptime![(block * parts + i) * across + j]),
+                            comptime![stride as u32],
+                            MatrixLayout::RowMajor,
+                        );
+                    }
                 }
             }
             Sums::Values(values) => {
@@ -266,11 +296,15 @@ pub fn veiled(#[comptime] count: usize) -> usize {
     min(CUBE_COUNT, 1usize) * count
 }
 
-/// A block of an operand, to be loaded.
+/// What matrix units take of an operand at a time, to be loaded.
 #[cube]
-fn operand<E: Float>(#[comptime] ident: MatrixIdent, #[comptime] layout: MatrixLayout) -> Matrix<E> {
+fn operand<E: Float>(
+    #[comptime] ident: MatrixIdent,
+    #[comptime] side: usize,
+    #[comptime] layout: MatrixLayout,
+) -> Matrix<E> {
     // SAFETY: every caller loads it before it is read.
-    unsafe { Matrix::<E>::uninitialized(ident, SIDE, SIDE, SIDE, layout) }
+    unsafe { Matrix::<E>::uninitialized(ident, side, side, side, layout) }
 }
 
 /// One element of a slice of vectors.

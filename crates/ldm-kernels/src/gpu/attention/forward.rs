@@ -241,7 +241,7 @@ impl Softmax {
         for turn in 0..comptime![plan.turns()] {
             outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
         }
-        if comptime![plan.by.hardware] {
+        if comptime![plan.by.hardware()] {
             // All units of the plane vote, or those that are late would go another way.
             sync_plane();
             plane_any(outgrown)

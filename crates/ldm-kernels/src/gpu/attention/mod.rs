@@ -77,7 +77,7 @@ impl Plans {
         }
         let by = by.or_else(|| units(client, dtype))?;
         let properties = &client.properties().hardware;
-        let ptx = by.hardware && ptx::takes(client);
+        let ptx = by.hardware() && ptx::takes(client);
         let plan = |pass| Some(Plan { ptx, ..Plan::new(properties, sizes, pass, by)? });
         let [forward, queries, keys] = [plan(Pass::Forward)?, plan(Pass::Queries)?, plan(Pass::Keys)?];
         Some(Self { forward, queries, keys, shares: keys.shares(properties, sizes) })
@@ -87,10 +87,10 @@ impl Plans {
 /// The device's matrix units for the type, as fragments if they can.
 pub fn units(client: &Client, dtype: DType) -> Option<Units> {
     let elements = dtype_to_storage_type(dtype);
-    let known = runs(GpuKernels::All) && fragments::hardware(client, elements);
-    let products = if known { Products::Fragments } else { Products::Tiles };
-    let there = products == Products::Fragments || plane_tile::hardware(client, elements);
-    there.then_some(Units { products, hardware: true })
+    let known = if runs(GpuKernels::All) { fragments::native(client, elements) } else { None };
+    let products = if known.is_some() { Products::Fragments } else { Products::Tiles };
+    let native = Some(known.or_else(|| plane_tile::native(client, elements))?);
+    Some(Units { products, native })
 }
 
 /// `softmax(Q K^T / sqrt(d)) V` of `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`, which lies `[b, n, heads, d]`

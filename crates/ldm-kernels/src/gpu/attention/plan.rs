@@ -54,8 +54,15 @@ pub enum Products {
 pub struct Units {
     /// Of what.
     pub products: Products,
-    /// Whether matrix units do it. Where they are emulated all is slow: for tests.
-    pub hardware: bool,
+    /// Side of what matrix units multiply; `None` where they are emulated, which is slow: for tests.
+    pub native: Option<usize>,
+}
+
+impl Units {
+    /// Whether matrix units multiply.
+    pub fn hardware(self) -> bool {
+        self.native.is_some()
+    }
 }
 
 /// Rows that a cube keeps, which its planes share out, and lines that it walks. Known when a kernel is compiled.
@@ -119,9 +126,9 @@ impl Plan {
             _ => few.min(2),
         };
         // Emulated, those of most GPUs, so that the indices are the same.
-        let units = if by.hardware { properties.plane_size_max as usize } else { UNITS };
+        let units = if by.hardware() { properties.plane_size_max as usize } else { UNITS };
         // Emulated fragments are long: a shader compiler would take minutes for more of them.
-        let short = by.products == Products::Fragments && !by.hardware;
+        let short = by.products == Products::Fragments && !by.hardware();
         let (blocks, columns) = if short { (1, 1) } else { (blocks, columns) };
         let eights = d.div_ceil(8);
         let (once, ptx) = (false, false);
@@ -195,7 +202,7 @@ impl Plan {
             width: self.depth * SIDE,
             stride: self.stride(),
             units: self.planes * self.units,
-            unrolled: self.by.hardware,
+            unrolled: self.by.hardware(),
         }
     }
 
@@ -217,7 +224,7 @@ impl Plan {
 
     /// A plane's scores.
     pub fn scores(&self) -> TileForm {
-        TileForm { rows: self.blocks, columns: self.columns, units: self.units, hardware: self.by.hardware }
+        TileForm { rows: self.blocks, columns: self.columns, units: self.units, native: self.by.native }
     }
 
     /// Of how many tiles a plane's sums are: none is wider than the scores, in whose place they leave the registers.
@@ -243,7 +250,7 @@ impl Plan {
         let tiles = (kept * self.rows() + 2 * self.lines()) * self.stride() * self.size;
         let scores = match self.by.products {
             Products::Tiles => self.rows() * (4 * self.score_stride() + self.size * self.weight_stride()),
-            Products::Fragments if self.by.hardware => 0,
+            Products::Fragments if self.by.hardware() => 0,
             Products::Fragments => self.planes * BOARD * size_of::<f32>(),
         };
         // A factor a row, what the gradients know of a line, votes of the emulation.

@@ -17,7 +17,7 @@ pub type One = Const<1>;
 /// Waits for the other units of the plane, whose memory no other plane touches; where planes are emulated, for all.
 #[cube]
 pub fn wait(#[comptime] plan: Plan) {
-    if comptime![plan.by.hardware] {
+    if comptime![plan.by.hardware()] {
         sync_plane();
     } else {
         sync_cube();
@@ -27,7 +27,7 @@ pub fn wait(#[comptime] plan: Plan) {
 /// The same number; where matrix units are emulated, for tests, one that a shader compiler can't unroll a loop by.
 #[cube]
 pub fn steps(#[comptime] count: usize, #[comptime] plan: Plan) -> usize {
-    if comptime![plan.by.hardware] { count.runtime() } else { veiled(count) }
+    if comptime![plan.by.hardware()] { count.runtime() } else { veiled(count) }
 }
 
 /// The plane's rows times every line, from row `UNIT_POS_Y * plane_rows` of `scores` on.

@@ -3,7 +3,7 @@
 use burn_cubecl::cubecl::ir::{ElemType, HardwareProperties};
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::plane_tile::{SIDE, TileForm, hardware};
+use super::super::plane_tile::{SIDE, TileForm, native};
 use super::super::ptx;
 use super::fetch::Fetch;
 
@@ -180,21 +180,19 @@ impl Work {
     pub fn new(client: &Client, elements: ElemType, emulated: bool) -> Option<Self> {
         let limits = &client.properties().hardware;
         let units = if emulated { 32 } else { limits.plane_size_max as usize };
-        if !(emulated || hardware(client, elements))
-            || !(16..=64).contains(&units)
-            || !units.is_power_of_two()
-        {
+        if !(16..=64).contains(&units) || !units.is_power_of_two() {
             return None;
         }
+        let native = if emulated { None } else { Some(native(client, elements)?) };
         let copies = !emulated && ptx::takes(client);
         let size = elements.size();
         let groups = GROUPS.map(|(down, columns)| {
-            let tile = TileForm { rows: 1, columns, units, hardware: true };
+            let tile = TileForm { rows: 1, columns, units, native: Some(SIDE) };
             let form = CubeForm { planes: [down, 1], tile, buffers: 1, together: 1, copies, group: true };
             (!emulated && ptx::groups(client) && size == 2).then(|| form.fitting(limits, size)).flatten()
         });
         let tiles = TILES.map(|(planes, [rows, columns])| {
-            let tile = TileForm { rows, columns, units, hardware: !emulated };
+            let tile = TileForm { rows, columns, units, native };
             CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false }.fitting(limits, size)
         });
         let mut forms = [None; FORMS];
@@ -290,11 +288,11 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, FORMS, PLANES, Plan, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, FORMS, PLANES, Plan, SIDE, STEPS, TILES, TileForm, Work};
 
     fn work() -> Work {
         let tiles = TILES.map(|(planes, [rows, columns])| {
-            let tile = TileForm { rows, columns, units: 32, hardware: true };
+            let tile = TileForm { rows, columns, units: 32, native: Some(SIDE) };
             Some(CubeForm {
                 planes,
                 tile,

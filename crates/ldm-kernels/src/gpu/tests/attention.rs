@@ -42,11 +42,11 @@ const NARROW: usize = 24;
 fn ways(x: &Tensor<4>) -> Vec<Units> {
     let (client, elements) =
         (client(&primitive(x).expect("on the device")), dtype_to_storage_type(x.dtype()));
-    let tiles = Units { products: Products::Tiles, hardware: plane_tile::hardware(&client, elements) };
-    let fragments = Units { products: Products::Fragments, hardware: fragments::hardware(&client, elements) };
+    let tiles = Units { products: Products::Tiles, native: plane_tile::native(&client, elements) };
+    let fragments = Units { products: Products::Fragments, native: fragments::native(&client, elements) };
     [tiles, fragments]
         .into_iter()
-        .filter(|by| by.hardware || by.products == Products::Tiles || x.dims()[3] <= NARROW)
+        .filter(|by| by.hardware() || by.products == Products::Tiles || x.dims()[3] <= NARROW)
         .collect()
 }
 
@@ -167,7 +167,7 @@ fn any_division_of_the_work_gives_the_same() {
         (fragments, 1, 32, 2, 1, 1),
         (fragments, 3, 32, 1, 2, 3),
     ] {
-        let by = Units { products, hardware: false };
+        let by = Units { products, native: None };
         let plans = Plans::new(&on, Sizes { heads, n, m, d, size: 4 }, dtype, Some(by)).expect(TAKEN);
         let plan = |plan: Plan| Plan { planes, units, blocks, columns, ..plan };
         let [forward, queries, keys] = [plans.forward, plans.queries, plans.keys].map(plan);
@@ -233,7 +233,7 @@ fn merging_heads_copies_nothing() {
 fn what_the_kernel_does_not_take_is_left_to_burn() {
     let Some(device) = device() else { return };
     let takes = |[q, k, v]: Inputs, by| gpu::attention(&q, &k, &v, by).is_some();
-    let emulated = Some(Units { products: Products::Tiles, hardware: false });
+    let emulated = Some(Units { products: Products::Tiles, native: None });
     // Tensors of different types; f32 without emulation; under autodiff, where another does, but not the widest heads.
     let wide = inputs([1, 1, 2, 2, 161], DType::F32, &device).map(|x| x.autodiff());
     assert!(gpu::autodiff::attention(&wide[0], &wide[1], &wide[2], emulated).is_none());
@@ -322,7 +322,7 @@ fn plans_follow_the_device() {
         properties.max_shared_memory_size = limit;
         for ((n, m, d), expected) in cases {
             for (pass, expected) in [Pass::Forward, Pass::Queries, Pass::Keys].into_iter().zip(expected) {
-                let by = Units { products: Products::Tiles, hardware: true };
+                let by = Units { products: Products::Tiles, native: Some(16) };
                 let plan = Plan::new(&properties, sizes(n, m, d), pass, by).expect("room");
                 let found = (plan.planes, plan.blocks, plan.columns);
                 assert_eq!(found, expected, "{n} {m} {d} {pass:?} in {limit}");

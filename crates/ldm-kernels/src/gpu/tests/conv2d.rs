@@ -423,7 +423,8 @@ fn conv2d_is_left_to_burn_without_matrix_units() {
         let Tensors { x, weight, bias, addend, options } =
             Tensors::new(CASES[1], dtype, Layout::Contiguous, &device);
         let client = client(&primitive(&x).expect("on the device"));
-        let there = dtype != DType::F32 && gpu::plane_tile::hardware(&client, dtype_to_storage_type(dtype));
+        let there =
+            dtype != DType::F32 && gpu::plane_tile::native(&client, dtype_to_storage_type(dtype)).is_some();
         let ours = gpu::conv2d(&x, &weight, Some(&bias), options, None, Some(&addend));
         assert_eq!(ours.is_some(), there, "{dtype:?}");
     }

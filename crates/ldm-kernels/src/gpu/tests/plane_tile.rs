@@ -14,7 +14,7 @@ use ldm_test_support::{assert_close, seeded_input};
 
 use super::{device, exact, laid, types};
 use crate::gpu::bridge::{primitive, tensor};
-use crate::gpu::plane_tile::{ALIGNMENT, PlaneTile, SIDE, TileForm, hardware};
+use crate::gpu::plane_tile::{ALIGNMENT, PlaneTile, SIDE, TileForm, native};
 
 /// How deep the product is.
 const DEPTH: usize = 3 * SIDE;
@@ -129,14 +129,14 @@ fn a_tile_is_a_product() {
     let plane = client.properties().hardware.plane_size_max as usize;
     let orders = [MatrixLayout::RowMajor, MatrixLayout::ColMajor];
     for (dtype, _) in types(&device) {
-        let there = hardware(&client, dtype_to_storage_type(dtype));
+        let native = native(&client, dtype_to_storage_type(dtype));
         for layouts in orders.into_iter().flat_map(|a| orders.map(|b| [a, b])) {
-            let emulated = [(1, 1, 8, 1), (2, 3, 32, 4), (1, 4, 64, 2)].map(|case| (case, false));
-            let real = [(1, 1, plane, 4), (2, 3, plane, 1)].map(|case| (case, true));
-            for ((rows, columns, units, n), hardware) in
-                emulated.into_iter().chain(real.into_iter().filter(|_| there))
+            let emulated = [(1, 1, 8, 1), (2, 3, 32, 4), (1, 4, 64, 2)].map(|case| (case, None));
+            let real = [(1, 1, plane, 4), (2, 3, plane, 1)].map(|case| (case, native));
+            for ((rows, columns, units, n), native) in
+                emulated.into_iter().chain(real.into_iter().filter(|_| native.is_some()))
             {
-                let form = TileForm { rows, columns, units, hardware };
+                let form = TileForm { rows, columns, units, native };
                 compare(&device, dtype, form, layouts, n);
             }
         }

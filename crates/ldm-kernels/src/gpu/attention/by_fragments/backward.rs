@@ -128,7 +128,7 @@ fn backward_kernel<E: Float, O: Float, N: Size, P: Size>(
     let known = comptime![if keys { plan.lines() } else { 1 }];
     let mut line_logarithms = Shared::<[f32]>::new_slice(known);
     let mut line_deltas = Shared::<[f32]>::new_slice(known);
-    let mut plane = Plane::new(plan.planes, plan.by.hardware);
+    let mut plane = Plane::new(plan.planes, comptime![plan.by.hardware()]);
 
     let rows_one_start = start(rows_one_place, head, heads);
     let rows_two_start = start(rows_two_place, head, heads);

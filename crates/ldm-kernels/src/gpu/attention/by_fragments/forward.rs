@@ -93,7 +93,7 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
     let mut queries = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
     let mut keys = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
     let mut values = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
-    let mut plane = Plane::new(plan.planes, plan.by.hardware);
+    let mut plane = Plane::new(plan.planes, comptime![plan.by.hardware()]);
 
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
