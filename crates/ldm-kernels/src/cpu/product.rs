@@ -13,7 +13,7 @@ use super::panels::{Panel, Panels};
 use super::tile::{Left, MAX_COLUMNS, ROWS, Tile, product};
 use super::turn::{Add, turned};
 
-/// Most depth of a pass: a pass over B's columns in a task fits the second-level cache. All of Stable Diffusion's widths are
+/// Most depth of a pass: a pass over B's columns in a task fits the second-level cache. The widths of Stable Diffusion's U-Net are
 /// multiples of it.
 const DEPTH: usize = 320;
 /// Rows of A in a task.

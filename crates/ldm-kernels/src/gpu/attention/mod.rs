@@ -87,9 +87,9 @@ impl Plans {
 /// The device's matrix units for the type, as fragments if they can.
 pub fn units(client: &Client, dtype: DType) -> Option<Units> {
     let elements = dtype_to_storage_type(dtype);
-    let known = if runs(GpuKernels::All) { fragments::native(client, elements) } else { None };
-    let products = if known.is_some() { Products::Fragments } else { Products::Tiles };
-    let native = Some(known.or_else(|| plane_tile::native(client, elements))?);
+    let known = runs(GpuKernels::All).then(|| fragments::native(client, elements)).flatten();
+    let kinds = [(Products::Fragments, known), (Products::Tiles, plane_tile::native(client, elements))];
+    let (products, native) = kinds.into_iter().find(|(_, native)| native.is_some())?;
     Some(Units { products, native })
 }
 
