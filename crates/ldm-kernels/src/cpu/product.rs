@@ -13,9 +13,8 @@ use super::panels::{Panel, Panels};
 use super::tile::{Left, MAX_COLUMNS, ROWS, Tile, product};
 use super::turn::{Add, turned};
 
-/// Most depth of a pass: a pass over B's columns in a task fits the second-level cache. The widths of Stable Diffusion's U-Net are
-/// multiples of it.
-const DEPTH: usize = 320;
+/// Depth of a pass: a pass over B's columns in a task fits the second-level cache.
+const DEPTH: usize = 256;
 /// Rows of A in a task.
 const TASK_ROWS: usize = 8 * ROWS;
 /// Panels of B in a task.
@@ -151,10 +150,8 @@ pub unsafe fn multiply_block(
     let end = if a.tiles { rows.end.next_multiple_of(ROWS) } else { rows.end };
     assert!(rows.is_empty() || (end - 1) * a.stride + all.len() <= a.data.len());
     let mut tile: Tile = [0.0; ROWS * MAX_COLUMNS];
-    // Passes of one depth: a short one would write as much as a deep one.
-    let pass = all.len().div_ceil(all.len().div_ceil(DEPTH).max(1)).max(1);
-    for k in (0..all.len()).step_by(pass) {
-        let depth = pass.min(all.len() - k);
+    for k in (0..all.len()).step_by(DEPTH) {
+        let depth = DEPTH.min(all.len() - k);
         for first in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - first);
             // A last tile with fewer rows computes its last row several times and keeps one.
