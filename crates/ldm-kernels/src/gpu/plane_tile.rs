@@ -184,22 +184,8 @@ impl PlaneTile {
         let form = comptime![self.form];
         match &self.sums {
             Sums::Fragments(fragments) => {
-                let side = comptime![form.side()];
-                let [down, across, _] = comptime![form.matrices()];
-                #[unroll]
-                for i in 0..down {
-                    #[unroll]
-                    for j in 0..across {
-                        let start = comptime![i * side * stride + j * side];
-                        let end = to.len();
-                        cmma::store(
-                            &mut to[start..end],
-                            fragments.index(comptime![i * across + j]),
-                            comptime![stride as u32],
-                            MatrixLayout::RowMajor,
-                        );
-                    }
-                }
+                let [down, _, _] = comptime![form.matrices()];
+                store(fragments, to, stride, form, 0usize, down);
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
@@ -247,22 +233,8 @@ impl PlaneTile {
         let form = comptime![self.form];
         match &self.sums {
             Sums::Fragments(fragments) => {
-                let side = comptime![form.side()];
-                let [_, across, parts] = comptime![form.matrices()];
-                #[unroll]
-                for i in 0..parts {
-                    #[unroll]
-                    for j in 0..across {
-                        let start = comptime![i * side * stride + j * side];
-                        let end = to.len();
-                        cmma::store(
-                            &mut to[start..end],
-                            fragments.index(comptime![(block * parts + i) * across + j]),
-                            comptime![stride as u32],
-                            MatrixLayout::RowMajor,
-                        );
-                    }
-                }
+                let [_, _, parts] = comptime![form.matrices()];
+                store(fragments, to, stride, form, comptime![block * parts], parts);
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
@@ -305,6 +277,34 @@ fn operand<E: Float>(
 ) -> Matrix<E> {
     // SAFETY: every caller loads it before it is read.
     unsafe { Matrix::<E>::uninitialized(ident, side, side, side, layout) }
+}
+
+/// Writes so many rows of the matrix units' matrices, from one of them on, so many elements from a row to the next.
+#[cube]
+fn store(
+    fragments: &Sequence<Matrix<f32>>,
+    to: &mut [f32],
+    #[comptime] stride: usize,
+    #[comptime] form: TileForm,
+    #[comptime] first: usize,
+    #[comptime] down: usize,
+) {
+    let side = comptime![form.side()];
+    let [_, across, _] = comptime![form.matrices()];
+    #[unroll]
+    for i in 0..down {
+        #[unroll]
+        for j in 0..across {
+            let start = comptime![i * side * stride + j * side];
+            let end = to.len();
+            cmma::store(
+                &mut to[start..end],
+                fragments.index(comptime![(first + i) * across + j]),
+                comptime![stride as u32],
+                MatrixLayout::RowMajor,
+            );
+        }
+    }
 }
 
 /// One element of a slice of vectors.
