@@ -9,6 +9,8 @@
 //! in shared memory before a product (`sync_cube`), and a stored tile is there for others after the same. The emulation
 //! takes any number of units, also where they are not the device's planes; then `sync_plane` is not enough for it.
 //!
+//! Sums are in shared memory in [`fours`](super::fours); strides are counted in elements all the same.
+//!
 //! What the instructions want of memory: a slice starts at a multiple of 32 bytes (of 16, where they multiply 8x8), which
 //! `Shared::new_aligned_slice` and steps of as many elements give, and strides are multiples of 16 bytes.
 
@@ -20,6 +22,8 @@ use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use burn_cubecl::cubecl::ir::features::MmaConfig;
 use burn_cubecl::cubecl::ir::{ElemType, FloatKind};
 use burn_cubecl::cubecl::prelude::*;
+
+use super::fours::{COUNT, Four};
 
 /// Rows and columns of a block, and how deep one product is.
 pub const SIDE: usize = 16;
@@ -86,7 +90,7 @@ pub struct PlaneTile {
 enum Sums {
     /// In the matrix units' registers, row after row of what they multiply.
     Fragments(Sequence<Matrix<f32>>),
-    /// The unit's share: elements `UNIT_POS_X`, `UNIT_POS_X + units`, .. of the tile's rows one after the other.
+    /// The unit's share of the tile's rows one after the other: of their fours, `UNIT_POS_X`, `UNIT_POS_X + units`, ..
     Values(Array<f32>),
 }
 
@@ -165,7 +169,7 @@ impl PlaneTile {
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
                 for i in 0..veiled(comptime![share(form)]) {
-                    let place = UNIT_POS_X as usize + i * form.units;
+                    let place = place(i / COUNT, form) + i % COUNT;
                     let row = place / width * a_row;
                     let column = place % width * b_column;
                     let mut sum = 0.0f32;
@@ -180,25 +184,25 @@ impl PlaneTile {
     }
 
     /// Writes the tile row by row, so many elements from one to the next.
-    pub fn store(&self, to: &mut [f32], #[comptime] stride: usize) {
+    pub fn store(&self, to: &mut [Vector<f32, Four>], #[comptime] stride: usize) {
         let form = comptime![self.form];
         match &self.sums {
             Sums::Fragments(fragments) => {
-                let [down, _, _] = comptime![form.matrices()];
-                store(fragments, to, stride, form, 0usize, down);
+                let [down, across, _] = comptime![form.matrices()];
+                store(fragments, to, stride, form, comptime![[0, 0]], comptime![[down, across]]);
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
-                for i in 0..veiled(comptime![share(form)]) {
-                    let place = UNIT_POS_X as usize + i * form.units;
-                    to[place / width * stride + place % width] = values[i];
+                for i in 0..veiled(comptime![share(form) / COUNT]) {
+                    let place = place(i, form);
+                    to[(place / width * stride + place % width) / COUNT] = four(values, i);
                 }
             }
         }
     }
 
     /// Reads the tile row by row, as [`store`](Self::store) writes it.
-    pub fn load(&mut self, from: &[f32], #[comptime] stride: usize) {
+    pub fn load(&mut self, from: &[Vector<f32, Four>], #[comptime] stride: usize) {
         let form = comptime![self.form];
         match &mut self.sums {
             Sums::Fragments(fragments) => {
@@ -208,7 +212,7 @@ impl PlaneTile {
                 for i in 0..down {
                     #[unroll]
                     for j in 0..across {
-                        let start = comptime![i * side * stride + j * side];
+                        let start = comptime![(i * side * stride + j * side) / COUNT];
                         cmma::load_with_layout(
                             fragments.index_mut(comptime![i * across + j]),
                             &from[start..from.len()],
@@ -220,28 +224,44 @@ impl PlaneTile {
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
-                for i in 0..veiled(comptime![share(form)]) {
-                    let place = UNIT_POS_X as usize + i * form.units;
-                    values[i] = from[place / width * stride + place % width];
+                for i in 0..veiled(comptime![share(form) / COUNT]) {
+                    let place = place(i, form);
+                    let four = from[(place / width * stride + place % width) / COUNT];
+                    #[unroll]
+                    for k in 0..COUNT {
+                        values[i * COUNT + k] = four.extract(k);
+                    }
                 }
             }
         }
     }
 
-    /// Writes one row of blocks: 16 rows, so many elements from one to the next.
-    pub fn store_row(&self, to: &mut [f32], #[comptime] stride: usize, #[comptime] block: usize) {
+    /// Writes so many blocks of one row of blocks, from one on: 16 rows, so many elements from one to the next.
+    pub fn store_blocks(
+        &self,
+        to: &mut [Vector<f32, Four>],
+        #[comptime] stride: usize,
+        #[comptime] row: usize,
+        #[comptime] first: usize,
+        #[comptime] across: usize,
+    ) {
         let form = comptime![self.form];
         match &self.sums {
             Sums::Fragments(fragments) => {
                 let [_, _, parts] = comptime![form.matrices()];
-                store(fragments, to, stride, form, comptime![block * parts], parts);
+                let from = comptime![[row * parts, first * parts]];
+                store(fragments, to, stride, form, from, comptime![[parts, across * parts]]);
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
-                let count = comptime![share(form) / form.rows];
+                let count = comptime![share(form) / form.rows / COUNT];
                 for i in 0..veiled(count) {
-                    let place = UNIT_POS_X as usize + i * form.units;
-                    to[place / width * stride + place % width] = values[comptime![block * count] + i];
+                    let place = place(i, form);
+                    let column = place % width;
+                    if column >= comptime![first * SIDE] && column < comptime![(first + across) * SIDE] {
+                        let at = place / width * stride + (column - comptime![first * SIDE]);
+                        to[at / COUNT] = four(values, comptime![row * count] + i);
+                    }
                 }
             }
         }
@@ -279,32 +299,49 @@ fn operand<E: Float>(
     unsafe { Matrix::<E>::uninitialized(ident, side, side, side, layout) }
 }
 
-/// Writes so many rows of the matrix units' matrices, from one of them on, so many elements from a row to the next.
+/// Writes so many of the matrix units' matrices down and across, from one of them on, so many elements from a row to the next.
 #[cube]
 fn store(
     fragments: &Sequence<Matrix<f32>>,
-    to: &mut [f32],
+    to: &mut [Vector<f32, Four>],
     #[comptime] stride: usize,
     #[comptime] form: TileForm,
-    #[comptime] first: usize,
-    #[comptime] down: usize,
+    #[comptime] first: [usize; 2],
+    #[comptime] count: [usize; 2],
 ) {
     let side = comptime![form.side()];
-    let [_, across, _] = comptime![form.matrices()];
+    let [_, line, _] = comptime![form.matrices()];
     #[unroll]
-    for i in 0..down {
+    for i in 0..comptime![count[0]] {
         #[unroll]
-        for j in 0..across {
-            let start = comptime![i * side * stride + j * side];
+        for j in 0..comptime![count[1]] {
+            let start = comptime![(i * side * stride + j * side) / COUNT];
             let end = to.len();
             cmma::store(
                 &mut to[start..end],
-                fragments.index(comptime![(first + i) * across + j]),
+                fragments.index(comptime![(first[0] + i) * line + first[1] + j]),
                 comptime![stride as u32],
                 MatrixLayout::RowMajor,
             );
         }
     }
+}
+
+/// Where an emulating unit's four elements are in the tile, counted row after row.
+#[cube]
+fn place(four: usize, #[comptime] form: TileForm) -> usize {
+    (UNIT_POS_X as usize + four * form.units) * COUNT
+}
+
+/// Four elements of an emulating unit's.
+#[cube]
+fn four(values: &Array<f32>, at: usize) -> Vector<f32, Four> {
+    let mut v = Vector::<f32, Four>::new(0.0f32);
+    #[unroll]
+    for k in 0..COUNT {
+        v.insert(k, values[at * COUNT + k]);
+    }
+    v
 }
 
 /// One element of a slice of vectors.

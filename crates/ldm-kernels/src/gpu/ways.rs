@@ -45,7 +45,7 @@ fn way(
     let cube = work.forms[form]?;
     // Told what can't be, it does something else.
     (plan.splits == splits && plan.cube == cube).then(|| {
-        let by = if cube.group { "groups" } else { "planes" };
+        let by = if cube.group { "groups".into() } else { format!("{} planes", cube.planes()) };
         let (rows, columns, buffers) = (cube.rows(), cube.columns(), cube.buffers);
         Way {
             tile: format!("{rows}x{columns} by {by}, {buffers} buffers"),

@@ -12,14 +12,15 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::ALIGNMENT;
 use super::super::walk::cubes;
-use super::forward::{after, row_of, top};
+use super::forward::{hide, row_of, top};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::{Plan, Products};
 use super::shares;
-use super::sums::{One, Sums, scores, steps, wait};
+use super::sums::{Sums, scores, steps, wait};
 
 /// What the gradients follow from.
 pub struct Given<'a> {
@@ -164,10 +165,12 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
     let mut kept_two = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
     let mut one = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
     let mut two = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
-    let mut products =
-        Shared::<[f32]>::new_aligned_slice(comptime![plan.rows() * plan.score_stride()], ALIGNMENT);
-    let mut weights = Shared::<[Vector<E, One>]>::new_aligned_slice(
-        comptime![plan.rows() * plan.weight_stride()],
+    let mut products = Shared::<[Vector<f32, Four>]>::new_aligned_slice(
+        comptime![plan.rows() * plan.score_stride() / COUNT],
+        ALIGNMENT,
+    );
+    let mut weights = Shared::<[Vector<E, Four>]>::new_aligned_slice(
+        comptime![plan.rows() * plan.weight_stride() / COUNT],
         ALIGNMENT,
     );
     let mut factors = Shared::<[f32]>::new_slice(comptime![plan.rows()]);
@@ -264,24 +267,30 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
                 walked,
             );
         }
-        let there = min(lines - at, comptime![plan.lines()]);
-
         scores::<E, N>(&kept_one, &one, &mut products, plan);
         wait(plan);
+        if next > lines {
+            hide(&mut products, lines - at, plan);
+        }
         #[unroll]
         for turn in 0..comptime![plan.turns()] {
             let row = row_of(turn, plan);
             if row < comptime![plan.plane_rows()] {
-                let from = (top(plan) + row) * comptime![plan.score_stride()];
-                let to = (top(plan) + row) * comptime![plan.weight_stride()];
-                let mut column = row % comptime![plan.lines()];
-                for _ in 0..steps(comptime![plan.lines()], plan) {
-                    let logarithm =
-                        if comptime![keys] { line_logarithms[column] } else { row_logarithms[turn] };
-                    // A probability is at most 1. Rows and lines that aren't there have no logarithm of theirs.
-                    let p = min(products[from + column] * scale - logarithm, 0.0f32).exp();
-                    weights[to + column] = Vector::<E, One>::cast_from(select(column < there, p, 0.0f32));
-                    column = after(column, plan);
+                let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
+                let to = (top(plan) + row) * comptime![plan.weight_stride() / COUNT];
+                for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
+                    let mut four = products[from + column];
+                    #[unroll]
+                    for k in 0..COUNT {
+                        let logarithm = if comptime![keys] {
+                            line_logarithms[column * COUNT + k]
+                        } else {
+                            row_logarithms[turn]
+                        };
+                        // A probability is at most 1. Rows and lines that aren't there have no logarithm of theirs.
+                        four.insert(k, min(four.extract(k) * scale - logarithm, 0.0f32).exp());
+                    }
+                    weights[to + column] = Vector::<E, Four>::cast_from(four);
                 }
             }
         }
@@ -296,15 +305,18 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
         for turn in 0..comptime![plan.turns()] {
             let row = row_of(turn, plan);
             if row < comptime![plan.plane_rows()] {
-                let from = (top(plan) + row) * comptime![plan.score_stride()];
-                let to = (top(plan) + row) * comptime![plan.weight_stride()];
-                let mut column = row % comptime![plan.lines()];
-                for _ in 0..steps(comptime![plan.lines()], plan) {
-                    let delta = if comptime![keys] { line_deltas[column] } else { row_deltas[turn] };
-                    let p = f32::cast_from(weights[to + column]);
-                    let s = p * (products[from + column] - delta);
-                    weights[to + column] = Vector::<E, One>::cast_from(s);
-                    column = after(column, plan);
+                let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
+                let to = (top(plan) + row) * comptime![plan.weight_stride() / COUNT];
+                for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
+                    let p = Vector::<f32, Four>::cast_from(weights[to + column]);
+                    let mut four = products[from + column];
+                    #[unroll]
+                    for k in 0..COUNT {
+                        let delta =
+                            if comptime![keys] { line_deltas[column * COUNT + k] } else { row_deltas[turn] };
+                        four.insert(k, p.extract(k) * (four.extract(k) - delta));
+                    }
+                    weights[to + column] = Vector::<E, Four>::cast_from(four);
                 }
             }
         }

@@ -7,12 +7,13 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::ALIGNMENT;
 use super::super::walk::cubes;
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::Plan;
-use super::sums::{One, Sums, scores, steps, wait};
+use super::sums::{Sums, scores, steps, wait};
 
 /// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
 pub const SLACK: f32 = 5.0;
@@ -90,10 +91,12 @@ fn forward_kernel<E: Float, N: Size>(
     let mut queries = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
     let mut keys = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
     let mut values = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
-    let mut products =
-        Shared::<[f32]>::new_aligned_slice(comptime![plan.rows() * plan.score_stride()], ALIGNMENT);
-    let mut weights = Shared::<[Vector<E, One>]>::new_aligned_slice(
-        comptime![plan.rows() * plan.weight_stride()],
+    let mut products = Shared::<[Vector<f32, Four>]>::new_aligned_slice(
+        comptime![plan.rows() * plan.score_stride() / COUNT],
+        ALIGNMENT,
+    );
+    let mut weights = Shared::<[Vector<E, Four>]>::new_aligned_slice(
+        comptime![plan.rows() * plan.weight_stride() / COUNT],
         ALIGNMENT,
     );
     let mut factors = Shared::<[f32]>::new_slice(comptime![plan.rows()]);
@@ -130,14 +133,16 @@ fn forward_kernel<E: Float, N: Size>(
         }
         scores::<E, N>(&queries, &keys, &mut products, plan);
         wait(plan);
-        let there = min(m - at, comptime![plan.lines()]);
-        if at == 0 {
-            softmax.refer(&products, there, scale);
+        if after > m {
+            hide(&mut products, m - at, plan);
         }
-        softmax.weigh::<E>(&products, &mut weights, there, scale);
+        if at == 0 {
+            softmax.refer(&products, scale);
+        }
+        softmax.weigh::<E>(&products, &mut weights, scale);
         if softmax.has_outgrown(&mut votes) {
             let old = softmax.follow();
-            softmax.weigh::<E>(&products, &mut weights, there, scale);
+            softmax.weigh::<E>(&products, &mut weights, scale);
             sums.scale(&mut products, &old);
         }
         softmax.count();
@@ -183,28 +188,29 @@ impl Softmax {
     }
 
     /// Makes the highest of the first scores the reference.
-    fn refer(&mut self, products: &Shared<[f32]>, there: usize, scale: f32) {
+    fn refer(&mut self, products: &Shared<[Vector<f32, Four>]>, scale: f32) {
         let plan = comptime![self.plan];
         #[unroll]
         for turn in 0..comptime![plan.turns()] {
             let row = min(row_of(turn, plan), comptime![plan.plane_rows() - 1]);
-            let from = (top(plan) + row) * comptime![plan.score_stride()];
+            let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
             let mut highest = f32::new(LOWEST);
-            let mut column = row % comptime![plan.lines()];
-            for _ in 0..steps(comptime![plan.lines()], plan) {
-                highest = max(highest, select(column < there, products[from + column] * scale, LOWEST));
-                column = after(column, plan);
+            for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
+                let four = products[from + column];
+                #[unroll]
+                for k in 0..COUNT {
+                    highest = max(highest, four.extract(k) * scale);
+                }
             }
             self.reference[turn] = highest;
         }
     }
 
-    /// Weights of these scores, and their sums; those of lines that aren't there are 0.
+    /// Weights of these scores, and their sums.
     fn weigh<E: Float>(
         &mut self,
-        products: &Shared<[f32]>,
-        weights: &mut Shared<[Vector<E, One>]>,
-        there: usize,
+        products: &Shared<[Vector<f32, Four>]>,
+        weights: &mut Shared<[Vector<E, Four>]>,
         scale: f32,
     ) {
         let plan = comptime![self.plan];
@@ -215,17 +221,19 @@ impl Softmax {
             let mut highest = f32::new(LOWEST);
             let mut sum = 0.0f32;
             if row < comptime![plan.plane_rows()] {
-                let from = (top(plan) + row) * comptime![plan.score_stride()];
-                let to = (top(plan) + row) * comptime![plan.weight_stride()];
-                let mut column = row % comptime![plan.lines()];
-                for _ in 0..steps(comptime![plan.lines()], plan) {
-                    let score = products[from + column] * scale;
-                    let weight = min(score - reference, HIGHEST).exp();
-                    let weight = select(column < there, weight, 0.0f32);
-                    highest = max(highest, select(column < there, score, LOWEST));
-                    sum += weight;
-                    weights[to + column] = Vector::<E, One>::cast_from(weight);
-                    column = after(column, plan);
+                let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
+                let to = (top(plan) + row) * comptime![plan.weight_stride() / COUNT];
+                for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
+                    let mut four = products[from + column];
+                    #[unroll]
+                    for k in 0..COUNT {
+                        let score = four.extract(k) * scale;
+                        let weight = min(score - reference, HIGHEST).exp();
+                        highest = max(highest, score);
+                        sum += weight;
+                        four.insert(k, weight);
+                    }
+                    weights[to + column] = Vector::<E, Four>::cast_from(four);
                 }
             }
             self.highest[turn] = highest;
@@ -319,9 +327,24 @@ pub fn top(#[comptime] plan: Plan) -> usize {
     UNIT_POS_Y as usize * comptime![plan.plane_rows()]
 }
 
-/// The next column of a row. A unit takes a row, and each starts at another column: at the same one, rows a stride
-/// apart would share banks.
+/// Puts what is below every score where no lines are, so that its weight is 0: from line `there` on in the rows of the plane, of which
+/// a unit has those of its turns.
 #[cube]
-pub fn after(column: usize, #[comptime] plan: Plan) -> usize {
-    select(column + 1 == comptime![plan.lines()], 0usize, column + 1)
+pub fn hide(products: &mut Shared<[Vector<f32, Four>]>, there: usize, #[comptime] plan: Plan) {
+    #[unroll]
+    for turn in 0..comptime![plan.turns()] {
+        let row = row_of(turn, plan);
+        if row < comptime![plan.plane_rows()] {
+            let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
+            for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
+                let mut four = products[from + column];
+                #[unroll]
+                for k in 0..COUNT {
+                    let score = select(column * COUNT + k < there, four.extract(k), LOWEST);
+                    four.insert(k, score);
+                }
+                products[from + column] = four;
+            }
+        }
+    }
 }

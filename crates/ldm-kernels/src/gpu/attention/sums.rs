@@ -7,12 +7,10 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::fours::{COUNT, Four, neighbours};
 use super::super::plane_tile::{PlaneTile, SIDE, veiled};
 use super::heads::Place;
 use super::plan::Plan;
-
-/// Weights are written one at a time.
-pub type One = Const<1>;
 
 /// Waits for the other units of the plane, whose memory no other plane touches; where planes are emulated, for all.
 #[cube]
@@ -35,7 +33,7 @@ pub fn steps(#[comptime] count: usize, #[comptime] plan: Plan) -> usize {
 pub fn scores<E: Float, N: Size>(
     rows: &Shared<[Vector<E, N>]>,
     lines: &Shared<[Vector<E, N>]>,
-    scores: &mut Shared<[f32]>,
+    scores: &mut Shared<[Vector<f32, Four>]>,
     #[comptime] plan: Plan,
 ) {
     let n = N::value();
@@ -54,7 +52,7 @@ pub fn scores<E: Float, N: Size>(
             MatrixLayout::ColMajor,
         );
     }
-    let (start, end) = (first * comptime![plan.score_stride()], scores.len());
+    let (start, end) = (first * comptime![plan.score_stride() / COUNT], scores.len());
     tile.store(&mut scores[start..end], comptime![plan.score_stride()]);
 }
 
@@ -81,18 +79,18 @@ impl Sums {
     /// Adds the lines, weighed by the plane's rows of `weights`.
     pub fn add<E: Float, N: Size>(
         &mut self,
-        weights: &Shared<[Vector<E, One>]>,
+        weights: &Shared<[Vector<E, Four>]>,
         lines: &Shared<[Vector<E, N>]>,
     ) {
         let plan = comptime![self.plan];
         let n = N::value();
         let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * plan.weight_stride()];
         for k in 0..steps(plan.columns, plan) {
-            let left = first + k * SIDE;
+            let left = (first + k * SIDE) / COUNT;
             #[unroll]
             for part in 0..comptime![plan.parts()] {
                 let right = k * comptime![SIDE * plan.stride() / n] + comptime![part * plan.lines() / n];
-                self.tiles.index_mut(part).multiply_add::<E, One, N>(
+                self.tiles.index_mut(part).multiply_add::<E, Four, N>(
                     &weights[left..weights.len()],
                     comptime![plan.weight_stride()],
                     MatrixLayout::RowMajor,
@@ -105,13 +103,13 @@ impl Sums {
     }
 
     /// Multiplies each row by its factor, of which a unit has those of its turns, by way of the scores' memory.
-    pub fn scale(&mut self, memory: &mut Shared<[f32]>, factors: &Array<f32>) {
+    pub fn scale(&mut self, memory: &mut Shared<[Vector<f32, Four>]>, factors: &Array<f32>) {
         let plan = comptime![self.plan];
         let stride = comptime![plan.score_stride()];
-        let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * stride];
+        let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * stride / COUNT];
         #[unroll]
         for part in 0..comptime![plan.parts()] {
-            let width = comptime![plan.part(part).columns * SIDE];
+            let width = comptime![plan.part(part).columns * SIDE / COUNT];
             let end = memory.len();
             wait(plan);
             self.tiles.index(part).store(&mut memory[first..end], stride);
@@ -120,12 +118,9 @@ impl Sums {
             for turn in 0..comptime![plan.turns()] {
                 let row = UNIT_POS_X as usize + comptime![turn * plan.units];
                 if row < comptime![plan.plane_rows()] {
-                    let factor = factors[turn];
-                    // Each row from another column on: rows apart by a stride would share a bank.
-                    let mut column = row % width;
-                    for _ in 0..steps(width, plan) {
-                        memory[first + row * stride + column] *= factor;
-                        column = select(column + 1 == width, 0, column + 1);
+                    let factor = Vector::<f32, Four>::new(factors[turn]);
+                    for column in 0..steps(width, plan) {
+                        memory[first + row * comptime![stride / COUNT] + column] *= factor;
                     }
                 }
             }
@@ -138,7 +133,7 @@ impl Sums {
     /// `first` is the cube's first row, of `rows` in all; a row is of `columns` vectors.
     pub fn write<O: Float, N: Size>(
         &self,
-        memory: &mut Shared<[f32]>,
+        memory: &mut Shared<[Vector<f32, Four>]>,
         factors: &Shared<[f32]>,
         y: &mut [Vector<O, N>],
         place: &Place,
@@ -156,19 +151,14 @@ impl Sums {
             let across = comptime![plan.part(part).columns * SIDE / n];
             let end = memory.len();
             wait(plan);
-            self.tiles.index(part).store(&mut memory[top * stride..end], stride);
+            self.tiles.index(part).store(&mut memory[top * comptime![stride / COUNT]..end], stride);
             wait(plan);
             let mut i = UNIT_POS_X as usize;
             while i < comptime![plan.plane_rows() * across] {
                 let row = top + i / across;
                 let column = comptime![part * plan.lines() / n] + i % across;
                 if first + row < rows && column < columns {
-                    let from = row * stride + i % across * n;
-                    let mut value = Vector::<f32, N>::new(0.0f32);
-                    #[unroll]
-                    for k in 0..n {
-                        value.insert(k, memory[from + k]);
-                    }
+                    let value = neighbours::<N>(&memory[0usize..end], row * stride + i % across * n);
                     let value = value * Vector::new(factors[row]);
                     y[start + (first + row) * place.row + column * place.column] =
                         Vector::<O, N>::cast_from(value);

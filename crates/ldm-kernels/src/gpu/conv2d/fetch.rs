@@ -14,6 +14,9 @@ use super::plan::{CubeForm, DEPTH};
 /// Between the lines of a tile, so that they start in different banks.
 const GAP: usize = 8;
 
+/// Lines that change places with each other.
+const LINES: usize = 8;
+
 /// The way of a vector to shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
@@ -80,6 +83,12 @@ impl Fetch {
     /// Whether some units have nothing to bring in this pass, the last: their rows would be beyond the tile.
     pub fn partial(self, pass: usize) -> bool {
         self.deep && (pass + 1) * self.lines() > self.rows
+    }
+
+    /// Whether the lines that units bring change places. A line's 64 bytes and those of the fourth after it are in different banks,
+    /// so that eight units (of vectors of 16 bytes) write at once; those of the next line are partly in its own.
+    pub fn turns(self) -> bool {
+        self.deep && !self.group && self.lines().is_multiple_of(LINES)
     }
 
     /// Different rows among them.
@@ -162,7 +171,11 @@ pub struct Seat {
 /// The seat of one of the cube's units.
 #[cube]
 pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
-    let line = unit / comptime![fetch.across()];
+    let mut line = unit / comptime![fetch.across()];
+    if comptime![fetch.turns()] {
+        let half = comptime![LINES / 2];
+        line = line / LINES * LINES + line % 2 * half + line / 2 % half;
+    }
     let vector = unit % comptime![fetch.across()];
     let along = vector * comptime![fetch.vector];
     let mut slot = line * comptime![fetch.stride() / fetch.vector];
@@ -259,6 +272,13 @@ pub fn put<E: Float, N: Size>(
 ) {
     #[unroll]
     for i in 0..comptime![fetch.passes()] {
-        shared[start + seat.slot + comptime![fetch.pass(i)]] = waiting[i];
+        let slot = start + seat.slot + comptime![fetch.pass(i)];
+        if comptime![fetch.partial(i)] {
+            if seat.row + comptime![fetch.row(i)] < comptime![fetch.rows] {
+                shared[slot] = waiting[i];
+            }
+        } else {
+            shared[slot] = waiting[i];
+        }
     }
 }

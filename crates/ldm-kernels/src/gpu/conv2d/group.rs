@@ -10,6 +10,8 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::fours::{COUNT, Four};
+use super::super::fragments::Pair;
 use super::super::plane_tile::SIDE;
 use super::super::ptx::{BLOCK, commit, group_pass, group_product, group_wait, show, wait};
 use super::Added;
@@ -197,7 +199,8 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
     #[comptime] matrices: usize,
     #[comptime] gated: bool,
 ) {
-    let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
+    let size = comptime![cube.planes() * cube.stage() / COUNT];
+    let mut stage = Shared::<[Vector<f32, Four>]>::new_aligned_slice(size, ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
     let start = plane * comptime![cube.stage()];
     let stride = comptime![cube.stage_stride()];
@@ -208,10 +211,14 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
         #[unroll]
         for block in 0..comptime![cube.stage_columns() / 8] {
             #[unroll]
-            for i in 0..4usize {
-                let at = (row + comptime![i / 2 * 8]) * stride + column + comptime![block * 8 + i % 2];
-                stage[start + at] =
-                    sums.extract(comptime![(turn * cube.stage_columns() / 8 + block) * 4 + i]);
+            for i in 0..2usize {
+                let at = (row + comptime![i * 8]) * stride + column + comptime![block * 8];
+                let from = comptime![(turn * cube.stage_columns() / 8 + block) * 4 + 2 * i];
+                let mut pair = Vector::<f32, Pair>::new(0.0f32);
+                pair.insert(0usize, sums.extract(from));
+                pair.insert(1usize, sums.extract(comptime![from + 1]));
+                // A unit has neighbours two by two.
+                stage[0usize..size].with_vector_size_mut::<Pair>()[(start + at) / 2] = pair;
             }
         }
         sync_plane();
@@ -229,6 +236,7 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
             columns,
             picture,
             cube,
+            comptime![cube.stage_columns()],
             added,
             matrices,
             gated,

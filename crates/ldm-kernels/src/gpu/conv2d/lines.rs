@@ -69,10 +69,10 @@ impl Lines {
         Fetch { rows: cube.rows(), deep, vector, units: cube.units(), way, group: cube.group }
     }
 
-    /// Whether groups of planes in this form can read it: in vectors of 16 bytes, which the cube's units bring without a rest
-    /// or in rows of the depth.
-    pub fn groups(&self, fetch: Fetch) -> bool {
-        self.vector * self.size == 16 && (self.deep || fetch.units.is_multiple_of(fetch.across()))
+    /// Whether the cube's units can bring it: in rows of the depth, or without a rest. Groups of planes want vectors of 16 bytes.
+    pub fn suits(&self, fetch: Fetch) -> bool {
+        let whole = self.deep || fetch.units.is_multiple_of(fetch.across());
+        whole && (!fetch.group || self.vector * self.size == 16)
     }
 
     /// As the right operand.

@@ -1,8 +1,7 @@
 //! 2-d convolution as one matrix product, pixels by output channels, whose left operand is read from the picture as
 //! it is needed and never laid out (implicit GEMM).
 //!
-//! A cube makes a tile of pixels by output channels, 128x128, 128x64, 64x128 or 64x64 (groups of planes 128x160
-//! too), in steps of 32 of the depth, which is the kernel's taps of 32 of the input's channels after those of the
+//! A cube makes a tile of pixels by output channels, 128x160, 128x128, 128x64, 64x128 or 64x64, in steps of 32 of the depth, which is the kernel's taps of 32 of the input's channels after those of the
 //! 32 before. A step's operands come to shared memory, on CUDA copied there while the units go on, up to three
 //! steps ahead; elsewhere by way of registers, one step ahead. Planes multiply, each for itself ([`product`]), or
 //! on Hopper groups of four, where operands come in vectors of 16 bytes ([`group`]). Few tiles would leave most of
@@ -203,7 +202,7 @@ pub fn forward(
     let weight = laid_out(weight, rows > SMALLEST);
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
     let plan = work.plan(&client, [rows, outputs], steps, |form| {
-        from.groups(from.left(form)) && taps.groups(taps.right(form))
+        from.suits(from.left(form)) && taps.suits(taps.right(form))
     });
     let cube = plan.cube;
     let dtype = if exact { DType::F32 } else { x.dtype };
@@ -242,8 +241,8 @@ pub fn division(
 ) -> (Plan, usize) {
     let [b, outputs, height, width] = output(x, weight, options);
     let steps = weight[2] * weight[3] * weight[1].div_ceil(DEPTH);
-    let plan =
-        work.plan(client, [b * height * width, outputs], steps, |_| x[1].is_multiple_of(Fetch::WIDEST));
+    let vectors = x[1].is_multiple_of(Fetch::WIDEST);
+    let plan = work.plan(client, [b * height * width, outputs], steps, |form| vectors || !form.group);
     (plan, plan.time(processors(client), b * height * width * outputs))
 }
 

@@ -13,8 +13,10 @@ pub const HALF: usize = 8;
 /// How deep one step is.
 pub const DEPTH: usize = ptx::DEPTH;
 
-/// Tiles of a cube, the largest first: planes down and across, blocks of each down and across.
-const TILES: [([usize; 2], [usize; 2]); 3] = [([2, 4], [4, 2]), ([2, 2], [4, 2]), ([2, 2], [2, 2])];
+/// Tiles of a cube, the largest first: planes down and across, blocks of each down and across. What a plane reads of shared
+/// memory grows with its blocks down and across, what it multiplies with their product.
+const TILES: [([usize; 2], [usize; 2]); 5] =
+    [([2, 2], [4, 5]), ([2, 2], [4, 4]), ([2, 4], [4, 2]), ([2, 2], [4, 2]), ([2, 2], [2, 2])];
 
 /// Rows of the smallest.
 pub const SMALLEST: usize = 64;
@@ -23,21 +25,27 @@ pub const SMALLEST: usize = 64;
 /// Diffusion's levels, and leave of each a number of tiles that is just below a large GPU's multiprocessors.
 const GROUPS: [(usize, usize); 5] = [(8, 10), (8, 8), (8, 4), (4, 8), (4, 4)];
 /// Forms of a cube: those of both.
-const FORMS: usize = 8;
+const FORMS: usize = 10;
 
 /// Multiprocessors assumed where a device does not tell.
 const MULTIPROCESSORS: usize = 64;
 /// The fewest steps of a split.
 const STEPS: usize = 8;
-/// The most cubes on a multiprocessor for each of its planes' places.
+/// The most planes on a multiprocessor.
 const PLANES: usize = 16;
+/// Registers of a multiprocessor for each unit of a plane, and what a unit needs beside its sums.
+const REGISTERS: usize = 2048;
+const BESIDE: usize = 48;
+/// The most sums of a unit where the matrix units multiply 8x8: Metal's devices have fewer registers.
+const FEW_SUMS: usize = 64;
 
 // What a multiprocessor needs, in its clocks; rough, and only compared with each other. The figures are a large GPU's: of 24
-// layers of Stable Diffusion 1.5's on an H200 (`benches/products.rs`) the way that they choose is within 4 % of the fastest, by planes
-// alone within 9 %.
-/// For the products of two blocks, by planes and by groups of them.
-const PLANE: usize = 13;
+// layers of Stable Diffusion 1.5's on an H200 (`benches/products.rs`) the way that they choose is within 4 % of the fastest.
+/// For the products of two blocks, by groups of planes.
 const GROUP: usize = 8;
+/// Bytes of shared memory that planes read or write in one. They wait for it, not for their products: 128 of a bank each, at
+/// two thirds of that.
+const SHARED: usize = 128 * 2 / 3;
 /// Bytes of operands that come in one.
 const BYTES: usize = 32;
 /// From asking for operands until they are there.
@@ -93,12 +101,13 @@ impl CubeForm {
 
     /// Columns of a plane's row of blocks that are on their way out at a time.
     pub fn stage_columns(self) -> usize {
-        if self.group { 2 * SIDE } else { self.tile.columns * SIDE }
+        self.tile.columns.min(2) * SIDE
     }
 
-    /// From a row to the next of them, in elements.
+    /// From a row to the next of them, in elements. Four units write eight neighbours of a row, sixteen of four rows at once: 40 puts
+    /// these into different banks, 36 nearly, for those who have little room.
     pub fn stage_stride(self) -> usize {
-        self.stage_columns() + 4
+        self.stage_columns() + if self.copies { 8 } else { 4 }
     }
 
     /// Sums of a unit.
@@ -130,6 +139,12 @@ impl CubeForm {
         self.buffers * operands * size + self.planes() * self.stage() * size_of::<f32>()
     }
 
+    /// The most cubes that a multiprocessor has registers for.
+    fn most(self) -> usize {
+        let planes = PLANES.min(REGISTERS / (self.sums() + BESIDE));
+        (planes / self.planes()).max(1)
+    }
+
     /// With buffers and cubes on a multiprocessor that its memory has room for, of an element of so many bytes: eight planes
     /// at work, if there can be, then as much on its way from memory as possible.
     fn fitting(self, limits: &HardwareProperties, size: usize) -> Option<Self> {
@@ -138,7 +153,7 @@ impl CubeForm {
             (false, true) => 2..=4,
             (false, false) => 1..=2,
         };
-        let most = (PLANES / self.planes()).max(1);
+        let most = self.most();
         let forms = buffers
             .flat_map(|buffers| (1..=most).map(move |together| Self { buffers, together, ..self }))
             .filter(|form| {
@@ -155,11 +170,17 @@ impl CubeForm {
 
     /// Clocks of a step.
     fn step(self) -> usize {
+        // Bytes of so many rows or columns.
+        let bytes = |lines: usize| lines * DEPTH * 2;
+        let written = bytes(self.rows() + self.columns());
+        if !self.group {
+            let read = self.planes() * bytes((self.tile.rows + self.tile.columns) * SIDE);
+            return (read + written) / SHARED;
+        }
         let blocks = self.planes() * self.tile.rows * self.tile.columns * (DEPTH / SIDE);
-        let bytes = (self.rows() + self.columns()) * DEPTH * 2 / BYTES;
-        let block = if self.group { GROUP } else { PLANE };
+        let come = written / BYTES;
         // What comes while they multiply is in their way a little.
-        (blocks * block / 2).max(bytes) + bytes / 8
+        (blocks * GROUP / 2).max(come) + come / 8
     }
 }
 
@@ -193,7 +214,9 @@ impl Work {
         });
         let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units, native };
-            CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false }.fitting(limits, size)
+            let form = CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false };
+            let few = native.is_some_and(|side| side < SIDE);
+            (!few || form.sums() <= FEW_SUMS).then(|| form.fitting(limits, size)).flatten()
         });
         let mut forms = [None; FORMS];
         for (form, found) in forms.iter_mut().zip(tiles.into_iter().chain(groups)) {
@@ -202,16 +225,16 @@ impl Work {
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
     }
 
-    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. `groups` tells
-    /// whether groups of planes in this form can read the operands.
+    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. `reads` tells
+    /// whether cubes of this form can read the operands.
     pub fn plan(
         &self,
         client: &Client,
         sides: [usize; 2],
         steps: usize,
-        groups: impl Fn(CubeForm) -> bool,
+        reads: impl Fn(CubeForm) -> bool,
     ) -> Plan {
-        self.among(processors(client), sides, steps, groups)
+        self.among(processors(client), sides, steps, reads)
     }
 
     fn among(
@@ -219,13 +242,15 @@ impl Work {
         multiprocessors: usize,
         sides: [usize; 2],
         steps: usize,
-        groups: impl Fn(CubeForm) -> bool,
+        reads: impl Fn(CubeForm) -> bool,
     ) -> Plan {
-        let usable = |form: &CubeForm| !form.group || groups(*form);
+        let usable = |form: &CubeForm| reads(*form);
         let told = self.form.and_then(|form| self.forms[form]).filter(usable);
-        // Of what is as good groups, and the smallest.
+        // Of what is as good the smallest.
         let forms = self.forms.iter().rev().flatten().copied().filter(usable);
-        let forms = forms.filter(|form| told.is_none_or(|told| told == *form));
+        // Groups multiply twice as fast as planes by themselves.
+        let grouped = forms.clone().any(|form| form.group);
+        let forms = forms.filter(|form| told.map_or(form.group == grouped, |told| told == *form));
         let plans = forms.flat_map(|cube| {
             let tiles = sides[0].div_ceil(cube.rows()) * sides[1].div_ceil(cube.columns());
             let places = cube.together * multiprocessors;
@@ -288,19 +313,13 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, FORMS, PLANES, Plan, SIDE, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, FORMS, GROUPS, Plan, SIDE, STEPS, TILES, TileForm, Work};
 
     fn work() -> Work {
         let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units: 32, native: Some(SIDE) };
-            Some(CubeForm {
-                planes,
-                tile,
-                buffers: 2,
-                together: PLANES / (planes[0] * planes[1]),
-                copies: false,
-                group: false,
-            })
+            let form = CubeForm { planes, tile, buffers: 2, together: 1, copies: false, group: false };
+            Some(CubeForm { together: form.most(), ..form })
         });
         let mut forms = [None; FORMS];
         forms[..TILES.len()].copy_from_slice(&tiles);
@@ -308,7 +327,7 @@ mod tests {
     }
 
     fn plan(sides: [usize; 2], steps: usize) -> ([usize; 2], Plan) {
-        let plan = work().among(132, sides, steps, |_| false);
+        let plan = work().among(132, sides, steps, |_| true);
         ([plan.cube.rows(), plan.cube.columns()], plan)
     }
 
@@ -317,9 +336,11 @@ mod tests {
         // Much of everything: the largest tiles, the depth in one.
         let (tile, large) = plan([1 << 18, 128], 9 * 4);
         assert_eq!((tile, large.splits, large.length, large.cubes()), ([128, 128], 1, 36, 2048));
-        // 1280 channels to 1280 at 8x8, twice: twenty tiles, in as many splits as give nearly every multiprocessor two.
+        // Channels of Stable Diffusion's: tiles that divide them.
+        assert_eq!(plan([2 * 64 * 64, 320], 9 * 10).0, [128, 160]);
+        // 1280 channels to 1280 at 8x8, twice: eight tiles, in as many splits as fill nearly every multiprocessor.
         let (tile, few) = plan([128, 1280], 9 * 40);
-        assert_eq!((tile, few.cubes() >= 240, few.cubes() <= 2 * 132), ([128, 64], true, true));
+        assert_eq!((tile, few.cubes() >= 120, few.cubes() <= 2 * 132), ([128, 160], true, true));
         assert!(few.length * few.splits >= 360 && few.length * (few.splits - 1) < 360);
         // One small tile: no split of fewer steps than are worth it.
         let (tile, one) = plan([16, 4], 9 * 40);
@@ -330,12 +351,26 @@ mod tests {
     }
 
     #[test]
+    fn groups_go_first() {
+        let (down, columns) = GROUPS[0];
+        let tile = TileForm { rows: 1, columns, units: 32, native: Some(SIDE) };
+        let planes = [down, 1];
+        let mut work = work();
+        work.forms[TILES.len()] =
+            Some(CubeForm { planes, tile, buffers: 3, together: 2, copies: true, group: true });
+        for group in [true, false] {
+            let plan = work.among(132, [128, 64], 360, |form| group || !form.group);
+            assert_eq!(plan.cube.group, group);
+        }
+    }
+
+    #[test]
     fn plans_are_as_told() {
         for form in 0..TILES.len() {
-            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, |_| false);
+            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, |_| true);
             // The last shorter, and never more than steps.
             assert_eq!((told.cube, told.splits, told.length), (work().forms[form].unwrap(), 3, 3));
         }
-        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2, |_| false).splits, 2);
+        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2, |_| true).splits, 2);
     }
 }

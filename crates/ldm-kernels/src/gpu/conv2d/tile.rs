@@ -6,6 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::fours::{COUNT, Four, neighbours};
 use super::super::geglu::gelu;
 use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
 use super::Added;
@@ -76,30 +77,64 @@ pub fn write<E: Float, O: Float, Y: Size>(
     #[comptime] matrices: usize,
     #[comptime] gated: bool,
 ) {
-    let mut stage = Shared::<[f32]>::new_aligned_slice(comptime![cube.planes() * cube.stage()], ALIGNMENT);
+    let size = comptime![cube.planes() * cube.stage() / COUNT];
+    let mut stage = Shared::<[Vector<f32, Four>]>::new_aligned_slice(size, ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
     let start = plane * comptime![cube.stage()];
     let stride = comptime![cube.stage_stride()];
+    let across = comptime![cube.stage_columns() / SIDE];
     #[unroll]
     for block in 0..comptime![cube.tile.rows] {
-        if comptime![block > 0] {
-            sync_cube();
+        #[unroll]
+        for turn in 0..comptime![cube.tile.columns.div_ceil(across)] {
+            let first = comptime![turn * across];
+            let there = comptime![across.min(cube.tile.columns - first)];
+            if comptime![block + turn > 0] {
+                meet(cube);
+            }
+            let to = &mut stage[start / COUNT..size];
+            tile.store_blocks(to, stride, block, first, there);
+            meet(cube);
+            let row = first_row + part_row(plane, cube) + comptime![block * SIDE];
+            let column = first_column + part_column(plane, cube) + comptime![first * SIDE];
+            out::<E, O, Y>(
+                &stage,
+                start,
+                y,
+                bias,
+                shift,
+                addend,
+                split,
+                row,
+                column,
+                rows,
+                columns,
+                picture,
+                cube,
+                comptime![there * SIDE],
+                added,
+                matrices,
+                gated,
+            );
         }
-        tile.store_row(&mut stage[start..comptime![cube.planes() * cube.stage()]], stride, block);
-        sync_cube();
-        let row = first_row + part_row(plane, cube) + comptime![block * SIDE];
-        let column = first_column + part_column(plane, cube);
-        out::<E, O, Y>(
-            &stage, start, y, bias, shift, addend, split, row, column, rows, columns, picture, cube, added,
-            matrices, gated,
-        );
     }
 }
 
-/// Writes what lies in a plane's stage, 16 rows from one on.
+/// Waits until all have done what they do with a plane's stage.
+#[cube]
+fn meet(#[comptime] cube: CubeForm) {
+    if comptime![cube.tile.native.is_some()] {
+        sync_plane();
+    } else {
+        // Emulated planes need not be the device's.
+        sync_cube();
+    }
+}
+
+/// Writes what lies in a plane's stage, 16 rows from one on of so many columns.
 #[cube]
 pub fn out<E: Float, O: Float, Y: Size>(
-    stage: &Shared<[f32]>,
+    stage: &Shared<[Vector<f32, Four>]>,
     start: usize,
     y: &mut [Vector<O, Y>],
     bias: &[Vector<E, Y>],
@@ -112,6 +147,7 @@ pub fn out<E: Float, O: Float, Y: Size>(
     columns: usize,
     picture: usize,
     #[comptime] cube: CubeForm,
+    #[comptime] staged_columns: usize,
     #[comptime] added: Added,
     #[comptime] matrices: usize,
     #[comptime] gated: bool,
@@ -119,7 +155,7 @@ pub fn out<E: Float, O: Float, Y: Size>(
     let n = Y::value();
     let stride = comptime![cube.stage_stride()];
     // Columns that are written of those on the stage.
-    let written = comptime![if gated { cube.stage_columns() / 2 } else { cube.stage_columns() }];
+    let written = comptime![if gated { staged_columns / 2 } else { staged_columns }];
     let across = comptime![written / n];
     let mut i = UNIT_POS_X as usize;
     while i < comptime![SIDE * across] {
@@ -130,8 +166,8 @@ pub fn out<E: Float, O: Float, Y: Size>(
             let place = beside / HALF * comptime![2 * HALF] + beside % HALF;
             if row < rows && first_column + place < columns {
                 let column = first_column / 2 + beside;
-                let mut v = staged::<Y>(stage, line + place);
-                let mut u = staged::<Y>(stage, line + place + HALF);
+                let mut v = neighbours::<Y>(&stage[0usize..stage.len()], line + place);
+                let mut u = neighbours::<Y>(&stage[0usize..stage.len()], line + place + HALF);
                 if comptime![added.bias] {
                     v += Vector::<f32, Y>::cast_from(bias[column / n]);
                     u += Vector::<f32, Y>::cast_from(bias[(columns / 2 + column) / n]);
@@ -146,7 +182,7 @@ pub fn out<E: Float, O: Float, Y: Size>(
                 let (part, place) =
                     if comptime![matrices > 1] { (column / width, column % width) } else { (split, column) };
                 let at = ((part * rows + row) * width + place) / n;
-                let mut v = staged::<Y>(stage, line + beside);
+                let mut v = neighbours::<Y>(&stage[0usize..stage.len()], line + beside);
                 if comptime![added.bias] {
                     v += Vector::<f32, Y>::cast_from(bias[column / n]);
                 }
@@ -161,15 +197,4 @@ pub fn out<E: Float, O: Float, Y: Size>(
         }
         i += comptime![cube.tile.units];
     }
-}
-
-/// Neighbours on the stage.
-#[cube]
-fn staged<Y: Size>(stage: &Shared<[f32]>, at: usize) -> Vector<f32, Y> {
-    let mut v = Vector::<f32, Y>::new(0.0f32);
-    #[unroll]
-    for k in 0..Y::value() {
-        v.insert(k, stage[at + k]);
-    }
-    v
 }

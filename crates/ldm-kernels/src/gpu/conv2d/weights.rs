@@ -41,7 +41,7 @@ pub fn weight_gradient(
     let depth = y_dims[0] * y_dims[2] * y_dims[3];
     let (gradients, from) = (Lines::channels(&gradient), Lines::channels(&x));
     let plan = work.plan(&client, [outputs, columns], depth.div_ceil(DEPTH), |form| {
-        gradients.groups(gradients.left(form)) && from.groups(from.right(form))
+        gradients.suits(gradients.left(form)) && from.suits(from.right(form))
     });
     let parts = Parts::new(&x, [outputs, height, width, channels], x.dtype, plan.splits);
     let cube = plan.cube;

@@ -14,6 +14,7 @@ use ldm_test_support::{assert_close, seeded_input};
 
 use super::{device, exact, laid, types};
 use crate::gpu::bridge::{primitive, tensor};
+use crate::gpu::fours::{COUNT, Four, neighbours};
 use crate::gpu::plane_tile::{ALIGNMENT, PlaneTile, SIDE, TileForm, native};
 
 /// How deep the product is.
@@ -60,7 +61,8 @@ fn product<E: Float, N: Size>(
     let b_stride = comptime![b_length + 8];
     let mut left = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![a_count * a_stride / n], ALIGNMENT);
     let mut right = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![b_count * b_stride / n], ALIGNMENT);
-    let mut out = Shared::<[f32]>::new_aligned_slice(comptime![rows * (columns + 4)], ALIGNMENT);
+    let mut out =
+        Shared::<[Vector<f32, Four>]>::new_aligned_slice(comptime![rows * (columns + 4) / COUNT], ALIGNMENT);
     fetch::<E, N>(a, &mut left, a_count, a_length, form.units);
     fetch::<E, N>(b, &mut right, b_count, b_length, form.units);
     sync_cube();
@@ -81,7 +83,8 @@ fn product<E: Float, N: Size>(
     sync_cube();
     let mut i = UNIT_POS_X as usize;
     while i < comptime![rows * columns] {
-        y[i] = out[i / columns * comptime![columns + 4] + i % columns];
+        let place = i / columns * comptime![columns + 4] + i % columns;
+        y[i] = neighbours::<Const<1>>(&out[0usize..out.len()], place).extract(0usize);
         i += form.units;
     }
 }
