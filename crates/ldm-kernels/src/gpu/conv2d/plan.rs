@@ -27,8 +27,9 @@ const GROUPS: [(usize, usize); 5] = [(8, 10), (8, 8), (8, 4), (4, 8), (4, 4)];
 /// Forms of a cube: those of both.
 const FORMS: usize = 10;
 
-/// Multiprocessors assumed where a device does not tell.
-const MULTIPROCESSORS: usize = 64;
+/// Multiprocessors assumed where a device does not tell. By the estimate Stable Diffusion 1.5's layers take at most 14 % longer with
+/// it than if a device of 20 to 132 told (with 64 up to 21 %).
+const MULTIPROCESSORS: usize = 128;
 /// The fewest steps of a split.
 const STEPS: usize = 8;
 /// The most planes on a multiprocessor.
