@@ -20,6 +20,7 @@ mod norm;
 mod norm_backward;
 mod ops;
 mod plane_tile;
+mod processors;
 mod ptx;
 mod shares;
 mod statistics;

@@ -4,12 +4,10 @@ use burn_cubecl::cubecl::ir::HardwareProperties;
 
 use super::super::fragments::{BOARD, UNITS};
 use super::super::plane_tile::{SIDE, TileForm};
+use super::super::processors::processors;
 
 /// The widest head: beyond it the sums don't fit a plane's registers.
 pub const WIDEST: usize = 160;
-
-/// Multiprocessors where the device doesn't say how many it has.
-const MULTIPROCESSORS: usize = 16;
 
 /// Registers of a unit that may wait for the next lines; more would push the sums out.
 const AHEAD: usize = 64;
@@ -134,19 +132,22 @@ impl Plan {
         let (once, ptx) = (false, false);
         let whole = Self { planes: 4, units, blocks, columns, once, depth, eights, size, by, ptx };
         // Smaller cubes where there would be less than three for two multiprocessors.
-        let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
+        let processors = processors(properties);
         let cubes = |plan: &Self| heads * rows.div_ceil(plan.rows());
         let limit = properties.max_shared_memory_size;
         // A multiprocessor with much memory is to hold two cubes: one computes while the other waits for its lines. CUDA
         // keeps a kibibyte of each.
         let half = if limit >= 96 << 10 { limit / 2 - 1024 } else { limit };
-        let candidates =
-            [2, 1].into_iter().flat_map(move |least| {
-                [4, 2, 1].into_iter().flat_map(move |planes| {
-                    [(blocks, columns), (blocks, least), (1, columns), (1, least)]
-                        .map(|(blocks, columns)| Self { planes, blocks, columns: columns.min(few), ..whole })
-                })
-            });
+        // Planes and blocks of each, the most rows first. By tiles a unit has a row's softmax: with 16 rows half of them have none.
+        let divisions = match by.products {
+            Products::Tiles => [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)],
+            Products::Fragments => [(4, blocks), (4, 1), (2, blocks), (2, 1), (1, blocks), (1, 1)],
+        };
+        let candidates = [2, 1].into_iter().flat_map(move |least| {
+            divisions.into_iter().flat_map(move |(planes, blocks)| {
+                [columns, least].map(|columns| Self { planes, blocks, columns: columns.min(few), ..whole })
+            })
+        });
         let fits = |plan: &Self, limit: usize| {
             let busy = plan.planes == 1 || 2 * cubes(plan) >= 3 * processors;
             busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
@@ -160,10 +161,9 @@ impl Plan {
     /// In how many shares the queries are walked for the keys' gradients: as many as keep the device busy where the keys
     /// are few, each of at least eight tiles.
     pub fn shares(&self, properties: &HardwareProperties, sizes: Sizes) -> usize {
-        let processors = properties.num_streaming_multiprocessors.map_or(MULTIPROCESSORS, |n| n as usize);
         let cubes = sizes.heads * sizes.m.div_ceil(self.rows());
         let most = sizes.n / (8 * self.lines());
-        (3 * processors).div_ceil(2 * cubes).min(most).max(1)
+        (3 * processors(properties)).div_ceil(2 * cubes).min(most).max(1)
     }
 
     /// Rows of a plane.

@@ -39,7 +39,7 @@ mod weights;
 pub use channels::sums;
 #[cfg(all(feature = "autodiff", feature = "fusion"))]
 pub use channels::sums_shape;
-pub use plan::{HALF, Plan, Work, processors};
+pub use plan::{HALF, Plan, Work};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;
 
@@ -53,6 +53,7 @@ use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::geglu;
+use super::processors::processors;
 use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
@@ -243,7 +244,7 @@ pub fn division(
     let steps = weight[2] * weight[3] * weight[1].div_ceil(DEPTH);
     let vectors = x[1].is_multiple_of(Fetch::WIDEST);
     let plan = work.plan(client, [b * height * width, outputs], steps, |form| vectors || !form.group);
-    (plan, plan.time(processors(client), b * height * width * outputs))
+    (plan, plan.time(processors(&client.properties().hardware), b * height * width * outputs))
 }
 
 /// A product's kernel and what it takes.

@@ -12,7 +12,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
 use super::super::chunks::Chunks;
-use super::super::conv2d::processors;
+use super::super::processors::processors;
 use super::super::statistics::{merge, sigmoid};
 use super::super::walk::{Extents, Strides, Units, Walk, cubes, parameter};
 use super::{Job, WHOLE};
@@ -41,7 +41,7 @@ impl Pixels {
     pub fn new(job: &Job) -> Option<Self> {
         let Job { x, y, walk, .. } = job;
         let client = &x.tensor.client;
-        let many = walk.all() >= 2 * processors(client);
+        let many = walk.all() >= 2 * processors(&client.properties().hardware);
         if !walk.channels_last || walk.group() <= if many { WHOLE } else { SMALL } {
             return None;
         }
@@ -52,7 +52,7 @@ impl Pixels {
             return None;
         }
         let rows = 1 << (most / vectors).ilog2();
-        let share = (CUBES * processors(client) / whole.all()).clamp(1, CHUNKS);
+        let share = (CUBES * processors(&client.properties().hardware) / whole.all()).clamp(1, CHUNKS);
         Some(Self { walk: whole, rows, chunks: Chunks::new(pixels, rows * PIXELS, share) })
     }
 
