@@ -6,7 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::fetch::{Fetch, Seat, bring, bring_rows, put, seat};
+use super::fetch::{Fetch, Seat, bring, put, seat};
 use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
 use super::plan::{CubeForm, DEPTH};
 use super::supply::Part;
@@ -118,7 +118,7 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
             let row = comptime![if fetch.deep { 3 * i } else { 0 }];
             corner(&mut at, 0usize, &self.x_pixel, sizes, from, false);
             let spot = input::<X>(&at, 0usize, &self.taps, row, 0usize, sizes, from, false);
-            bring_rows::<E, X>(x, &spot, right, to, &mut self.x_next, &self.x_seat, i, fetch);
+            bring::<E, X>(x, &spot, right, to, &mut self.x_next, &self.x_seat, i, fetch);
             let further = comptime![fetch.ahead(i)];
             if comptime![further > 0] {
                 advance(&mut self.x_pixel, sizes.width, sizes.height, further);
