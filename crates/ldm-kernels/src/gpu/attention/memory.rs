@@ -10,6 +10,9 @@ use super::super::plane_tile::veiled;
 use super::heads::Place;
 use super::plan::Lines;
 
+/// Vectors that a unit asks for before it waits for the first: one by one it would wait for each.
+const TOGETHER: usize = 8;
+
 /// Vector `i` of the tile from row `first` on; zero beyond the head's rows and columns.
 #[cube]
 fn vector<E: Float, N: Size>(
@@ -47,11 +50,33 @@ pub fn load<E: Float, N: Size>(
 ) {
     let n = N::value();
     let across = comptime![lines.width / n];
-    let mut i = UNIT_POS as usize;
-    while i < comptime![lines.count * across] {
-        to[i / across * comptime![lines.stride / n] + i % across] =
-            vector::<E, N>(x, place, start, first, rows, columns, i, lines);
-        i += lines.units;
+    let share = comptime![lines.share(n)];
+    if comptime![lines.unrolled] {
+        let mut waiting = Array::<Vector<E, N>>::new(TOGETHER);
+        #[unroll]
+        for batch in 0..comptime![share.div_ceil(TOGETHER)] {
+            let begin = comptime![batch * TOGETHER];
+            let count = comptime![TOGETHER.min(share - begin)];
+            #[unroll]
+            for k in 0..count {
+                let i = UNIT_POS as usize + comptime![(begin + k) * lines.units];
+                waiting[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+            }
+            #[unroll]
+            for k in 0..count {
+                let i = UNIT_POS as usize + comptime![(begin + k) * lines.units];
+                if i < comptime![lines.count * across] {
+                    to[i / across * comptime![lines.stride / n] + i % across] = waiting[k];
+                }
+            }
+        }
+    } else {
+        let mut i = UNIT_POS as usize;
+        while i < comptime![lines.count * across] {
+            to[i / across * comptime![lines.stride / n] + i % across] =
+                vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+            i += lines.units;
+        }
     }
 }
 

@@ -131,7 +131,8 @@ impl Plan {
         let eights = d.div_ceil(8);
         let (once, ptx) = (false, false);
         let whole = Self { planes: 4, units, blocks, columns, once, depth, eights, size, by, ptx };
-        // Smaller cubes where there would be less than three for two multiprocessors.
+        // Smaller cubes where there would be less than three for two multiprocessors, but with planes enough to bring the lines: one
+        // plane by itself takes longer for that than all the rest.
         let processors = processors(properties);
         let cubes = |plan: &Self| heads * rows.div_ceil(plan.rows());
         let limit = properties.max_shared_memory_size;
@@ -149,7 +150,8 @@ impl Plan {
             })
         });
         let fits = |plan: &Self, limit: usize| {
-            let busy = plan.planes == 1 || 2 * cubes(plan) >= 3 * processors;
+            let small = if pass == Pass::Keys { plan.planes == 1 } else { plan.rows() <= 4 * SIDE };
+            let busy = small || 2 * cubes(plan) >= 3 * processors;
             busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
                 && plan.bytes(pass) <= limit
         };
