@@ -281,6 +281,16 @@ fn share(form: TileForm) -> usize {
     form.rows * form.columns * SIDE * SIDE / form.units
 }
 
+/// Waits for the plane's other units, whose memory no other plane touches; emulated planes need not be the device's: for all.
+#[cube]
+pub fn meet(#[comptime] hardware: bool) {
+    if comptime![hardware] {
+        sync_plane();
+    } else {
+        sync_cube();
+    }
+}
+
 /// The same number, which a shader compiler does not see through: it would unroll every loop over an indexed array, and
 /// compile for minutes.
 #[cube]

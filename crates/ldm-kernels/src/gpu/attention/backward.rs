@@ -15,7 +15,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::ALIGNMENT;
 use super::super::walk::cubes;
-use super::forward::{hide, row_of, top};
+use super::forward::{hide, row_of, scores_of, top, weights_of};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::{Plan, Products};
@@ -276,8 +276,8 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
         for turn in 0..comptime![plan.turns()] {
             let row = row_of(turn, plan);
             if row < comptime![plan.plane_rows()] {
-                let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
-                let to = (top(plan) + row) * comptime![plan.weight_stride() / COUNT];
+                let from = scores_of(row, plan);
+                let to = weights_of(row, plan);
                 for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
                     let mut four = products[from + column];
                     #[unroll]
@@ -305,8 +305,8 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
         for turn in 0..comptime![plan.turns()] {
             let row = row_of(turn, plan);
             if row < comptime![plan.plane_rows()] {
-                let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
-                let to = (top(plan) + row) * comptime![plan.weight_stride() / COUNT];
+                let from = scores_of(row, plan);
+                let to = weights_of(row, plan);
                 for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
                     let p = Vector::<f32, Four>::cast_from(weights[to + column]);
                     let mut four = products[from + column];

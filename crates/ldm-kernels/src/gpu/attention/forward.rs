@@ -193,7 +193,7 @@ impl Softmax {
         #[unroll]
         for turn in 0..comptime![plan.turns()] {
             let row = min(row_of(turn, plan), comptime![plan.plane_rows() - 1]);
-            let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
+            let from = scores_of(row, plan);
             let mut highest = f32::new(LOWEST);
             for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
                 let four = products[from + column];
@@ -221,8 +221,8 @@ impl Softmax {
             let mut highest = f32::new(LOWEST);
             let mut sum = 0.0f32;
             if row < comptime![plan.plane_rows()] {
-                let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
-                let to = (top(plan) + row) * comptime![plan.weight_stride() / COUNT];
+                let from = scores_of(row, plan);
+                let to = weights_of(row, plan);
                 for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
                     let mut four = products[from + column];
                     #[unroll]
@@ -327,6 +327,18 @@ pub fn top(#[comptime] plan: Plan) -> usize {
     UNIT_POS_Y as usize * comptime![plan.plane_rows()]
 }
 
+/// Where the scores of one of the plane's rows begin, in fours.
+#[cube]
+pub fn scores_of(row: usize, #[comptime] plan: Plan) -> usize {
+    (top(plan) + row) * comptime![plan.score_stride() / COUNT]
+}
+
+/// Where its weights begin, in fours.
+#[cube]
+pub fn weights_of(row: usize, #[comptime] plan: Plan) -> usize {
+    (top(plan) + row) * comptime![plan.weight_stride() / COUNT]
+}
+
 /// Puts what is below every score where no lines are, so that its weight is 0: from line `there` on in the rows of the plane, of which
 /// a unit has those of its turns.
 #[cube]
@@ -335,7 +347,7 @@ pub fn hide(products: &mut Shared<[Vector<f32, Four>]>, there: usize, #[comptime
     for turn in 0..comptime![plan.turns()] {
         let row = row_of(turn, plan);
         if row < comptime![plan.plane_rows()] {
-            let from = (top(plan) + row) * comptime![plan.score_stride() / COUNT];
+            let from = scores_of(row, plan);
             for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
                 let mut four = products[from + column];
                 #[unroll]

@@ -8,18 +8,14 @@ use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four, neighbours};
-use super::super::plane_tile::{PlaneTile, SIDE, veiled};
+use super::super::plane_tile::{PlaneTile, SIDE, meet, veiled};
 use super::heads::Place;
 use super::plan::Plan;
 
 /// Waits for the other units of the plane, whose memory no other plane touches; where planes are emulated, for all.
 #[cube]
 pub fn wait(#[comptime] plan: Plan) {
-    if comptime![plan.by.hardware()] {
-        sync_plane();
-    } else {
-        sync_cube();
-    }
+    meet(comptime![plan.by.hardware()]);
 }
 
 /// The same number; where matrix units are emulated, for tests, one that a shader compiler can't unroll a loop by.

@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four, neighbours};
 use super::super::geglu::gelu;
-use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
+use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE, meet};
 use super::Added;
 use super::fetch::Fetch;
 use super::plan::{CubeForm, DEPTH, HALF};
@@ -90,11 +90,11 @@ pub fn write<E: Float, O: Float, Y: Size>(
             let first = comptime![turn * across];
             let there = comptime![across.min(cube.tile.columns - first)];
             if comptime![block + turn > 0] {
-                meet(cube);
+                meet(comptime![cube.tile.native.is_some()]);
             }
             let to = &mut stage[start / COUNT..size];
             tile.store_blocks(to, stride, block, first, there);
-            meet(cube);
+            meet(comptime![cube.tile.native.is_some()]);
             let row = first_row + part_row(plane, cube) + comptime![block * SIDE];
             let column = first_column + part_column(plane, cube) + comptime![first * SIDE];
             out::<E, O, Y>(
@@ -117,17 +117,6 @@ pub fn write<E: Float, O: Float, Y: Size>(
                 gated,
             );
         }
-    }
-}
-
-/// Waits until all have done what they do with a plane's stage.
-#[cube]
-fn meet(#[comptime] cube: CubeForm) {
-    if comptime![cube.tile.native.is_some()] {
-        sync_plane();
-    } else {
-        // Emulated planes need not be the device's.
-        sync_cube();
     }
 }
 
