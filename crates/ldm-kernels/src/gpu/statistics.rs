@@ -6,7 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::walk::{Strides, at};
+use super::walk::{Strides, TOGETHER, together};
 
 /// Leaves in `shared`, at `slot` of three runs of `size`, how many of the group's vectors `first`, `first + units`, ..
 /// before `end` this unit saw (in elements), their mean and the sum of their squared distances from it.
@@ -30,13 +30,19 @@ pub fn moments<F: Float, N: Size>(
     let mut square = Vector::<f32, N>::new(0.0f32);
     let mut i = first;
     while i < end {
-        let v = Vector::<f32, N>::cast_from(x[at(strides, start, i / inner, i % inner)]);
-        count += 1.0f32;
-        let delta = v - mean;
-        // One division for all lanes.
-        mean += delta * Vector::new(1.0f32 / count);
-        square += delta * (v - mean);
-        i += units;
+        let values = together::<F, N>(x, strides, start, inner, i, end, units);
+        #[unroll]
+        for k in 0..TOGETHER {
+            if i + comptime![k * units] < end {
+                let v = Vector::<f32, N>::cast_from(values[k]);
+                count += 1.0f32;
+                let delta = v - mean;
+                // One division for all lanes.
+                mean += delta * Vector::new(1.0f32 / count);
+                square += delta * (v - mean);
+            }
+        }
+        i += comptime![TOGETHER * units];
     }
     // The lanes saw equally many.
     let lanes = N::value() as f32;

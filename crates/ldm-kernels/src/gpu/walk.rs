@@ -8,6 +8,9 @@ use super::view::View;
 /// The most units that work on one group, or on one chunk of a large one.
 const UNITS: usize = 256;
 
+/// Vectors that a unit asks for at a time: one by one it would wait for each.
+pub const TOGETHER: usize = 4;
+
 /// A group's channels and their elements, as an outer and an inner axis counted in vectors. The inner one is that
 /// which lies dense: channels or elements.
 #[derive(CubeType, CubeLaunch)]
@@ -47,6 +50,27 @@ pub fn start(strides: &Strides, group: usize, groups: usize) -> usize {
 #[cube]
 pub fn at(strides: &Strides, start: usize, outer: usize, inner: usize) -> usize {
     start + outer * strides.outer + inner * strides.inner
+}
+
+/// The group's vectors `first`, `first + units`, .. before `end`, all asked for before the first is waited for. Of those
+/// that aren't there, nothing in particular.
+#[cube]
+pub fn together<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    strides: &Strides,
+    start: usize,
+    inner: usize,
+    first: usize,
+    end: usize,
+    #[comptime] units: usize,
+) -> Array<Vector<F, N>> {
+    let mut found = Array::<Vector<F, N>>::new(TOGETHER);
+    #[unroll]
+    for k in 0..TOGETHER {
+        let i = min(first + comptime![k * units], end - 1);
+        found[k] = x[at(strides, start, i / inner, i % inner)];
+    }
+    found
 }
 
 /// A channel's parameter, for each lane its own where the lanes are channels.

@@ -102,6 +102,7 @@ impl Fetch {
     }
 
     /// How much deeper the vector after `pass` lies.
+    #[cfg(feature = "autodiff")]
     pub fn ahead(self, pass: usize) -> usize {
         match self.deep {
             true if pass + 1 < self.passes() => 0,

@@ -1,13 +1,14 @@
 //! Group norm with or without SiLU, and layer norm, which is group norm of a row.
 //!
-//! A small group is one kernel's: its units read it for mean and variance, and again, from the cache, to write the
-//! output ([`whole`]). A large one would leave most of a device idle that way, so its moments come in chunks from one
-//! kernel, and the next puts them together and writes a chunk of the output ([`parts`]). Of a channels-last picture cubes
-//! read whole pixels then ([`pixels`]).
+//! A row or a small group is one kernel's, which keeps it in registers ([`kept`]); a larger one its units read for mean
+//! and variance, and again, from the cache, to write the output ([`whole`]). A large one would leave most of a device
+//! idle that way, so its moments come in chunks from one kernel, and the next puts them together and writes a chunk of
+//! the output ([`parts`]). Of a channels-last picture cubes read whole pixels then ([`pixels`]).
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
 
+mod kept;
 mod parts;
 mod pixels;
 mod whole;
@@ -21,7 +22,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::statistics::sigmoid;
 use super::view::View;
-use super::walk::{Extents, Strides, Walk, at, channel, parameter, start};
+use super::walk::{Extents, Strides, TOGETHER, Walk, at, channel, parameter, start, together};
 use crate::group_norm::GroupNormOptions;
 
 /// The most elements of a group that one kernel takes.
@@ -74,10 +75,11 @@ pub fn forward(
     let statistics = empty_device_contiguous_dtype(client, device, Shape::from([walk.all(), 2]), DType::F32);
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
     let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu: norm.silu };
-    match pixels::Pixels::new(&job) {
-        Some(pixels) => pixels::launch(&job, pixels),
-        None if walk.group() <= WHOLE => whole::launch(&job),
-        None => parts::launch(&job),
+    match (kept::Kept::new(&job), pixels::Pixels::new(&job)) {
+        (Some(kept), _) => kept::launch(&job, kept),
+        (None, Some(pixels)) => pixels::launch(&job, pixels),
+        (None, None) if walk.group() <= WHOLE => whole::launch(&job),
+        (None, None) => parts::launch(&job),
     }
     (job.y.tensor, job.statistics)
 }
@@ -108,17 +110,24 @@ pub fn apply<F: Float, N: Size>(
     let scale = Vector::<f32, N>::new(scale);
     let mut i = first;
     while i < end {
-        let outer = i / extents.inner;
-        let inner = i % extents.inner;
-        let c = channels + channel(outer, inner, N::value(), channels_last);
-        let weight = parameter::<F, N>(weight, c, channels_last);
-        let bias = parameter::<F, N>(bias, c, channels_last);
-        let v = Vector::<f32, N>::cast_from(x[at(from, read, outer, inner)]);
-        let mut u = (v - mean) * scale * weight + bias;
-        if comptime![silu] {
-            u = u * sigmoid::<N>(u);
+        let values = together::<F, N>(x, from, read, extents.inner, i, end, units);
+        #[unroll]
+        for k in 0..TOGETHER {
+            let i = i + comptime![k * units];
+            if i < end {
+                let outer = i / extents.inner;
+                let inner = i % extents.inner;
+                let c = channels + channel(outer, inner, N::value(), channels_last);
+                let weight = parameter::<F, N>(weight, c, channels_last);
+                let bias = parameter::<F, N>(bias, c, channels_last);
+                let v = Vector::<f32, N>::cast_from(values[k]);
+                let mut u = (v - mean) * scale * weight + bias;
+                if comptime![silu] {
+                    u = u * sigmoid::<N>(u);
+                }
+                y[at(to, write, outer, inner)] = Vector::<F, N>::cast_from(u);
+            }
         }
-        y[at(to, write, outer, inner)] = Vector::<F, N>::cast_from(u);
-        i += units;
+        i += comptime![TOGETHER * units];
     }
 }

@@ -14,13 +14,11 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use super::super::chunks::Chunks;
 use super::super::processors::processors;
 use super::super::statistics::{merge, sigmoid};
-use super::super::walk::{Extents, Strides, Units, Walk, cubes, parameter};
+use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes};
 use super::{Job, WHOLE};
 
 /// Groups of fewer elements are a kernel's each, however few they are.
 const SMALL: usize = 1 << 14;
-/// The fewest pixels of a unit.
-const PIXELS: usize = 4;
 /// Cubes for each multiprocessor.
 const CUBES: usize = 8;
 /// The most chunks of a picture.
@@ -53,7 +51,7 @@ impl Pixels {
         }
         let rows = 1 << (most / vectors).ilog2();
         let share = (CUBES * processors(&client.properties().hardware) / whole.all()).clamp(1, CHUNKS);
-        Some(Self { walk: whole, rows, chunks: Chunks::new(pixels, rows * PIXELS, share) })
+        Some(Self { walk: whole, rows, chunks: Chunks::new(pixels, rows * TOGETHER, share) })
     }
 
     fn units(&self) -> usize {
@@ -113,6 +111,8 @@ pub fn launch(job: &Job, pixels: Pixels) {
             count,
             dim,
             whole.vector,
+            // Mean and 1 / deviation.
+            2,
             x.buffer(),
             weight.clone().into_buffer_arg(),
             bias.clone().into_buffer_arg(),
@@ -156,6 +156,25 @@ fn place(extents: &Extents, chunks: usize, length: usize) -> Place {
     Place { column: unit % extents.inner, row: unit / extents.inner, picture, there, first, end }
 }
 
+/// The unit's vectors of the pixels `first`, `first + rows`, .. before `end`, all asked for before the first is waited
+/// for. Of those that aren't there, nothing in particular.
+#[cube]
+fn pixels<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    start: usize,
+    stride: usize,
+    first: usize,
+    end: usize,
+    #[comptime] rows: usize,
+) -> Array<Vector<F, N>> {
+    let mut found = Array::<Vector<F, N>>::new(TOGETHER);
+    #[unroll]
+    for k in 0..TOGETHER {
+        found[k] = x[start + min(first + comptime![k * rows], end - 1) * stride];
+    }
+    found
+}
+
 /// The moments of all groups over a chunk of pixels a cube: how many elements, their mean, the sum of their squared
 /// distances from it. A unit has the same channels in every pixel.
 #[cube(launch_unchecked)]
@@ -181,12 +200,18 @@ fn moments_kernel<F: Float, N: Size>(
     let mut square = Vector::<f32, N>::new(0.0f32);
     let mut i = place.first + place.row;
     while i < place.end {
-        let v = Vector::<f32, N>::cast_from(x[read + i * from.outer]);
-        count += 1.0f32;
-        let delta = v - mean;
-        mean += delta * Vector::new(1.0f32 / count);
-        square += delta * (v - mean);
-        i += rows;
+        let values = pixels::<F, N>(x, read, from.outer, i, place.end, rows);
+        #[unroll]
+        for k in 0..TOGETHER {
+            if i + comptime![k * rows] < place.end {
+                let v = Vector::<f32, N>::cast_from(values[k]);
+                count += 1.0f32;
+                let delta = v - mean;
+                mean += delta * Vector::new(1.0f32 / count);
+                square += delta * (v - mean);
+            }
+        }
+        i += comptime![TOGETHER * rows];
     }
 
     // A lane's values of all units lie together.
@@ -293,11 +318,11 @@ fn together_kernel(
 
 /// A chunk of the output's pixels a cube.
 #[cube(launch_unchecked)]
-fn output_kernel<F: Float, N: Size>(
+fn output_kernel<F: Float, N: Size, P: Size>(
     x: &[Vector<F, N>],
-    weight: &[F],
-    bias: &[F],
-    statistics: &[f32],
+    weight: &[Vector<F, N>],
+    bias: &[Vector<F, N>],
+    statistics: &[Vector<f32, P>],
     y: &mut [Vector<F, N>],
     extents: &Extents,
     from: &Strides,
@@ -317,25 +342,37 @@ fn output_kernel<F: Float, N: Size>(
 
     let channel = column * N::value();
     let width = extents.width / groups;
-    let group = select(place.there, picture, 0usize) * groups;
+    // The first lane's group and which of its channels it is; the others follow.
+    let mut group = select(place.there, picture, 0usize) * groups + channel / width;
+    let mut member = channel % width;
     let mut mean = Vector::<f32, N>::new(0.0f32);
     let mut scale = Vector::<f32, N>::new(0.0f32);
     #[unroll]
     for k in 0..N::value() {
-        let group = group + (channel + k) / width;
-        mean.insert(k, statistics[2 * group]);
-        scale.insert(k, statistics[2 * group + 1]);
+        let both = statistics[group];
+        mean.insert(k, both.extract(0usize));
+        scale.insert(k, both.extract(1usize));
+        member += 1;
+        let over = member == width;
+        member = select(over, 0usize, member);
+        group = select(over, group + 1, group);
     }
-    let scale = scale * parameter::<F, N>(weight, channel, true);
-    let bias = parameter::<F, N>(bias, channel, true);
+    let scale = scale * Vector::<f32, N>::cast_from(weight[column]);
+    let bias = Vector::<f32, N>::cast_from(bias[column]);
     let mut i = place.first + place.row;
     while i < place.end {
-        let v = Vector::<f32, N>::cast_from(x[read + i * from.outer]);
-        let mut u = (v - mean) * scale + bias;
-        if comptime![silu] {
-            u = u * sigmoid::<N>(u);
+        let values = pixels::<F, N>(x, read, from.outer, i, place.end, rows);
+        #[unroll]
+        for k in 0..TOGETHER {
+            let i = i + comptime![k * rows];
+            if i < place.end {
+                let mut u = (Vector::<f32, N>::cast_from(values[k]) - mean) * scale + bias;
+                if comptime![silu] {
+                    u = u * sigmoid::<N>(u);
+                }
+                y[write + i * to.outer] = Vector::<F, N>::cast_from(u);
+            }
         }
-        y[write + i * to.outer] = Vector::<F, N>::cast_from(u);
-        i += rows;
+        i += comptime![TOGETHER * rows];
     }
 }

@@ -1,0 +1,266 @@
+//! Groups that planes keep in registers: read once, written once.
+//!
+//! A row of a layer norm is a few vectors for each unit of a plane, so that nothing has to be shared; a group of a small map takes
+//! some planes of a cube, each of which shares its sums.
+
+// A kernel's arguments are its bindings.
+#![allow(clippy::too_many_arguments)]
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::ir::features::Plane;
+use burn_cubecl::cubecl::prelude::*;
+
+use super::super::statistics::{lanes, sigmoid};
+use super::super::walk::{Extents, Strides, at, channel, cubes, start};
+use super::Job;
+
+/// Vectors that a unit keeps, at most.
+const KEPT: usize = 8;
+/// Vectors of a unit beyond which more planes take a group, as long as a cube has some.
+const MANY: usize = 4;
+/// Units of a cube, at most.
+const UNITS: usize = 256;
+
+/// Who takes a group. Known when the kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kept {
+    /// Units of a plane.
+    lanes: usize,
+    /// Planes of a group; a power of two.
+    planes: usize,
+    /// Groups of a cube.
+    rows: usize,
+    /// Vectors of a unit.
+    vectors: usize,
+    /// Whether the walk's outer axis is of one place, as a row's is.
+    single: bool,
+}
+
+impl Kept {
+    /// `None` where groups are too large, or the device has planes of several sizes or none that add up.
+    pub fn new(job: &Job) -> Option<Self> {
+        let properties = job.x.tensor.client.properties();
+        let hardware = &properties.hardware;
+        // Planes of a software device add up as well. CubeCL does not tell, as it would be slow; the tests want to know.
+        let sums = properties.features.plane.contains(Plane::Ops) || cfg!(test);
+        let lanes = hardware.plane_size_max as usize;
+        if lanes == 0 || hardware.plane_size_min != hardware.plane_size_max || !sums {
+            return None;
+        }
+        let most = 1 << (UNITS.min(hardware.max_units_per_cube as usize) / lanes).checked_ilog2()?;
+        let [outer, inner] = job.walk.axes();
+        let vectors = outer * inner;
+        let mut planes = 1;
+        while planes < most && vectors > MANY * planes * lanes {
+            planes *= 2;
+        }
+        let (rows, vectors) = (most / planes, vectors.div_ceil(planes * lanes));
+        (vectors <= KEPT).then_some(Self { lanes, planes, rows, vectors, single: outer == 1 })
+    }
+
+    /// Units of a group.
+    fn units(self) -> usize {
+        self.planes * self.lanes
+    }
+}
+
+/// Output and statistics of all groups.
+pub fn launch(job: &Job, kept: Kept) {
+    let Job { x, weight, bias, y, statistics, walk, eps, silu } = job;
+    let client = x.tensor.client.clone();
+    // SAFETY: every index is in the tensors' views; rows beyond the last group read and write nothing.
+    unsafe {
+        kept_kernel::launch_unchecked(
+            &client,
+            cubes(&client, walk.all().div_ceil(kept.rows)),
+            CubeDim::new_2d(kept.lanes as u32, (kept.planes * kept.rows) as u32),
+            walk.vector,
+            // A vector is of as many channels, or all of one.
+            if walk.channels_last { walk.vector } else { 1 },
+            x.buffer(),
+            weight.clone().into_buffer_arg(),
+            bias.clone().into_buffer_arg(),
+            y.buffer(),
+            statistics.clone().into_buffer_arg(),
+            walk.extents(),
+            walk.strides(x),
+            walk.strides(y),
+            *eps,
+            kept,
+            walk.channels_last,
+            *silu,
+            x.elements(),
+        );
+    }
+}
+
+/// Where in the walk a unit is, and what a step over all units of its group adds to that.
+#[derive(CubeType, Clone, Copy)]
+struct Spot {
+    outer: usize,
+    inner: usize,
+    step_outer: usize,
+    step_inner: usize,
+}
+
+/// A unit's first place. Two divisions here are instead of two for each vector.
+#[cube]
+fn first(extents: &Extents, unit: usize, #[comptime] kept: Kept) -> Spot {
+    let units = comptime![kept.units()];
+    if comptime![kept.single] {
+        Spot {
+            outer: 0usize.runtime(),
+            inner: unit,
+            step_outer: 0usize.runtime(),
+            step_inner: units.runtime(),
+        }
+    } else {
+        Spot {
+            outer: unit / extents.inner,
+            inner: unit % extents.inner,
+            step_outer: units / extents.inner,
+            step_inner: units % extents.inner,
+        }
+    }
+}
+
+/// Its next.
+#[cube]
+fn next(spot: &mut Spot, extents: &Extents, #[comptime] kept: Kept) {
+    spot.inner += spot.step_inner;
+    if comptime![!kept.single] {
+        spot.outer += spot.step_outer;
+        if spot.inner >= extents.inner {
+            spot.inner -= extents.inner;
+            spot.outer += 1;
+        }
+    }
+}
+
+/// A group some planes of the cube.
+#[cube(launch_unchecked)]
+fn kept_kernel<F: Float, N: Size, W: Size>(
+    x: &[Vector<F, N>],
+    weight: &[Vector<F, W>],
+    bias: &[Vector<F, W>],
+    y: &mut [Vector<F, N>],
+    statistics: &mut [f32],
+    extents: &Extents,
+    from: &Strides,
+    to: &Strides,
+    eps: f32,
+    #[comptime] kept: Kept,
+    #[comptime] channels_last: bool,
+    #[comptime] silu: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let (planes, units) = comptime![(kept.planes, kept.units())];
+    let row = UNIT_POS_Y as usize / planes;
+    let plane = UNIT_POS_Y as usize % planes;
+    let unit = plane * comptime![kept.lanes] + UNIT_POS_X as usize;
+    let group = CUBE_POS * comptime![kept.rows] + row;
+    let there = group < extents.all;
+    let end = select(there, extents.outer * extents.inner, 0usize);
+    let read = start(from, group, extents.groups);
+    let write = start(to, group, extents.groups);
+    let channels = group % extents.groups * extents.width;
+
+    // All that a unit needs is asked for before it waits for any.
+    let mut values = Array::<Vector<F, N>>::new(comptime![kept.vectors]);
+    let mut weights = Array::<Vector<F, W>>::new(comptime![kept.vectors]);
+    let mut biases = Array::<Vector<F, W>>::new(comptime![kept.vectors]);
+    let mut spot = first(extents, unit, kept);
+    #[unroll]
+    for k in 0..comptime![kept.vectors] {
+        values[k] = Vector::<F, N>::cast_from(Vector::<f32, N>::new(0.0f32));
+        weights[k] = Vector::<F, W>::cast_from(Vector::<f32, W>::new(0.0f32));
+        biases[k] = Vector::<F, W>::cast_from(Vector::<f32, W>::new(0.0f32));
+        if unit + comptime![k * units] < end {
+            let c = (channels + channel(spot.outer, spot.inner, N::value(), channels_last)) / W::value();
+            values[k] = x[at(from, read, spot.outer, spot.inner)];
+            weights[k] = weight[c];
+            biases[k] = bias[c];
+        }
+        next(&mut spot, extents, kept);
+    }
+
+    let mut shared = Shared::<[f32]>::new_slice(comptime![3 * kept.rows * planes]);
+    let share = 1.0f32 / f32::cast_from(extents.outer * extents.inner * N::value());
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for k in 0..comptime![kept.vectors] {
+        sum += Vector::<f32, N>::cast_from(values[k]);
+    }
+    // The sum of values far from zero has lost digits; their distances from it have not, so they tell the rest.
+    let near = across(lanes::<N>(sum), &mut shared, row, plane, 0usize, kept) * share;
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    let mut squares = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for k in 0..comptime![kept.vectors] {
+        if unit + comptime![k * units] < end {
+            let off = Vector::<f32, N>::cast_from(values[k]) - Vector::new(near);
+            sum += off;
+            squares += off * off;
+        }
+    }
+    let rest = across(lanes::<N>(sum), &mut shared, row, plane, 1usize, kept) * share;
+    let square = across(lanes::<N>(squares), &mut shared, row, plane, 2usize, kept) * share;
+    let scale = 1.0f32 / ((square - rest * rest).max(0.0f32) + eps).sqrt();
+    if there && unit == 0 {
+        statistics[2 * group] = near + rest;
+        statistics[2 * group + 1] = scale;
+    }
+
+    let mut spot = first(extents, unit, kept);
+    #[unroll]
+    for k in 0..comptime![kept.vectors] {
+        if unit + comptime![k * units] < end {
+            let off = Vector::<f32, N>::cast_from(values[k]) - Vector::new(near) - Vector::new(rest);
+            let mut u =
+                off * Vector::new(scale) * spread::<F, N, W>(weights[k]) + spread::<F, N, W>(biases[k]);
+            if comptime![silu] {
+                u = u * sigmoid::<N>(u);
+            }
+            y[at(to, write, spot.outer, spot.inner)] = Vector::<F, N>::cast_from(u);
+        }
+        next(&mut spot, extents, kept);
+    }
+}
+
+/// The parameters of a vector's channels: one each, or the same for all.
+#[cube]
+fn spread<F: Float, N: Size, W: Size>(found: Vector<F, W>) -> Vector<f32, N> {
+    let given = W::value();
+    let mut all = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for k in 0..N::value() {
+        all.insert(k, f32::cast_from(found.extract(comptime![if given == 1 { 0 } else { k }])));
+    }
+    all
+}
+
+/// The sum over the units of a group, for each of them. Of the shared memory, run `run` is for this sum alone.
+#[cube]
+fn across(
+    value: f32,
+    shared: &mut Shared<[f32]>,
+    row: usize,
+    plane: usize,
+    #[comptime] run: usize,
+    #[comptime] kept: Kept,
+) -> f32 {
+    let mut sum = plane_sum(value);
+    if comptime![kept.planes > 1] {
+        let first = comptime![run * kept.rows * kept.planes] + row * comptime![kept.planes];
+        if UNIT_POS_X == 0 {
+            shared[first + plane] = sum;
+        }
+        sync_cube();
+        sum = 0.0f32;
+        #[unroll]
+        for i in 0..comptime![kept.planes] {
+            sum += shared[first + i];
+        }
+    }
+    sum
+}
