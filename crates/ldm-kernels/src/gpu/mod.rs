@@ -23,6 +23,7 @@ mod plane_tile;
 mod processors;
 mod ptx;
 mod shares;
+mod silu;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -177,3 +177,20 @@ fn exp2_ptx(x: f32) -> f32 {
         }
     })
 }
+
+/// `1 / x`, right to the last digit, where kernels may use PTX. 0 for results below f32's smallest normal number.
+#[cube]
+#[allow(unused_variables, reason = "the other features' build")]
+pub fn reciprocal(x: f32) -> f32 {
+    intrinsic!(|scope| {
+        #[cfg(feature = "cuda")]
+        {
+            operation::function(scope, "rcp.approx.ftz.f32 $0, $1;", "=f,f", x)
+        }
+        #[cfg(not(feature = "cuda"))]
+        {
+            // `takes` is false.
+            x
+        }
+    })
+}

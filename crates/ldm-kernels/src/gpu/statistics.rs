@@ -129,11 +129,3 @@ pub fn lanes<N: Size>(v: Vector<f32, N>) -> f32 {
     }
     sum
 }
-
-/// `1 / (1 + exp(-u))`. Shaders need not keep infinity, hence the limit: e^80 is far beyond f32's digits.
-#[cube]
-pub fn sigmoid<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
-    let one = Vector::<f32, N>::new(1.0f32);
-    let limited = (-u).min(Vector::<f32, N>::new(80.0f32));
-    one / (one + limited.exp())
-}

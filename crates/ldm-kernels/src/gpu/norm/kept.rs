@@ -10,7 +10,8 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::ir::features::Plane;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::statistics::{lanes, sigmoid};
+use super::super::silu::{Silu, activate};
+use super::super::statistics::lanes;
 use super::super::walk::{Extents, Strides, at, channel, cubes, start};
 use super::Job;
 
@@ -55,7 +56,7 @@ impl Kept {
             planes *= 2;
         }
         let (rows, vectors) = (most / planes, vectors.div_ceil(planes * lanes));
-        (vectors <= KEPT).then_some(Self { lanes, planes, rows, vectors, single: outer == 1 })
+        (1..=KEPT).contains(&vectors).then_some(Self { lanes, planes, rows, vectors, single: outer == 1 })
     }
 
     /// Units of a group.
@@ -151,19 +152,23 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     eps: f32,
     #[comptime] kept: Kept,
     #[comptime] channels_last: bool,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let (planes, units) = comptime![(kept.planes, kept.units())];
     let row = UNIT_POS_Y as usize / planes;
     let plane = UNIT_POS_Y as usize % planes;
     let unit = plane * comptime![kept.lanes] + UNIT_POS_X as usize;
-    let group = CUBE_POS * comptime![kept.rows] + row;
-    let there = group < extents.all;
-    let end = select(there, extents.outer * extents.inner, 0usize);
+    let wanted = CUBE_POS * comptime![kept.rows] + row;
+    let there = wanted < extents.all;
+    // Groups that aren't there are the last again.
+    let group = min(wanted, extents.all - 1);
     let read = start(from, group, extents.groups);
     let write = start(to, group, extents.groups);
     let channels = group % extents.groups * extents.width;
+    // Only the last vector can be one that isn't there: then it is the first again, and counts for nothing.
+    let last = comptime![kept.vectors - 1];
+    let full = unit + comptime![last * units] < extents.outer * extents.inner;
 
     // All that a unit needs is asked for before it waits for any.
     let mut values = Array::<Vector<F, N>>::new(comptime![kept.vectors]);
@@ -172,15 +177,14 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     let mut spot = first(extents, unit, kept);
     #[unroll]
     for k in 0..comptime![kept.vectors] {
-        values[k] = Vector::<F, N>::cast_from(Vector::<f32, N>::new(0.0f32));
-        weights[k] = Vector::<F, W>::cast_from(Vector::<f32, W>::new(0.0f32));
-        biases[k] = Vector::<F, W>::cast_from(Vector::<f32, W>::new(0.0f32));
-        if unit + comptime![k * units] < end {
-            let c = (channels + channel(spot.outer, spot.inner, N::value(), channels_last)) / W::value();
-            values[k] = x[at(from, read, spot.outer, spot.inner)];
-            weights[k] = weight[c];
-            biases[k] = bias[c];
+        if comptime![k == last] {
+            spot.outer = select(full, spot.outer, 0usize);
+            spot.inner = select(full, spot.inner, 0usize);
         }
+        let c = (channels + channel(spot.outer, spot.inner, N::value(), channels_last)) / W::value();
+        values[k] = x[at(from, read, spot.outer, spot.inner)];
+        weights[k] = weight[c];
+        biases[k] = bias[c];
         next(&mut spot, extents, kept);
     }
 
@@ -189,7 +193,9 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     let mut sum = Vector::<f32, N>::new(0.0f32);
     #[unroll]
     for k in 0..comptime![kept.vectors] {
-        sum += Vector::<f32, N>::cast_from(values[k]);
+        if counts(k, full, kept) {
+            sum += Vector::<f32, N>::cast_from(values[k]);
+        }
     }
     // The sum of values far from zero has lost digits; their distances from it have not, so they tell the rest.
     let near = across(lanes::<N>(sum), &mut shared, row, plane, 0usize, kept) * share;
@@ -197,7 +203,7 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     let mut squares = Vector::<f32, N>::new(0.0f32);
     #[unroll]
     for k in 0..comptime![kept.vectors] {
-        if unit + comptime![k * units] < end {
+        if counts(k, full, kept) {
             let off = Vector::<f32, N>::cast_from(values[k]) - Vector::new(near);
             sum += off;
             squares += off * off;
@@ -214,17 +220,20 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     let mut spot = first(extents, unit, kept);
     #[unroll]
     for k in 0..comptime![kept.vectors] {
-        if unit + comptime![k * units] < end {
-            let off = Vector::<f32, N>::cast_from(values[k]) - Vector::new(near) - Vector::new(rest);
-            let mut u =
-                off * Vector::new(scale) * spread::<F, N, W>(weights[k]) + spread::<F, N, W>(biases[k]);
-            if comptime![silu] {
-                u = u * sigmoid::<N>(u);
-            }
+        let off = Vector::<f32, N>::cast_from(values[k]) - Vector::new(near) - Vector::new(rest);
+        let u = off * Vector::new(scale) * spread::<F, N, W>(weights[k]) + spread::<F, N, W>(biases[k]);
+        let u = activate::<N>(u, silu);
+        if there && counts(k, full, kept) {
             y[at(to, write, spot.outer, spot.inner)] = Vector::<F, N>::cast_from(u);
         }
         next(&mut spot, extents, kept);
     }
+}
+
+/// Whether vector `k` is the group's.
+#[cube]
+fn counts(#[comptime] k: usize, full: bool, #[comptime] kept: Kept) -> bool {
+    if comptime![k + 1 == kept.vectors] { full } else { true.runtime() }
 }
 
 /// The parameters of a vector's channels: one each, or the same for all.

@@ -20,7 +20,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::statistics::sigmoid;
+use super::silu::{Silu, activate};
 use super::view::View;
 use super::walk::{Extents, Strides, TOGETHER, Walk, at, channel, parameter, start, together};
 use crate::group_norm::GroupNormOptions;
@@ -58,7 +58,7 @@ pub struct Job {
     statistics: CubeTensor,
     walk: Walk,
     eps: f32,
-    silu: bool,
+    silu: Silu,
 }
 
 /// Norm, scale, shift, and perhaps SiLU. Gives the output and, f32 `[groups of the batch, 2]`, mean and 1 / deviation.
@@ -74,7 +74,8 @@ pub fn forward(
     let walk = Walk::new(&[&x, &y], norm.groups);
     let statistics = empty_device_contiguous_dtype(client, device, Shape::from([walk.all(), 2]), DType::F32);
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
-    let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu: norm.silu };
+    let silu = Silu::new(&x.tensor.client, norm.silu);
+    let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu };
     match (kept::Kept::new(&job), pixels::Pixels::new(&job)) {
         (Some(kept), _) => kept::launch(&job, kept),
         (None, Some(pixels)) => pixels::launch(&job, pixels),
@@ -101,7 +102,7 @@ pub fn apply<F: Float, N: Size>(
     scale: f32,
     #[comptime] units: usize,
     #[comptime] channels_last: bool,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
 ) {
     let read = start(from, group, extents.groups);
     let write = start(to, group, extents.groups);
@@ -121,10 +122,7 @@ pub fn apply<F: Float, N: Size>(
                 let weight = parameter::<F, N>(weight, c, channels_last);
                 let bias = parameter::<F, N>(bias, c, channels_last);
                 let v = Vector::<f32, N>::cast_from(values[k]);
-                let mut u = (v - mean) * scale * weight + bias;
-                if comptime![silu] {
-                    u = u * sigmoid::<N>(u);
-                }
+                let u = activate::<N>((v - mean) * scale * weight + bias, silu);
                 y[at(to, write, outer, inner)] = Vector::<F, N>::cast_from(u);
             }
         }

@@ -9,6 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
 use super::super::chunks::Chunks;
+use super::super::silu::Silu;
 use super::super::statistics::{merge, moments};
 use super::super::walk::{Extents, Strides, Units, cubes, start};
 use super::{Job, apply};
@@ -114,7 +115,7 @@ fn from_parts<F: Float, N: Size>(
     length: usize,
     #[comptime] units: usize,
     #[comptime] channels_last: bool,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS_X as usize;

@@ -13,7 +13,8 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
 use super::super::chunks::Chunks;
 use super::super::processors::processors;
-use super::super::statistics::{merge, sigmoid};
+use super::super::silu::{Silu, activate};
+use super::super::statistics::merge;
 use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes};
 use super::{Job, WHOLE};
 
@@ -331,7 +332,7 @@ fn output_kernel<F: Float, N: Size, P: Size>(
     chunks: usize,
     length: usize,
     #[comptime] rows: usize,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let place = place(extents, chunks, length);
@@ -366,10 +367,7 @@ fn output_kernel<F: Float, N: Size, P: Size>(
         for k in 0..TOGETHER {
             let i = i + comptime![k * rows];
             if i < place.end {
-                let mut u = (Vector::<f32, N>::cast_from(values[k]) - mean) * scale + bias;
-                if comptime![silu] {
-                    u = u * sigmoid::<N>(u);
-                }
+                let u = activate::<N>((Vector::<f32, N>::cast_from(values[k]) - mean) * scale + bias, silu);
                 y[write + i * to.outer] = Vector::<F, N>::cast_from(u);
             }
         }

@@ -6,6 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::silu::Silu;
 use super::super::statistics::{merge, moments};
 use super::super::walk::{Extents, Strides, Units, cubes, start};
 use super::{Job, apply};
@@ -55,7 +56,7 @@ fn whole_kernel<F: Float, N: Size>(
     #[comptime] units: usize,
     #[comptime] rows: usize,
     #[comptime] channels_last: bool,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS_X as usize;

@@ -7,6 +7,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::chunks::Chunks;
+use super::super::silu::Silu;
 use super::super::walk::{Extents, Strides, Units, at, cubes, parameter, start};
 use super::{CHUNK, Given, SHARES, Sums, before_silu};
 
@@ -69,7 +70,7 @@ fn columns_kernel<F: Float, N: Size>(
     #[comptime] units: usize,
     #[comptime] rows: usize,
     #[comptime] by_row: bool,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS_X as usize;

@@ -7,6 +7,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::chunks::Chunks;
+use super::super::silu::Silu;
 use super::super::statistics::{add_up, lanes};
 use super::super::view::View;
 use super::super::walk::{Extents, Strides, Units, at, channel, cubes, parameter, start};
@@ -100,7 +101,7 @@ fn group_gradient<F: Float, N: Size>(
     count: f32,
     #[comptime] units: usize,
     #[comptime] channels_last: bool,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS_X as usize;

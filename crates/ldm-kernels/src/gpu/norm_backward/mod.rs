@@ -18,7 +18,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::norm::Norm;
-use super::statistics::sigmoid;
+use super::silu::{Silu, sigmoid};
 use super::view::View;
 use super::walk::Walk;
 
@@ -37,7 +37,7 @@ pub struct Given {
     /// The output's.
     gradient: View,
     walk: Walk,
-    silu: bool,
+    silu: Silu,
 }
 
 /// Parts of sums, f32 `[shares, planes, 2]`: of `d` and of `d * n`.
@@ -68,7 +68,8 @@ pub fn groups(
     let dx = x.empty_like();
     let walk = Walk::new(&[&x, &gradient, &dx], norm.groups);
     let [batch, channels, _] = walk.shape;
-    let given = Given { x, weight, bias, statistics, gradient, walk, silu: norm.silu };
+    let silu = Silu::new(&x.tensor.client, norm.silu);
+    let given = Given { x, weight, bias, statistics, gradient, walk, silu };
     let sums = if walk.channels_last { columns::sums(&given, false) } else { planes::sums(&given) };
     inputs::of_groups(&given, &sums, &dx);
     let (dw, db) = parameters::gradients(sums.tensor, sums.shares * batch, channels, &given.weight);
@@ -87,7 +88,7 @@ pub fn rows(
     let bias = weight.clone();
     let dx = x.empty_like();
     let walk = Walk::new(&[&x, &gradient, &dx], 1);
-    let given = Given { x, weight, bias, statistics, gradient, walk, silu: false };
+    let given = Given { x, weight, bias, statistics, gradient, walk, silu: Silu::No };
     inputs::of_rows(&given, &dx);
     let sums = columns::sums(&given, true);
     let (dw, db) = parameters::gradients(sums.tensor, sums.shares, walk.shape[1], &given.weight);
@@ -101,12 +102,12 @@ pub fn before_silu<N: Size>(
     n: Vector<f32, N>,
     weight: Vector<f32, N>,
     bias: Vector<f32, N>,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
 ) -> Vector<f32, N> {
-    if comptime![silu] {
+    if comptime![silu != Silu::No] {
         let one = Vector::<f32, N>::new(1.0f32);
         let u = n * weight + bias;
-        let s = sigmoid::<N>(u);
+        let s = sigmoid::<N>(u, silu);
         gradient * s * (one + u * (one - s))
     } else {
         gradient

@@ -7,6 +7,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::chunks::Chunks;
+use super::super::silu::Silu;
 use super::super::statistics::{add_up, lanes};
 use super::super::walk::{Extents, Strides, Units, at, cubes, parameter, start};
 use super::{CHUNK, Given, SHARES, Sums, before_silu};
@@ -64,7 +65,7 @@ fn planes_kernel<F: Float, N: Size>(
     length: usize,
     #[comptime] units: usize,
     #[comptime] rows: usize,
-    #[comptime] silu: bool,
+    #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS_X as usize;
