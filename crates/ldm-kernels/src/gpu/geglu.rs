@@ -10,6 +10,8 @@ use burn_cubecl::tensor::CubeTensor;
 use burn::tensor::Shape;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
+use super::elementary::{exp, reciprocal};
+use super::ptx;
 use super::view::View;
 use super::walk::{Units, cubes};
 
@@ -38,6 +40,7 @@ pub fn forward(x: CubeTensor) -> CubeTensor {
             width,
             row,
             column,
+            ptx::takes(&client),
             x.elements(),
         );
     }
@@ -72,6 +75,7 @@ pub fn backward(x: CubeTensor, gradient: CubeTensor) -> CubeTensor {
             column,
             gradient_row,
             gradient_column,
+            ptx::takes(&client),
             x.elements(),
         );
     }
@@ -99,17 +103,39 @@ fn strides(view: &View, vector: usize) -> [usize; 2] {
     [view.strides[0] / vector, view.strides[1]]
 }
 
-/// Of each element.
+/// Of each element: `u * Phi(u)`, `Phi` being the normal distribution's cumulative function.
 #[cube]
-pub fn gelu<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
-    u * phi::<N>(u)
+pub fn gelu<N: Size>(u: Vector<f32, N>, #[comptime] ptx: bool) -> Vector<f32, N> {
+    // Far out the tail is 0, and infinity times that is not.
+    let far = u.abs().min(Vector::new(100.0f32));
+    u.max(Vector::new(0.0f32)) - far * tail::<N>(far, ptx)
+}
+
+/// `Phi(-u)` for positive `u`, to 7.5e-8.
+///
+/// Source: Abramowitz and Stegun 26.2.17, its constants over the root of 2 pi.
+#[cube]
+fn tail<N: Size>(u: Vector<f32, N>, #[comptime] ptx: bool) -> Vector<f32, N> {
+    let t = reciprocal::<N>(Vector::new(1.0f32) + u * Vector::new(0.231_641_9f32), ptx);
+    let mut sum = t * Vector::new(0.530_702_7f32) + Vector::new(-0.726_576f32);
+    sum = sum * t + Vector::new(0.710_706_9f32);
+    sum = sum * t + Vector::new(-0.142_248_37f32);
+    sum = sum * t + Vector::new(0.127_414_8f32);
+    sum * t * exp::<N>(u * u * Vector::new(-0.5f32), ptx)
 }
 
 /// The normal distribution's cumulative function.
+#[cfg(feature = "autodiff")]
 #[cube]
-fn phi<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
-    let half = Vector::<f32, N>::new(0.5f32);
-    half + half * (u * Vector::<f32, N>::new(0.707_106_77f32)).erf()
+fn phi<N: Size>(u: Vector<f32, N>, #[comptime] ptx: bool) -> Vector<f32, N> {
+    let beyond = tail::<N>(u.abs(), ptx);
+    let mut all = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for k in 0..N::value() {
+        let lane = beyond.extract(k);
+        all.insert(k, select(u.extract(k) < 0.0f32, lane, 1.0f32 - lane));
+    }
+    all
 }
 
 #[cube(launch_unchecked)]
@@ -120,6 +146,7 @@ fn forward_kernel<F: Float, N: Size>(
     width: usize,
     row: usize,
     column: usize,
+    #[comptime] ptx: bool,
     #[define(F)] _dtype: ElemType,
 ) {
     let i = ABSOLUTE_POS;
@@ -129,7 +156,7 @@ fn forward_kernel<F: Float, N: Size>(
     let value = i / width * row + i % width * column;
     let v = Vector::<f32, N>::cast_from(x[value]);
     let u = Vector::<f32, N>::cast_from(x[value + width * column]);
-    y[i] = Vector::<F, N>::cast_from(v * gelu::<N>(u));
+    y[i] = Vector::<F, N>::cast_from(v * gelu::<N>(u, ptx));
 }
 
 /// `gelu'(u) = Phi(u) + u * density(u)`.
@@ -145,6 +172,7 @@ fn backward_kernel<F: Float, N: Size>(
     column: usize,
     gradient_row: usize,
     gradient_column: usize,
+    #[comptime] ptx: bool,
     #[define(F)] _dtype: ElemType,
 ) {
     let i = ABSOLUTE_POS;
@@ -155,8 +183,8 @@ fn backward_kernel<F: Float, N: Size>(
     let v = Vector::<f32, N>::cast_from(x[value]);
     let u = Vector::<f32, N>::cast_from(x[value + width * column]);
     let g = Vector::<f32, N>::cast_from(gradient[i / width * gradient_row + i % width * gradient_column]);
-    let cumulative = phi::<N>(u);
-    let density = Vector::<f32, N>::new(0.398_942_3f32) * (Vector::<f32, N>::new(-0.5f32) * u * u).exp();
+    let cumulative = phi::<N>(u, ptx);
+    let density = Vector::<f32, N>::new(0.398_942_3f32) * exp::<N>(Vector::new(-0.5f32) * u * u, ptx);
     let to = i / width * 2 * width + i % width;
     dx[to] = Vector::<F, N>::cast_from(g * u * cumulative);
     dx[to + width] = Vector::<F, N>::cast_from(g * v * (cumulative + u * density));

@@ -10,6 +10,7 @@ pub mod autodiff;
 mod bridge;
 mod chunks;
 mod conv2d;
+mod elementary;
 mod fours;
 mod fragments;
 mod geglu;

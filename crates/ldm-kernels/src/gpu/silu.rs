@@ -3,7 +3,8 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::ptx::{exp2, reciprocal, takes};
+use super::elementary::{exp, reciprocal};
+use super::ptx;
 
 /// Whether `u * sigmoid(u)` follows a norm, and how. Known when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,7 +13,7 @@ pub enum Silu {
     No,
     /// By CubeCL's exponential and division.
     Plain,
-    /// By PTX, which has an instruction for each where CubeCL's are 8 and 15.
+    /// By PTX.
     Ptx,
 }
 
@@ -21,7 +22,7 @@ impl Silu {
     pub fn new(client: &Client, follows: bool) -> Self {
         match follows {
             false => Self::No,
-            true if takes(client) => Self::Ptx,
+            true if ptx::takes(client) => Self::Ptx,
             true => Self::Plain,
         }
     }
@@ -36,18 +37,9 @@ pub fn activate<N: Size>(u: Vector<f32, N>, #[comptime] silu: Silu) -> Vector<f3
 /// `1 / (1 + exp(-u))`.
 #[cube]
 pub fn sigmoid<N: Size>(u: Vector<f32, N>, #[comptime] silu: Silu) -> Vector<f32, N> {
-    if comptime![silu == Silu::Ptx] {
-        let power = u * Vector::new(-core::f32::consts::LOG2_E);
-        let mut all = Vector::<f32, N>::new(0.0f32);
-        #[unroll]
-        for k in 0..N::value() {
-            all.insert(k, reciprocal(1.0f32 + exp2(power.extract(k), true)));
-        }
-        all
-    } else {
-        let one = Vector::<f32, N>::new(1.0f32);
-        // Shaders need not keep infinity, hence the limit: e^80 is far beyond f32's digits.
-        let limited = (-u).min(Vector::<f32, N>::new(80.0f32));
-        one / (one + limited.exp())
-    }
+    let ptx = comptime![silu == Silu::Ptx];
+    let one = Vector::<f32, N>::new(1.0f32);
+    // Shaders need not keep infinity, hence the limit: e^80 is far beyond f32's digits.
+    let limited = (-u).min(Vector::<f32, N>::new(80.0f32));
+    reciprocal::<N>(one + exp::<N>(limited, ptx), ptx)
 }

@@ -161,7 +161,8 @@ pub fn out<E: Float, O: Float, Y: Size>(
                     v += Vector::<f32, Y>::cast_from(bias[column / n]);
                     u += Vector::<f32, Y>::cast_from(bias[(columns / 2 + column) / n]);
                 }
-                y[(row * (columns / 2) + column) / n] = Vector::<O, Y>::cast_from(v * gelu::<Y>(u));
+                y[(row * (columns / 2) + column) / n] =
+                    Vector::<O, Y>::cast_from(v * gelu::<Y>(u, comptime![cube.copies]));
             }
         } else {
             let column = first_column + beside;
