@@ -10,7 +10,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::super::walk::{Units, cubes};
+use super::super::walk::{TOGETHER, Units, cubes};
 use super::Added;
 use super::lines::widest;
 
@@ -93,18 +93,38 @@ pub fn combine_kernel<E: Float, N: Size>(
     if i >= count {
         terminate!();
     }
-    let mut sum = Vector::<f32, N>::new(0.0f32);
-    for split in 0..splits {
-        sum += parts[split * count + i];
-    }
+    // All is asked for before anything is waited for.
+    let mut others = Array::<Vector<E, N>>::new(3usize);
     if comptime![added.bias] {
-        sum += Vector::<f32, N>::cast_from(bias[i % outputs]);
+        others[0] = bias[i % outputs];
     }
     if comptime![added.shift] {
-        sum += Vector::<f32, N>::cast_from(shift[i / picture * outputs + i % outputs]);
+        others[1] = shift[i / picture * outputs + i % outputs];
     }
     if comptime![added.addend] {
-        sum += Vector::<f32, N>::cast_from(addend[i]);
+        others[2] = addend[i];
+    }
+    let mut sum = Vector::<f32, N>::new(0.0f32);
+    let mut split = 0usize;
+    while split < splits {
+        let mut values = Array::<Vector<f32, N>>::new(TOGETHER);
+        #[unroll]
+        for k in 0..TOGETHER {
+            values[k] = parts[min(split + k, splits - 1) * count + i];
+        }
+        #[unroll]
+        for k in 0..TOGETHER {
+            if split + k < splits {
+                sum += values[k];
+            }
+        }
+        split += TOGETHER;
+    }
+    #[unroll]
+    for k in 0..3usize {
+        if comptime![[added.bias, added.shift, added.addend][k]] {
+            sum += Vector::<f32, N>::cast_from(others[k]);
+        }
     }
     y[i] = Vector::<E, N>::cast_from(sum);
 }
