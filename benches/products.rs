@@ -10,13 +10,11 @@
 
 mod workloads;
 
-use std::time::Instant;
-
-use burn::tensor::{DType, Tensor, capture};
+use burn::tensor::DType;
 use clap::Parser;
 use ldm::nn::gpu_kernels::ways;
 use ldm::nn::{Conv2dOptions, laid_out};
-use workloads::{Place, values};
+use workloads::{Place, fastest, values};
 
 /// Times every division of a U-Net's products.
 #[derive(Parser)]
@@ -69,9 +67,6 @@ const LAYERS: [(usize, usize, usize, usize); 24] = [
     (1, 1280, 1280, 8),
 ];
 
-/// Replays of a recording, of which the fastest counts.
-const REPLAYS: usize = 5;
-
 fn main() {
     let arguments = Arguments::parse();
     if arguments.command.as_deref() != Some("run") {
@@ -101,7 +96,9 @@ fn main() {
         }
         for way in ways {
             let shown = (way.tile.clone(), way.splits, way.estimate, way.taken);
-            let Some(seconds) = fastest(&x, &weight, arguments.runs, way, &place) else { continue };
+            let (x, weight) = (x.clone(), weight.clone());
+            let run = move || way.run(&x, &weight);
+            let Some(seconds) = fastest(run, arguments.runs, &place) else { continue };
             let (tile, splits, estimate, taken) = shown;
             let rate = operations / seconds / 1e12;
             println!("{layer}\t{tile}\t{splits}\t{:.2}\t{rate:.1}\t{estimate}\t{taken}", seconds * 1e6);
@@ -113,32 +110,4 @@ fn place(arguments: &Arguments) -> Result<Place, ldm::Error> {
     let device = ldm::device(&arguments.device)?;
     let dtype: DType = ldm::dtype(&arguments.dtype, &device)?;
     Ok(Place { device, dtype })
-}
-
-/// Seconds of one convolution.
-fn fastest(
-    x: &Tensor<4>,
-    weight: &Tensor<4>,
-    runs: usize,
-    way: ldm::nn::gpu_kernels::Way,
-    place: &Place,
-) -> Option<f64> {
-    way.run(x, weight)?;
-    let (x, weight) = (x.clone(), weight.clone());
-    // All are kept: under fusion what is let go of unread is not computed.
-    let run = move || (0..runs).map(|_| way.run(&x, &weight)).collect::<Vec<_>>();
-    let mut graph = capture(&place.device, run);
-    if !graph.is_hardware() {
-        eprintln!("not recorded: the host's time counts");
-    }
-    let mut best = f64::INFINITY;
-    for _ in 0..REPLAYS {
-        place.sync();
-        let start = Instant::now();
-        // SAFETY: what it reads lives in the closure and is written by nobody, and its output is not read.
-        let _ = unsafe { graph.replay() };
-        place.sync();
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    Some(best / runs as f64)
 }

@@ -10,12 +10,14 @@ pub mod memory;
 mod networks;
 mod picture;
 mod place;
+mod recorded;
 mod training;
 mod values;
 
 pub use networks::{sd1, timestep, unet, unet_and_vae, unet_of, vae_decode, vae_encode, vq_decode};
 pub use picture::{EMOJI_STEPS, emoji_picture, sdxl, text_to_image};
 pub use place::{Place, places};
+pub use recorded::fastest;
 pub use training::{emoji_unet, train, train_small, unet_of_66m};
 pub use values::{Cheap, finish, values};
 

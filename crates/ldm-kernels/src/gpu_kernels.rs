@@ -63,6 +63,43 @@ impl fmt::Debug for Way {
     }
 }
 
+/// One way of dividing an attention among a GPU's multiprocessors: likewise.
+pub struct AttentionWay {
+    /// Planes, rows of each and keys that are walked at a time.
+    pub cube: String,
+    /// Whether it is the one that is taken.
+    pub taken: bool,
+    pub(crate) run: Box<RunAttention>,
+}
+
+/// Attends in one way.
+type RunAttention = dyn Fn(&Tensor<4>, &Tensor<4>, &Tensor<4>) -> Option<Tensor<4>>;
+
+impl AttentionWay {
+    /// The attention of these, or of others of their shapes.
+    pub fn run(&self, q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
+        (self.run)(q, k, v)
+    }
+}
+
+impl fmt::Debug for AttentionWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.cube, if self.taken { ", taken" } else { "" })
+    }
+}
+
+/// The ways of our kernel to make an attention of `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`; none where it does
+/// not take them.
+pub fn attention_ways(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Vec<AttentionWay> {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    return crate::gpu::attention_ways(q, k, v).unwrap_or_default();
+    #[cfg(not(all(feature = "gpu-kernels", feature = "gpu")))]
+    {
+        let _ = (q, k, v);
+        vec![]
+    }
+}
+
 /// The ways of our kernel to make a convolution, without bias, of `x` `[b, c_in, h, w]` and `weight` `[c_out, c_in, kh, kw]`;
 /// none where it does not take them.
 pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions) -> Vec<Way> {

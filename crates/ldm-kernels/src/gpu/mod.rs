@@ -45,7 +45,7 @@ pub use lists::{
     takes_copies, takes_ema, takes_linear_layers,
 };
 use ops::Kernels;
-pub use ways::ways;
+pub use ways::{attention_ways, ways};
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
 pub fn group_norm<const D: usize>(

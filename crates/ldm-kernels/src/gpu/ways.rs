@@ -1,13 +1,15 @@
-//! Ways of dividing a convolution, see [`crate::gpu_kernels::ways`].
+//! Ways of dividing a convolution or an attention, see [`crate::gpu_kernels::ways`].
 
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::prelude::Client;
 
-use super::bridge::{client, primitive};
+use super::attention::Plan;
+use super::bridge::{Gpu, client, primitive, tensor};
 use super::conv2d::{Work, division, work};
-use super::{convolve, takes_conv2d};
+use super::ops::Kernels;
+use super::{attention_plans, convolve, takes_conv2d};
 use crate::conv2d::Conv2dOptions;
-use crate::gpu_kernels::Way;
+use crate::gpu_kernels::{AttentionWay, Way};
 
 /// Splits that are tried, as far as the depth allows.
 const SPLITS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
@@ -57,4 +59,20 @@ fn way(
             }),
         }
     })
+}
+
+/// `None` where the kernel does not take the tensors.
+pub fn attention_ways(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Vec<AttentionWay>> {
+    let on = primitive(q)?;
+    let taken = attention_plans(q, k, v, &on, None)?.forward;
+    let client = client(&on);
+    let way = |plan: Plan| AttentionWay {
+        cube: format!("{} planes of {} rows, {} keys", plan.planes, plan.plane_rows(), plan.lines()),
+        taken: plan == taken,
+        run: Box::new(move |q, k, v| {
+            let (y, _) = Gpu::attention(primitive(q)?, primitive(k)?, primitive(v)?, plan);
+            tensor(y)
+        }),
+    };
+    Some(taken.others(&client.properties().hardware, k.dims()[2]).map(way).collect())
 }

@@ -12,6 +12,10 @@ pub const WIDEST: usize = 160;
 /// Registers of a unit that may wait for the next lines; more would push the sums out.
 const AHEAD: usize = 64;
 
+/// Blocks of lines, and sums and scores of a unit, beyond which nobody needs to try.
+const MOST: usize = 8;
+const SUMS: usize = 160;
+
 /// One of the three kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
@@ -158,6 +162,27 @@ impl Plan {
         let found =
             [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)));
         found.map(|plan| Self { once: plan.columns >= few, ..plan })
+    }
+
+    /// What else could be done for so many keys, this among it: for benches.
+    pub fn others(self, properties: &HardwareProperties, keys: usize) -> impl Iterator<Item = Self> {
+        let few = keys.div_ceil(SIDE);
+        let (units, memory) = (properties.max_units_per_cube as usize, properties.max_shared_memory_size);
+        let each = [1, 2, 4, 8].into_iter().flat_map(|planes| [1, 2].map(|blocks| (planes, blocks)));
+        let plans = each.flat_map(move |(planes, blocks)| {
+            (1..=few.min(MOST)).map(move |columns| Self {
+                planes,
+                blocks,
+                columns,
+                once: columns >= few,
+                ..self
+            })
+        });
+        plans.filter(move |plan| {
+            // Sums and scores of a unit.
+            let registers = plan.blocks * (4 * plan.eights + 8 * plan.columns);
+            registers <= SUMS && plan.planes * plan.units <= units && plan.bytes(Pass::Forward) <= memory
+        })
     }
 
     /// In how many shares the queries are walked for the keys' gradients: as many as keep the device busy where the keys

@@ -18,7 +18,7 @@ use super::super::heads::{Heads, Place, pair, start, vector};
 use super::super::memory::{fetch, load, put};
 use super::super::plan::Plan;
 use super::super::scale;
-use super::rows::{Blocks, add, column, exp2_pair, operand, operands, row, scores, top, write, zeros};
+use super::rows::{Blocks, add, column, exp2_pair, operand, operands, renew, row, scores, top, write, zeros};
 
 /// How far above its reference an exponent may be before the reference follows: 2^7 is far below f16's largest.
 const SLACK: f32 = 7.0;
@@ -98,35 +98,43 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
     load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, kept);
-    let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
+    load::<E, N>(k, k_place, k_start, 0, m, width, &mut keys, walked);
+    let ahead = comptime![plan.ahead(size)];
+    let share = comptime![if ahead { walked.share(size) } else { 1 }];
     let mut next_keys = Array::<Vector<E, N>>::new(share);
     let mut next_values = Array::<Vector<E, N>>::new(share);
-    if comptime![plan.ahead(size)] {
-        fetch::<E, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
+    if comptime![plan.once] {
+        load::<E, N>(v, v_place, v_start, 0, m, width, &mut values, walked);
+    } else if comptime![ahead] {
+        fetch::<E, N>(k, k_place, k_start, comptime![plan.lines()], m, width, &mut next_keys, walked);
         fetch::<E, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
     }
     sync_cube();
     let queries = operands::<E, N>(&plane, &queries, plan);
+    let mut blocks = scores::<E, N>(&mut plane, &queries, &keys, plan);
 
     let mut sums = zeros(comptime![plan.blocks * plan.eights]);
     let mut softmax = Softmax::new(plan);
     let mut at = 0usize;
     while at < m {
-        sync_cube();
-        if comptime![plan.ahead(size)] {
-            put::<E, N>(&next_keys, &mut keys, walked);
-            put::<E, N>(&next_values, &mut values, walked);
-        } else {
-            load::<E, N>(k, k_place, k_start, at, m, width, &mut keys, walked);
-            load::<E, N>(v, v_place, v_start, at, m, width, &mut values, walked);
-        }
-        sync_cube();
+        // These lines' scores are there. Their values come now, and the next lines' keys.
         let after = at + comptime![plan.lines()];
-        if comptime![plan.ahead(size)] {
-            fetch::<E, N>(k, k_place, k_start, after, m, width, &mut next_keys, walked);
-            fetch::<E, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
+        if comptime![!plan.once] {
+            sync_cube();
+            if comptime![ahead] {
+                put::<E, N>(&next_keys, &mut keys, walked);
+                put::<E, N>(&next_values, &mut values, walked);
+            } else {
+                load::<E, N>(k, k_place, k_start, after, m, width, &mut keys, walked);
+                load::<E, N>(v, v_place, v_start, at, m, width, &mut values, walked);
+            }
+            sync_cube();
+            if comptime![ahead] {
+                let then = after + comptime![plan.lines()];
+                fetch::<E, N>(k, k_place, k_start, then, m, width, &mut next_keys, walked);
+                fetch::<E, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
+            }
         }
-        let mut blocks = scores::<E, N>(&mut plane, &queries, &keys, plan);
         if m < after {
             leave(&mut blocks, m - at, plan);
         }
@@ -134,9 +142,14 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
             softmax.refer(&mut plane, &blocks, scale);
         }
         softmax.shift(&mut plane, &mut blocks, &mut sums, scale);
+        // The next lines' scores take the place of those that have become weights, so that a plane's exponentials and its
+        // products can go on side by side.
         #[unroll]
         for block in 0..plan.columns {
             let weights = softmax.weights::<E>(&blocks, block);
+            if comptime![!plan.once] {
+                renew::<E, N>(&mut plane, &mut blocks, &queries, &keys, block, plan);
+            }
             add::<E, N>(&mut plane, &mut sums, &weights, &values, block, plan);
         }
         at = after;

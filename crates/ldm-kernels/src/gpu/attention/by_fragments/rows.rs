@@ -75,26 +75,43 @@ pub fn scores<E: Float, N: Size>(
     lines: &Shared<[Vector<E, N>]>,
     #[comptime] plan: Plan,
 ) -> Blocks {
+    let mut found = zeros(comptime![2 * plan.blocks * plan.columns]);
+    #[unroll]
+    for j in 0..plan.columns {
+        renew::<E, N>(plane, &mut found, rows, lines, j, plan);
+    }
+    found
+}
+
+/// Of those, the scores of the lines of block `j` of sixteen.
+#[cube]
+pub fn renew<E: Float, N: Size>(
+    plane: &mut Plane,
+    found: &mut Blocks,
+    rows: &Sequence<Operand<E>>,
+    lines: &Shared<[Vector<E, N>]>,
+    #[comptime] j: usize,
+    #[comptime] plan: Plan,
+) {
     let (across, stride) = comptime![(2 * plan.columns, plan.stride())];
-    let mut found = zeros(comptime![plan.blocks * across]);
     #[unroll]
     for k in 0..plan.depth {
+        let at = comptime![j * SIDE * stride + k * SIDE] / N::value();
+        let right = plane.transposed::<E, N>(&lines[at..lines.len()], stride);
         #[unroll]
-        for j in 0..plan.columns {
-            let at = comptime![j * SIDE * stride + k * SIDE] / N::value();
-            let right = plane.transposed::<E, N>(&lines[at..lines.len()], stride);
+        for i in 0..plan.blocks {
+            let left = rows.index(comptime![i * plan.depth + k]);
             #[unroll]
-            for i in 0..plan.blocks {
-                let left = rows.index(comptime![i * plan.depth + k]);
-                #[unroll]
-                for half in 0..2usize {
-                    let to = found.index_mut(comptime![i * across + 2 * j + half]);
-                    plane.multiply_add::<E>(to, left, &right, half);
+            for half in 0..2usize {
+                let to = found.index_mut(comptime![i * across + 2 * j + half]);
+                if comptime![k == 0] {
+                    to[0] = Vector::new(0.0f32);
+                    to[1] = Vector::new(0.0f32);
                 }
+                plane.multiply_add::<E>(to, left, &right, half);
             }
         }
     }
-    found
 }
 
 /// Adds the lines of a block of sixteen, each by its weight in `weights`, of which a block of rows has two.
