@@ -108,7 +108,8 @@ fn strides(view: &View, vector: usize) -> [usize; 2] {
 pub fn gelu<N: Size>(u: Vector<f32, N>, #[comptime] ptx: bool) -> Vector<f32, N> {
     // Far out the tail is 0, and infinity times that is not.
     let far = u.abs().min(Vector::new(100.0f32));
-    u.max(Vector::new(0.0f32)) - far * tail::<N>(far, ptx)
+    // The first is u where it is positive, else 0; a maximum would make a number of what is none.
+    (u + u.abs()) * Vector::new(0.5f32) - far * tail::<N>(far, ptx)
 }
 
 /// `Phi(-u)` for positive `u`, to 7.5e-8.

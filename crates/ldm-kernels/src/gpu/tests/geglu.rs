@@ -39,3 +39,14 @@ fn geglu_equals_its_twin() {
         }
     }
 }
+
+#[test]
+fn what_is_far_out_or_no_number_stays_so() {
+    let Some(device) = device() else { return };
+    let x = Tensor::<2>::from_data([[2.0f32, 1.0, 1.0, 1.0, 1e4, -1e4, f32::NAN, -0.75]], &device);
+    let y = gpu::geglu(&x).expect(TAKEN).into_data().try_to_vec::<f32>().expect("f32");
+    assert_eq!(y[..2], [2e4, 0.0]);
+    assert!(y[2].is_nan());
+    // By erf in f64.
+    assert!((y[3] - -0.169_970_5).abs() < 1e-6, "{}", y[3]);
+}
