@@ -10,7 +10,6 @@
 
 mod workloads;
 
-use burn::tensor::DType;
 use clap::Parser;
 use ldm::nn::gpu_kernels::attention_ways;
 use workloads::{Place, fastest, values};
@@ -63,7 +62,7 @@ fn main() {
         println!("usage: attentions run");
         return;
     }
-    let place = match place(&arguments) {
+    let place = match Place::named(&arguments.device, &arguments.dtype) {
         Ok(place) => place,
         Err(reason) => {
             eprintln!("attentions: skipped, {reason}");
@@ -95,10 +94,4 @@ fn main() {
             println!("{layer}\t{cube}\t{:.2}\t{rate:.1}\t{taken}", seconds * 1e6);
         }
     }
-}
-
-fn place(arguments: &Arguments) -> Result<Place, ldm::Error> {
-    let device = ldm::device(&arguments.device)?;
-    let dtype: DType = ldm::dtype(&arguments.dtype, &device)?;
-    Ok(Place { device, dtype })
 }

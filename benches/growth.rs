@@ -159,9 +159,7 @@ fn apart(arguments: &Arguments, axis: Axis, value: usize) -> Result<Point, Strin
 
 /// The fastest of up to three runs after the first, as many as fit into twenty seconds.
 fn measure(arguments: &Arguments, axis: Axis, value: usize) {
-    let device = ldm::device(&arguments.device).unwrap_or_else(|e| refuse(&e));
-    let dtype = ldm::dtype(&arguments.dtype, &device).unwrap_or_else(|e| refuse(&e));
-    let place = Place { device, dtype };
+    let place = Place::named(&arguments.device, &arguments.dtype).unwrap_or_else(|e| refuse(&e));
     let mut run = axis.workload(value, &place);
     let mut timed = || {
         let start = Instant::now();

@@ -10,7 +10,6 @@
 
 mod workloads;
 
-use burn::tensor::DType;
 use clap::Parser;
 use ldm::nn::gpu_kernels::ways;
 use ldm::nn::{Conv2dOptions, laid_out};
@@ -73,7 +72,7 @@ fn main() {
         println!("usage: products run");
         return;
     }
-    let place = match place(&arguments) {
+    let place = match Place::named(&arguments.device, &arguments.dtype) {
         Ok(place) => place,
         Err(reason) => {
             eprintln!("products: skipped, {reason}");
@@ -104,10 +103,4 @@ fn main() {
             println!("{layer}\t{tile}\t{splits}\t{:.2}\t{rate:.1}\t{estimate}\t{taken}", seconds * 1e6);
         }
     }
-}
-
-fn place(arguments: &Arguments) -> Result<Place, ldm::Error> {
-    let device = ldm::device(&arguments.device)?;
-    let dtype: DType = ldm::dtype(&arguments.dtype, &device)?;
-    Ok(Place { device, dtype })
 }

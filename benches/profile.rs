@@ -107,11 +107,7 @@ fn main() -> ExitCode {
         println!("usage: profile run, see --help");
         return ExitCode::SUCCESS;
     }
-    let opened = ldm::device(&arguments.device).and_then(|device| {
-        let dtype = ldm::dtype(&arguments.dtype, &device)?;
-        Ok(Place { device, dtype })
-    });
-    match opened {
+    match Place::named(&arguments.device, &arguments.dtype) {
         Ok(place) => run(&arguments, &place),
         Err(error) => {
             eprintln!("skipped: {error}");

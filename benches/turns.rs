@@ -8,7 +8,6 @@ mod workloads;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use burn::tensor::DType;
 use clap::{Parser, ValueEnum};
 use ldm::GpuKernels;
 use workloads::{NAMED, Pass, Place, Size, memory};
@@ -111,14 +110,12 @@ fn main() -> std::io::Result<()> {
 fn made(name: &str, arguments: &Arguments) -> Result<(Place, Pass), String> {
     let &Arguments { side, batch, steps, replay, .. } = arguments;
     let (_, make) = NAMED.iter().find(|(known, _)| *known == name).ok_or(format!("there is no {name}"))?;
-    let device = ldm::device(&arguments.device).map_err(|e| e.to_string())?;
-    let dtype: DType = ldm::dtype(&arguments.dtype, &device).map_err(|e| e.to_string())?;
+    let place = Place::named(&arguments.device, &arguments.dtype).map_err(|e| e.to_string())?;
     ldm::set_gpu_kernels(match arguments.kernels {
         Kernels::Burns => GpuKernels::Off,
         Kernels::Portable => GpuKernels::Portable,
         Kernels::All => GpuKernels::All,
     });
-    let place = Place { device, dtype };
     let run = make(Size { side, batch, steps, replay }, &place);
     Ok((place, run))
 }

@@ -17,6 +17,13 @@ pub struct Place {
 const BACKENDS: [&str; 7] = ["flex", "cuda", "rocm", "metal", "vulkan", "wgpu", "ndarray"];
 
 impl Place {
+    /// By the names that a command line has.
+    pub fn named(device: &str, dtype: &str) -> Result<Self, ldm::Error> {
+        let device = ldm::device(device)?;
+        let dtype = ldm::dtype(dtype, &device)?;
+        Ok(Self { device, dtype })
+    }
+
     /// In f32.
     pub fn f32(device: Device) -> Self {
         Self { device, dtype: DType::F32 }

@@ -15,7 +15,7 @@ use super::super::chunks::Chunks;
 use super::super::processors::processors;
 use super::super::silu::{Silu, activate};
 use super::super::statistics::merge;
-use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes};
+use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes, together};
 use super::{Job, WHOLE};
 
 /// Groups of fewer elements are a kernel's each, however few they are.
@@ -89,20 +89,20 @@ pub fn launch(job: &Job, pixels: Pixels) {
             x.elements(),
         );
     }
-    let together = Units::together(&client);
+    let whole_cube = Units::together(&client);
     // SAFETY: as above; cubes beyond the last group write nothing.
     unsafe {
         together_kernel::launch_unchecked(
             &client,
             cubes(&client, walk.all()),
-            together.dim(),
+            whole_cube.dim(),
             parts.into_buffer_arg(),
             statistics.clone().into_buffer_arg(),
             walk.all(),
             walk.groups,
             *eps,
             chunks.count,
-            together.across,
+            whole_cube.across,
         );
     }
     // SAFETY: as above.
@@ -157,25 +157,6 @@ fn place(extents: &Extents, chunks: usize, length: usize) -> Place {
     Place { column: unit % extents.inner, row: unit / extents.inner, picture, there, first, end }
 }
 
-/// The unit's vectors of the pixels `first`, `first + rows`, .. before `end`, all asked for before the first is waited
-/// for. Of those that aren't there, nothing in particular.
-#[cube]
-fn pixels<F: Float, N: Size>(
-    x: &[Vector<F, N>],
-    start: usize,
-    stride: usize,
-    first: usize,
-    end: usize,
-    #[comptime] rows: usize,
-) -> Array<Vector<F, N>> {
-    let mut found = Array::<Vector<F, N>>::new(TOGETHER);
-    #[unroll]
-    for k in 0..TOGETHER {
-        found[k] = x[start + min(first + comptime![k * rows], end - 1) * stride];
-    }
-    found
-}
-
 /// The moments of all groups over a chunk of pixels a cube: how many elements, their mean, the sum of their squared
 /// distances from it. A unit has the same channels in every pixel.
 #[cube(launch_unchecked)]
@@ -201,7 +182,7 @@ fn moments_kernel<F: Float, N: Size>(
     let mut square = Vector::<f32, N>::new(0.0f32);
     let mut i = place.first + place.row;
     while i < place.end {
-        let values = pixels::<F, N>(x, read, from.outer, i, place.end, rows);
+        let values = together::<F, N>(x, from, read, 1usize, i, place.end, rows);
         #[unroll]
         for k in 0..TOGETHER {
             if i + comptime![k * rows] < place.end {
@@ -362,7 +343,7 @@ fn output_kernel<F: Float, N: Size, P: Size>(
     let bias = Vector::<f32, N>::cast_from(bias[column]);
     let mut i = place.first + place.row;
     while i < place.end {
-        let values = pixels::<F, N>(x, read, from.outer, i, place.end, rows);
+        let values = together::<F, N>(x, from, read, 1usize, i, place.end, rows);
         #[unroll]
         for k in 0..TOGETHER {
             let i = i + comptime![k * rows];
