@@ -183,8 +183,8 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
     let rows_two_start = start(rows_two_place, head, heads);
     let lines_one_start = start(lines_one_place, head, heads);
     let lines_two_start = start(lines_two_place, head, heads);
-    load::<E, N>(rows_one, rows_one_place, rows_one_start, first, rows, width, &mut kept_one, kept);
-    load::<E, N>(rows_two, rows_two_place, rows_two_start, first, rows, width, &mut kept_two, kept);
+    load::<E, N>(rows_one, rows_one_place, rows_one_start, first, rows, width, &mut kept_one, 0usize, kept);
+    load::<E, N>(rows_two, rows_two_place, rows_two_start, first, rows, width, &mut kept_two, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
     let mut next_one = Array::<Vector<E, N>>::new(share);
     let mut next_two = Array::<Vector<E, N>>::new(share);
@@ -228,11 +228,31 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
     while at < end {
         sync_cube();
         if comptime![plan.ahead(size)] {
-            put::<E, N>(&next_one, &mut one, walked);
-            put::<E, N>(&next_two, &mut two, walked);
+            put::<E, N>(&next_one, &mut one, 0usize, walked);
+            put::<E, N>(&next_two, &mut two, 0usize, walked);
         } else {
-            load::<E, N>(lines_one, lines_one_place, lines_one_start, at, lines, width, &mut one, walked);
-            load::<E, N>(lines_two, lines_two_place, lines_two_start, at, lines, width, &mut two, walked);
+            load::<E, N>(
+                lines_one,
+                lines_one_place,
+                lines_one_start,
+                at,
+                lines,
+                width,
+                &mut one,
+                0usize,
+                walked,
+            );
+            load::<E, N>(
+                lines_two,
+                lines_two_place,
+                lines_two_start,
+                at,
+                lines,
+                width,
+                &mut two,
+                0usize,
+                walked,
+            );
         }
         if comptime![keys] {
             let mut i = UNIT_POS as usize;

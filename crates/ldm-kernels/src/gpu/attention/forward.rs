@@ -104,7 +104,7 @@ fn forward_kernel<E: Float, N: Size>(
 
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
-    load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, kept);
+    load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
     let mut next_keys = Array::<Vector<E, N>>::new(share);
     let mut next_values = Array::<Vector<E, N>>::new(share);
@@ -119,11 +119,11 @@ fn forward_kernel<E: Float, N: Size>(
     while at < m {
         sync_cube();
         if comptime![plan.ahead(size)] {
-            put::<E, N>(&next_keys, &mut keys, walked);
-            put::<E, N>(&next_values, &mut values, walked);
+            put::<E, N>(&next_keys, &mut keys, 0usize, walked);
+            put::<E, N>(&next_values, &mut values, 0usize, walked);
         } else {
-            load::<E, N>(k, k_place, k_start, at, m, width, &mut keys, walked);
-            load::<E, N>(v, v_place, v_start, at, m, width, &mut values, walked);
+            load::<E, N>(k, k_place, k_start, at, m, width, &mut keys, 0usize, walked);
+            load::<E, N>(v, v_place, v_start, at, m, width, &mut values, 0usize, walked);
         }
         sync_cube();
         let after = at + comptime![plan.lines()];

@@ -36,7 +36,7 @@ fn vector<E: Float, N: Size>(
     value
 }
 
-/// The tile from row `first` on into shared memory.
+/// The tile from row `first` on into shared memory, from vector `base` of it on.
 #[cube]
 pub fn load<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -46,6 +46,7 @@ pub fn load<E: Float, N: Size>(
     rows: usize,
     columns: usize,
     to: &mut Shared<[Vector<E, N>]>,
+    base: usize,
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
@@ -66,14 +67,14 @@ pub fn load<E: Float, N: Size>(
             for k in 0..count {
                 let i = UNIT_POS as usize + comptime![(begin + k) * lines.units];
                 if i < comptime![lines.count * across] {
-                    to[i / across * comptime![lines.stride / n] + i % across] = waiting[k];
+                    to[base + i / across * comptime![lines.stride / n] + i % across] = waiting[k];
                 }
             }
         }
     } else {
         let mut i = UNIT_POS as usize;
         while i < comptime![lines.count * across] {
-            to[i / across * comptime![lines.stride / n] + i % across] =
+            to[base + i / across * comptime![lines.stride / n] + i % across] =
                 vector::<E, N>(x, place, start, first, rows, columns, i, lines);
             i += lines.units;
         }
@@ -107,11 +108,12 @@ pub fn fetch<E: Float, N: Size>(
     }
 }
 
-/// What [`fetch`] brought into shared memory.
+/// What [`fetch`] brought into shared memory, from vector `base` of it on.
 #[cube]
 pub fn put<E: Float, N: Size>(
     from: &Array<Vector<E, N>>,
     to: &mut Shared<[Vector<E, N>]>,
+    base: usize,
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
@@ -121,14 +123,14 @@ pub fn put<E: Float, N: Size>(
         for k in 0..comptime![lines.share(n)] {
             let i = UNIT_POS as usize + comptime![k * lines.units];
             if i < comptime![lines.count * across] {
-                to[i / across * comptime![lines.stride / n] + i % across] = from[k];
+                to[base + i / across * comptime![lines.stride / n] + i % across] = from[k];
             }
         }
     } else {
         for k in 0..veiled(comptime![lines.share(n)]) {
             let i = UNIT_POS as usize + k * lines.units;
             if i < comptime![lines.count * across] {
-                to[i / across * comptime![lines.stride / n] + i % across] = from[k];
+                to[base + i / across * comptime![lines.stride / n] + i % across] = from[k];
             }
         }
     }

@@ -12,6 +12,12 @@ pub const WIDEST: usize = 160;
 /// Registers of a unit that may wait for the next lines; more would push the sums out.
 const AHEAD: usize = 64;
 
+/// Registers of a unit that sums, rows and scores may take: others are needed beside them.
+const HELD: usize = 200;
+
+/// Planes of a cube that has all rows by itself.
+const TALLEST: usize = 6;
+
 /// Blocks of lines, and sums and scores of a unit, beyond which nobody needs to try.
 const MOST: usize = 8;
 const SUMS: usize = 160;
@@ -80,6 +86,8 @@ pub struct Plan {
     pub columns: usize,
     /// Whether those are all.
     pub once: bool,
+    /// By fragments, whether a plane's rows stay in its registers.
+    pub held: bool,
     /// Blocks of 16 elements of a row.
     pub depth: usize,
     /// Elements of a row, in eights.
@@ -133,8 +141,8 @@ impl Plan {
         let short = by.products == Products::Fragments && !by.hardware();
         let (blocks, columns) = if short { (1, 1) } else { (blocks, columns) };
         let eights = d.div_ceil(8);
-        let (once, ptx) = (false, false);
-        let whole = Self { planes: 4, units, blocks, columns, once, depth, eights, size, by, ptx };
+        let (once, held, ptx) = (false, false, false);
+        let whole = Self { planes: 4, units, blocks, columns, once, held, depth, eights, size, by, ptx };
         // Smaller cubes where there would be less than three for two multiprocessors, but with planes enough to bring the lines: one
         // plane by itself takes longer for that than all the rest.
         let processors = processors(properties);
@@ -148,20 +156,27 @@ impl Plan {
             Products::Tiles => [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)],
             Products::Fragments => [(4, blocks), (4, 1), (2, blocks), (2, 1), (1, blocks), (1, 1)],
         };
+        // A prompt's keys fit one cube, which shares their lines' way out of memory among its planes, and the queries among cubes.
+        let alone = rows.div_ceil(blocks * SIDE);
+        let alone = (pass == Pass::Keys && by.products == Products::Fragments && alone <= TALLEST)
+            .then_some((alone, blocks));
         let candidates = [2, 1].into_iter().flat_map(move |least| {
-            divisions.into_iter().flat_map(move |(planes, blocks)| {
+            alone.into_iter().chain(divisions).flat_map(move |(planes, blocks)| {
                 [columns, least].map(|columns| Self { planes, blocks, columns: columns.min(few), ..whole })
             })
         });
         let fits = |plan: &Self, limit: usize| {
-            let small = if pass == Pass::Keys { plan.planes == 1 } else { plan.rows() <= 4 * SIDE };
+            let small = match pass {
+                Pass::Keys => plan.planes == 1 || Some((plan.planes, plan.blocks)) == alone,
+                Pass::Forward | Pass::Queries => plan.rows() <= 4 * SIDE,
+            };
             let busy = small || 2 * cubes(plan) >= 3 * processors;
             busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
                 && plan.bytes(pass) <= limit
         };
         let found =
             [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)));
-        found.map(|plan| Self { once: plan.columns >= few, ..plan })
+        found.map(|plan| Self { once: plan.columns >= few, held: plan.holds(pass), ..plan })
     }
 
     /// What else could be done for so many keys, this among it: for benches.
@@ -206,6 +221,11 @@ impl Plan {
     /// How often a unit takes a row of its plane's.
     pub fn turns(&self) -> usize {
         self.plane_rows().div_ceil(self.units)
+    }
+
+    /// Blocks of lines of which gradients by fragments have products at a time.
+    pub fn step(&self) -> usize {
+        if self.held { 1 } else { self.columns }
     }
 
     /// Lines walked at a time.
@@ -271,17 +291,33 @@ impl Plan {
         !self.once && 2 * self.walked().share(vector) * registers <= AHEAD
     }
 
+    /// By fragments, whether a unit has registers for the plane's rows beside sums, scores and weights.
+    fn holds(&self, pass: Pass) -> bool {
+        let eights = match pass {
+            Pass::Forward => return true,
+            Pass::Queries => self.eights,
+            Pass::Keys => 2 * self.eights,
+        };
+        // Of sixteen lines at a time: scores, products, weights and these as operands.
+        self.blocks * 4 * (eights + 2 * self.depth + 8) <= HELD
+    }
+
     /// Shared memory of a cube.
     fn bytes(&self, pass: Pass) -> usize {
-        let kept = if pass == Pass::Forward { 1 } else { 2 };
-        let tiles = (kept * self.rows() + 2 * self.lines()) * self.stride() * self.size;
+        // By fragments gradients have two tiles of each of the lines.
+        let (kept, walked) = match (pass, self.by.products) {
+            (Pass::Forward, _) => (1, 2),
+            (_, Products::Tiles) => (2, 2),
+            (_, Products::Fragments) => (2, 4),
+        };
+        let tiles = (kept * self.rows() + walked * self.lines()) * self.stride() * self.size;
         let scores = match self.by.products {
             Products::Tiles => self.rows() * (4 * self.score_stride() + self.size * self.weight_stride()),
             Products::Fragments if self.by.hardware() => 0,
             Products::Fragments => self.planes * BOARD * size_of::<f32>(),
         };
         // A factor a row, what the gradients know of a line, votes of the emulation.
-        let rest = 4 * (self.rows() + 2 * self.lines() + self.planes * self.units);
+        let rest = 4 * (self.rows() + walked * self.lines() + self.planes * self.units);
         tiles + scores + rest
     }
 }

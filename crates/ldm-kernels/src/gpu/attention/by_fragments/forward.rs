@@ -18,7 +18,9 @@ use super::super::heads::{Heads, Place, pair, start, vector};
 use super::super::memory::{fetch, load, put};
 use super::super::plan::Plan;
 use super::super::scale;
-use super::rows::{Blocks, add, column, exp2_pair, operand, operands, renew, row, scores, top, write, zeros};
+use super::rows::{
+    Blocks, Part, add, column, exp2_pair, multiply, operand, operands, renew, row, top, write, zeros,
+};
 
 /// How far above its reference an exponent may be before the reference follows: 2^7 is far below f16's largest.
 const SLACK: f32 = 7.0;
@@ -97,21 +99,23 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
 
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
-    load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, kept);
-    load::<E, N>(k, k_place, k_start, 0, m, width, &mut keys, walked);
+    load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
+    load::<E, N>(k, k_place, k_start, 0, m, width, &mut keys, 0usize, walked);
     let ahead = comptime![plan.ahead(size)];
     let share = comptime![if ahead { walked.share(size) } else { 1 }];
     let mut next_keys = Array::<Vector<E, N>>::new(share);
     let mut next_values = Array::<Vector<E, N>>::new(share);
     if comptime![plan.once] {
-        load::<E, N>(v, v_place, v_start, 0, m, width, &mut values, walked);
+        load::<E, N>(v, v_place, v_start, 0, m, width, &mut values, 0usize, walked);
     } else if comptime![ahead] {
         fetch::<E, N>(k, k_place, k_start, comptime![plan.lines()], m, width, &mut next_keys, walked);
         fetch::<E, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
     }
     sync_cube();
-    let queries = operands::<E, N>(&plane, &queries, plan);
-    let mut blocks = scores::<E, N>(&mut plane, &queries, &keys, plan);
+    let held = operands::<E, N>(&plane, &queries, plan);
+    let mut blocks = zeros(comptime![2 * plan.blocks * plan.columns]);
+    let whole = comptime![Part::whole(plan)];
+    multiply::<E, N>(&mut plane, &mut blocks, &held, &queries, &keys, 0usize, whole, plan);
 
     let mut sums = zeros(comptime![plan.blocks * plan.eights]);
     let mut softmax = Softmax::new(plan);
@@ -122,11 +126,11 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
         if comptime![!plan.once] {
             sync_cube();
             if comptime![ahead] {
-                put::<E, N>(&next_keys, &mut keys, walked);
-                put::<E, N>(&next_values, &mut values, walked);
+                put::<E, N>(&next_keys, &mut keys, 0usize, walked);
+                put::<E, N>(&next_values, &mut values, 0usize, walked);
             } else {
-                load::<E, N>(k, k_place, k_start, after, m, width, &mut keys, walked);
-                load::<E, N>(v, v_place, v_start, at, m, width, &mut values, walked);
+                load::<E, N>(k, k_place, k_start, after, m, width, &mut keys, 0usize, walked);
+                load::<E, N>(v, v_place, v_start, at, m, width, &mut values, 0usize, walked);
             }
             sync_cube();
             if comptime![ahead] {
@@ -148,9 +152,10 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
         for block in 0..plan.columns {
             let weights = softmax.weights::<E>(&blocks, block);
             if comptime![!plan.once] {
-                renew::<E, N>(&mut plane, &mut blocks, &queries, &keys, block, plan);
+                let part = comptime![Part::block(block, plan)];
+                renew::<E, N>(&mut plane, &mut blocks, &held, &queries, &keys, 0usize, part, plan);
             }
-            add::<E, N>(&mut plane, &mut sums, &weights, &values, block, plan);
+            add::<E, N>(&mut plane, &mut sums, &weights, &values, 0usize, block, plan);
         }
         at = after;
     }

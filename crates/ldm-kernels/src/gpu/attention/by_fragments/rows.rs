@@ -15,6 +15,37 @@ use super::super::plan::Plan;
 /// Blocks of 16x8, row after row of them.
 pub type Blocks = Sequence<Sum>;
 
+/// Some blocks of lines, and where their products are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Part {
+    /// The first block of sixteen lines.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// The first's blocks of products are these two of a block of rows.
+    pub to: usize,
+    /// Of so many.
+    pub across: usize,
+}
+
+impl Part {
+    /// All lines of a tile.
+    pub fn whole(plan: Plan) -> Self {
+        Self { first: 0, count: plan.columns, to: 0, across: 2 * plan.columns }
+    }
+
+    /// One block, where products are of all.
+    pub fn block(block: usize, plan: Plan) -> Self {
+        Self { first: block, count: 1, to: 2 * block, across: 2 * plan.columns }
+    }
+
+    /// Those of a step, where products are of a step.
+    pub fn step(step: usize, plan: Plan) -> Self {
+        let count = plan.step();
+        Self { first: step * count, count, to: 0, across: 2 * count }
+    }
+}
+
 /// Zeros.
 #[cube]
 pub fn zeros(#[comptime] count: usize) -> Blocks {
@@ -22,11 +53,17 @@ pub fn zeros(#[comptime] count: usize) -> Blocks {
     #[unroll]
     for _ in 0..count {
         let mut block = Array::<Vector<f32, Pair>>::new(2usize);
-        block[0] = Vector::new(0.0f32);
-        block[1] = Vector::new(0.0f32);
+        clear(&mut block);
         blocks.push(block);
     }
     blocks
+}
+
+/// Makes a block's sums zero.
+#[cube]
+fn clear(block: &mut Sum) {
+    block[0] = Vector::new(0.0f32);
+    block[1] = Vector::new(0.0f32);
 }
 
 /// The plane's first row in the cube.
@@ -47,87 +84,132 @@ pub fn column() -> usize {
     UNIT_POS_X as usize % 4 * 2
 }
 
-/// The plane's rows as left operands: those of each block of rows one after the other.
+/// One of the plane's rows' left operands: the block of rows, and that of their elements.
+#[cube]
+fn left<E: Float, N: Size>(
+    plane: &Plane,
+    rows: &Shared<[Vector<E, N>]>,
+    #[comptime] i: usize,
+    #[comptime] k: usize,
+    #[comptime] plan: Plan,
+) -> Operand<E> {
+    let stride = comptime![plan.stride()];
+    let at = ((top(plan) + comptime![i * SIDE]) * stride + comptime![k * SIDE]) / N::value();
+    plane.left::<E, N>(&rows[at..rows.len()], stride)
+}
+
+/// The plane's rows as left operands, those of each block of rows one after the other; none where the plan keeps them in memory.
 #[cube]
 pub fn operands<E: Float, N: Size>(
     plane: &Plane,
     rows: &Shared<[Vector<E, N>]>,
     #[comptime] plan: Plan,
 ) -> Sequence<Operand<E>> {
-    let stride = comptime![plan.stride()];
     let mut found = Sequence::<Operand<E>>::new();
-    #[unroll]
-    for i in 0..plan.blocks {
+    if comptime![plan.held] {
         #[unroll]
-        for k in 0..plan.depth {
-            let at = ((top(plan) + comptime![i * SIDE]) * stride + comptime![k * SIDE]) / N::value();
-            found.push(plane.left::<E, N>(&rows[at..rows.len()], stride));
+        for i in 0..plan.blocks {
+            #[unroll]
+            for k in 0..plan.depth {
+                found.push(left::<E, N>(plane, rows, i, k, plan));
+            }
         }
     }
     found
 }
 
-/// The plane's rows times every line.
+/// Adds to `found` the products of the plane's rows, which are `held` or read from `rows`, with a part of the `lines`, which begin with
+/// vector `base`.
 #[cube]
-pub fn scores<E: Float, N: Size>(
-    plane: &mut Plane,
-    rows: &Sequence<Operand<E>>,
-    lines: &Shared<[Vector<E, N>]>,
-    #[comptime] plan: Plan,
-) -> Blocks {
-    let mut found = zeros(comptime![2 * plan.blocks * plan.columns]);
-    #[unroll]
-    for j in 0..plan.columns {
-        renew::<E, N>(plane, &mut found, rows, lines, j, plan);
-    }
-    found
-}
-
-/// Of those, the scores of the lines of block `j` of sixteen.
-#[cube]
-pub fn renew<E: Float, N: Size>(
+pub fn multiply<E: Float, N: Size>(
     plane: &mut Plane,
     found: &mut Blocks,
-    rows: &Sequence<Operand<E>>,
+    held: &Sequence<Operand<E>>,
+    rows: &Shared<[Vector<E, N>]>,
     lines: &Shared<[Vector<E, N>]>,
-    #[comptime] j: usize,
+    base: usize,
+    #[comptime] part: Part,
     #[comptime] plan: Plan,
 ) {
-    let (across, stride) = comptime![(2 * plan.columns, plan.stride())];
+    let stride = comptime![plan.stride()];
     #[unroll]
     for k in 0..plan.depth {
-        let at = comptime![j * SIDE * stride + k * SIDE] / N::value();
-        let right = plane.transposed::<E, N>(&lines[at..lines.len()], stride);
-        #[unroll]
-        for i in 0..plan.blocks {
-            let left = rows.index(comptime![i * plan.depth + k]);
+        let mut lefts = Sequence::<Operand<E>>::new();
+        if comptime![!plan.held] {
             #[unroll]
-            for half in 0..2usize {
-                let to = found.index_mut(comptime![i * across + 2 * j + half]);
-                if comptime![k == 0] {
-                    to[0] = Vector::new(0.0f32);
-                    to[1] = Vector::new(0.0f32);
+            for i in 0..plan.blocks {
+                lefts.push(left::<E, N>(&*plane, rows, i, k, plan));
+            }
+        }
+        #[unroll]
+        for j in 0..part.count {
+            let at = base + comptime![(part.first + j) * SIDE * stride + k * SIDE] / N::value();
+            let right = plane.transposed::<E, N>(&lines[at..lines.len()], stride);
+            #[unroll]
+            for i in 0..plan.blocks {
+                let to = comptime![i * part.across + part.to + 2 * j];
+                if comptime![plan.held] {
+                    both::<E>(plane, found, held.index(comptime![i * plan.depth + k]), &right, to);
+                } else {
+                    both::<E>(plane, found, lefts.index(i), &right, to);
                 }
-                plane.multiply_add::<E>(to, left, &right, half);
             }
         }
     }
 }
 
-/// Adds the lines of a block of sixteen, each by its weight in `weights`, of which a block of rows has two.
+/// Puts such products in place of what was there.
+#[cube]
+pub fn renew<E: Float, N: Size>(
+    plane: &mut Plane,
+    found: &mut Blocks,
+    held: &Sequence<Operand<E>>,
+    rows: &Shared<[Vector<E, N>]>,
+    lines: &Shared<[Vector<E, N>]>,
+    base: usize,
+    #[comptime] part: Part,
+    #[comptime] plan: Plan,
+) {
+    #[unroll]
+    for i in 0..plan.blocks {
+        #[unroll]
+        for j in 0..comptime![2 * part.count] {
+            clear(found.index_mut(comptime![i * part.across + part.to + j]));
+        }
+    }
+    multiply::<E, N>(plane, found, held, rows, lines, base, part, plan);
+}
+
+/// Adds the products with both of two right operands to two neighbouring blocks.
+#[cube]
+fn both<E: Float>(
+    plane: &mut Plane,
+    found: &mut Blocks,
+    left: &Operand<E>,
+    right: &Operand<E>,
+    #[comptime] first: usize,
+) {
+    #[unroll]
+    for half in 0..2usize {
+        plane.multiply_add::<E>(found.index_mut(comptime![first + half]), left, right, half);
+    }
+}
+
+/// Adds the lines of a block of sixteen, from vector `base` of them on, each by its weight in `weights`.
 #[cube]
 pub fn add<E: Float, N: Size>(
     plane: &mut Plane,
     sums: &mut Blocks,
     weights: &Sequence<Operand<E>>,
     lines: &Shared<[Vector<E, N>]>,
+    base: usize,
     #[comptime] block: usize,
     #[comptime] plan: Plan,
 ) {
     let stride = comptime![plan.stride()];
     #[unroll]
     for k in 0..plan.depth {
-        let at = comptime![block * SIDE * stride + k * SIDE] / N::value();
+        let at = base + comptime![block * SIDE * stride + k * SIDE] / N::value();
         let right = plane.right::<E, N>(&lines[at..lines.len()], stride);
         #[unroll]
         for i in 0..plan.blocks {
