@@ -15,6 +15,7 @@ mod fours;
 mod fragments;
 mod geglu;
 mod join;
+mod kept;
 pub mod lists;
 mod norm;
 #[cfg(feature = "autodiff")]

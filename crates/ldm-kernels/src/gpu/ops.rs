@@ -215,7 +215,7 @@ impl Kernels for CubeBackend {
         options: GroupNormOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (x, gradient) = (View::planes(x), View::planes(gradient));
-        norm_backward::groups(x, weight, bias, statistics, gradient, Norm::of_groups(options))
+        norm_backward::of_groups(x, weight, bias, statistics, gradient, Norm::of_groups(options))
     }
 
     fn layer_norm(
@@ -234,7 +234,7 @@ impl Kernels for CubeBackend {
         statistics: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        norm_backward::rows(View::rows(x), weight, statistics, View::rows(gradient))
+        norm_backward::of_rows(View::rows(x), weight, statistics, View::rows(gradient))
     }
 
     fn conv2d(

@@ -90,6 +90,24 @@ pub fn parameter<F: Float, N: Size>(
     all
 }
 
+/// The group of each lane of a vector of channels, counted on from that of channel 0, of so many channels each.
+#[cube]
+pub fn groups_of<N: Size>(zeroth: usize, channel: usize, width: usize) -> Array<usize> {
+    let n = N::value();
+    let mut found = Array::<usize>::new(n);
+    let mut group = zeroth + channel / width;
+    let mut member = channel % width;
+    #[unroll]
+    for k in 0..n {
+        found[k] = group;
+        member += 1;
+        let over = member == width;
+        member = select(over, 0usize, member);
+        group = select(over, group + 1, group);
+    }
+    found
+}
+
 /// The channel, counted from the group's first, of a place in the walk.
 #[cube]
 pub fn channel(

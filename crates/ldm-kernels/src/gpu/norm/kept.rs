@@ -7,63 +7,13 @@
 #![allow(clippy::too_many_arguments)]
 
 use burn_cubecl::cubecl;
-use burn_cubecl::cubecl::ir::features::Plane;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::kept::{Kept, across, counts, member};
 use super::super::silu::{Silu, activate};
 use super::super::statistics::lanes;
 use super::super::walk::{Extents, Strides, at, channel, cubes, start};
 use super::Job;
-
-/// Vectors that a unit keeps, at most.
-const KEPT: usize = 8;
-/// Vectors of a unit beyond which more planes take a group, as long as a cube has some.
-const MANY: usize = 4;
-/// Units of a cube, at most.
-const UNITS: usize = 256;
-
-/// Who takes a group. Known when the kernel is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Kept {
-    /// Units of a plane.
-    lanes: usize,
-    /// Planes of a group; a power of two.
-    planes: usize,
-    /// Groups of a cube.
-    rows: usize,
-    /// Vectors of a unit.
-    vectors: usize,
-    /// Whether the walk's outer axis is of one place, as a row's is.
-    single: bool,
-}
-
-impl Kept {
-    /// `None` where groups are too large, or the device has planes of several sizes or none that add up.
-    pub fn new(job: &Job) -> Option<Self> {
-        let properties = job.x.tensor.client.properties();
-        let hardware = &properties.hardware;
-        // Planes of a software device add up as well. CubeCL does not tell, as it would be slow; the tests want to know.
-        let sums = properties.features.plane.contains(Plane::Ops) || cfg!(test);
-        let lanes = hardware.plane_size_max as usize;
-        if lanes == 0 || hardware.plane_size_min != hardware.plane_size_max || !sums {
-            return None;
-        }
-        let most = 1 << (UNITS.min(hardware.max_units_per_cube as usize) / lanes).checked_ilog2()?;
-        let [outer, inner] = job.walk.axes();
-        let vectors = outer * inner;
-        let mut planes = 1;
-        while planes < most && vectors > MANY * planes * lanes {
-            planes *= 2;
-        }
-        let (rows, vectors) = (most / planes, vectors.div_ceil(planes * lanes));
-        (1..=KEPT).contains(&vectors).then_some(Self { lanes, planes, rows, vectors, single: outer == 1 })
-    }
-
-    /// Units of a group.
-    fn units(self) -> usize {
-        self.planes * self.lanes
-    }
-}
 
 /// Output and statistics of all groups.
 pub fn launch(job: &Job, kept: Kept) {
@@ -74,7 +24,7 @@ pub fn launch(job: &Job, kept: Kept) {
         kept_kernel::launch_unchecked(
             &client,
             cubes(&client, walk.all().div_ceil(kept.rows)),
-            CubeDim::new_2d(kept.lanes as u32, (kept.planes * kept.rows) as u32),
+            kept.dim(),
             walk.vector,
             // A vector is of as many channels, or all of one.
             if walk.channels_last { walk.vector } else { 1 },
@@ -155,14 +105,11 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     #[comptime] silu: Silu,
     #[define(F)] _dtype: ElemType,
 ) {
-    let (planes, units) = comptime![(kept.planes, kept.units())];
-    let row = UNIT_POS_Y as usize / planes;
-    let plane = UNIT_POS_Y as usize % planes;
-    let unit = plane * comptime![kept.lanes] + UNIT_POS_X as usize;
-    let wanted = CUBE_POS * comptime![kept.rows] + row;
-    let there = wanted < extents.all;
-    // Groups that aren't there are the last again.
-    let group = min(wanted, extents.all - 1);
+    let units = comptime![kept.units()];
+    let member = member(extents, kept);
+    let group = member.group;
+    let unit = member.unit;
+    let there = member.there;
     let read = start(from, group, extents.groups);
     let write = start(to, group, extents.groups);
     let channels = group % extents.groups * extents.width;
@@ -188,7 +135,7 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
         next(&mut spot, extents, kept);
     }
 
-    let mut shared = Shared::<[f32]>::new_slice(comptime![3 * kept.rows * planes]);
+    let mut shared = Shared::<[f32]>::new_slice(comptime![3 * kept.rows * kept.planes]);
     let share = 1.0f32 / f32::cast_from(extents.outer * extents.inner * N::value());
     let mut sum = Vector::<f32, N>::new(0.0f32);
     #[unroll]
@@ -198,7 +145,7 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
         }
     }
     // The sum of values far from zero has lost digits; their distances from it have not, so they tell the rest.
-    let near = across(lanes::<N>(sum), &mut shared, row, plane, 0usize, kept) * share;
+    let near = across(lanes::<N>(sum), &mut shared, &member, 0usize, kept) * share;
     let mut sum = Vector::<f32, N>::new(0.0f32);
     let mut squares = Vector::<f32, N>::new(0.0f32);
     #[unroll]
@@ -209,8 +156,8 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
             squares += off * off;
         }
     }
-    let rest = across(lanes::<N>(sum), &mut shared, row, plane, 1usize, kept) * share;
-    let square = across(lanes::<N>(squares), &mut shared, row, plane, 2usize, kept) * share;
+    let rest = across(lanes::<N>(sum), &mut shared, &member, 1usize, kept) * share;
+    let square = across(lanes::<N>(squares), &mut shared, &member, 2usize, kept) * share;
     let scale = 1.0f32 / ((square - rest * rest).max(0.0f32) + eps).sqrt();
     if there && unit == 0 {
         statistics[2 * group] = near + rest;
@@ -230,12 +177,6 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     }
 }
 
-/// Whether vector `k` is the group's.
-#[cube]
-fn counts(#[comptime] k: usize, full: bool, #[comptime] kept: Kept) -> bool {
-    if comptime![k + 1 == kept.vectors] { full } else { true.runtime() }
-}
-
 /// The parameters of a vector's channels: one each, or the same for all.
 #[cube]
 fn spread<F: Float, N: Size, W: Size>(found: Vector<F, W>) -> Vector<f32, N> {
@@ -246,30 +187,4 @@ fn spread<F: Float, N: Size, W: Size>(found: Vector<F, W>) -> Vector<f32, N> {
         all.insert(k, f32::cast_from(found.extract(comptime![if given == 1 { 0 } else { k }])));
     }
     all
-}
-
-/// The sum over the units of a group, for each of them. Of the shared memory, run `run` is for this sum alone.
-#[cube]
-fn across(
-    value: f32,
-    shared: &mut Shared<[f32]>,
-    row: usize,
-    plane: usize,
-    #[comptime] run: usize,
-    #[comptime] kept: Kept,
-) -> f32 {
-    let mut sum = plane_sum(value);
-    if comptime![kept.planes > 1] {
-        let first = comptime![run * kept.rows * kept.planes] + row * comptime![kept.planes];
-        if UNIT_POS_X == 0 {
-            shared[first + plane] = sum;
-        }
-        sync_cube();
-        sum = 0.0f32;
-        #[unroll]
-        for i in 0..comptime![kept.planes] {
-            sum += shared[first + i];
-        }
-    }
-    sum
 }

@@ -10,7 +10,7 @@
 
 mod kept;
 mod parts;
-mod pixels;
+pub mod pixels;
 mod whole;
 
 use burn::tensor::{DType, Shape};
@@ -20,6 +20,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::kept::Kept;
 use super::silu::{Silu, activate};
 use super::view::View;
 use super::walk::{Extents, Strides, TOGETHER, Walk, at, channel, parameter, start, together};
@@ -76,7 +77,7 @@ pub fn forward(
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
     let silu = Silu::new(&x.tensor.client, norm.silu);
     let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu };
-    match (kept::Kept::new(&job), pixels::Pixels::new(&job)) {
+    match (Kept::new(&job.x.tensor.client, &job.walk), pixels::Pixels::new(&job)) {
         (Some(kept), _) => kept::launch(&job, kept),
         (None, Some(pixels)) => pixels::launch(&job, pixels),
         (None, None) if walk.group() <= WHOLE => whole::launch(&job),

@@ -15,7 +15,8 @@ use super::super::chunks::Chunks;
 use super::super::processors::processors;
 use super::super::silu::{Silu, activate};
 use super::super::statistics::merge;
-use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes, together};
+use super::super::view::View;
+use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes, groups_of, together};
 use super::{Job, WHOLE};
 
 /// Groups of fewer elements are a kernel's each, however few they are.
@@ -29,33 +30,41 @@ const CHUNKS: usize = 1 << 11;
 #[derive(Debug, Clone, Copy)]
 pub struct Pixels {
     /// Over pictures: all channels are one group.
-    walk: Walk,
+    pub walk: Walk,
     /// Pixels that a cube reads side by side; a power of two.
-    rows: usize,
-    chunks: Chunks,
+    pub rows: usize,
+    /// The chunks of a picture.
+    pub chunks: Chunks,
 }
 
 impl Pixels {
     /// For a norm whose groups are large, or so few that a cube for each leaves a device idle.
     pub fn new(job: &Job) -> Option<Self> {
         let Job { x, y, walk, .. } = job;
-        let client = &x.tensor.client;
-        let many = walk.all() >= 2 * processors(&client.properties().hardware);
+        let many = walk.all() >= 2 * processors(&x.tensor.client.properties().hardware);
         if !walk.channels_last || walk.group() <= if many { WHOLE } else { SMALL } {
             return None;
         }
-        let whole = Walk::new(&[x, y], 1);
-        let [pixels, vectors] = whole.axes();
+        Self::of(&[x, y], TOGETHER)
+    }
+
+    /// Through channels-last pictures, of which a cube is to have so many pixels at least for each that its units read side by side;
+    /// `None` where a cube has not as many units as a pixel has vectors.
+    pub fn of(views: &[&View], least: usize) -> Option<Self> {
+        let client = &views[0].tensor.client;
+        let walk = Walk::new(views, 1);
+        let [pixels, vectors] = walk.axes();
         let most = Units::together(client).across;
         if vectors > most {
             return None;
         }
         let rows = 1 << (most / vectors).ilog2();
-        let share = (CUBES * processors(&client.properties().hardware) / whole.all()).clamp(1, CHUNKS);
-        Some(Self { walk: whole, rows, chunks: Chunks::new(pixels, rows * TOGETHER, share) })
+        let share = (CUBES * processors(&client.properties().hardware) / walk.all()).clamp(1, CHUNKS);
+        Some(Self { walk, rows, chunks: Chunks::new(pixels, rows * least, share) })
     }
 
-    fn units(&self) -> usize {
+    /// Units of a cube.
+    pub fn units(&self) -> usize {
         self.walk.axes()[1] * self.rows
     }
 }
@@ -134,21 +143,24 @@ pub fn launch(job: &Job, pixels: Pixels) {
 
 /// What a unit takes: the channels of one vector, of every so many pixels of its cube's chunk.
 #[derive(CubeType, Clone, Copy)]
-struct Place {
+pub struct Place {
     /// Which vector of a pixel.
-    column: usize,
+    pub column: usize,
     /// Which of the pixels side by side.
-    row: usize,
-    picture: usize,
+    pub row: usize,
+    /// Which picture.
+    pub picture: usize,
     /// Whether there is such a picture.
-    there: bool,
-    /// Pixels of the chunk.
-    first: usize,
-    end: usize,
+    pub there: bool,
+    /// The first pixel of the chunk.
+    pub first: usize,
+    /// The one behind the last; 0 where there is no such picture.
+    pub end: usize,
 }
 
+/// This unit's.
 #[cube]
-fn place(extents: &Extents, chunks: usize, length: usize) -> Place {
+pub fn place(extents: &Extents, chunks: usize, length: usize) -> Place {
     let unit = UNIT_POS_X as usize;
     let picture = CUBE_POS / chunks;
     let there = picture < extents.all;
@@ -322,22 +334,15 @@ fn output_kernel<F: Float, N: Size, P: Size>(
     let read = picture * from.batch + column * from.inner;
     let write = picture * to.batch + column * to.inner;
 
-    let channel = column * N::value();
-    let width = extents.width / groups;
-    // The first lane's group and which of its channels it is; the others follow.
-    let mut group = select(place.there, picture, 0usize) * groups + channel / width;
-    let mut member = channel % width;
+    let zeroth = select(place.there, picture, 0usize) * groups;
+    let of = groups_of::<N>(zeroth, column * N::value(), extents.width / groups);
     let mut mean = Vector::<f32, N>::new(0.0f32);
     let mut scale = Vector::<f32, N>::new(0.0f32);
     #[unroll]
     for k in 0..N::value() {
-        let both = statistics[group];
+        let both = statistics[of[k]];
         mean.insert(k, both.extract(0usize));
         scale.insert(k, both.extract(1usize));
-        member += 1;
-        let over = member == width;
-        member = select(over, 0usize, member);
-        group = select(over, group + 1, group);
     }
     let scale = scale * Vector::<f32, N>::cast_from(weight[column]);
     let bias = Vector::<f32, N>::cast_from(bias[column]);

@@ -1,4 +1,4 @@
-//! The inputs' gradients.
+//! The inputs' gradients of group norm.
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::chunks::Chunks;
 use super::super::silu::Silu;
-use super::super::statistics::{add_up, lanes};
+use super::super::statistics::add_up;
 use super::super::view::View;
 use super::super::walk::{Extents, Strides, Units, at, channel, cubes, parameter, start};
 use super::{Given, SHARES, Sums, before_silu};
@@ -16,8 +16,8 @@ use super::{Given, SHARES, Sums, before_silu};
 /// The fewest vectors of a group whose gradient a cube writes.
 const WRITTEN: usize = 1 << 11;
 
-/// Of group norm, with the sums of every plane, into `dx`.
-pub fn of_groups(given: &Given, sums: &Sums, dx: &View) {
+/// With the sums of every plane, into `dx`.
+pub fn write(given: &Given, sums: &Sums, dx: &View) {
     let Given { x, weight, bias, statistics, gradient, walk, silu } = given;
     let client = &x.tensor.client;
     let units = Units::together(client);
@@ -47,35 +47,6 @@ pub fn of_groups(given: &Given, sums: &Sums, dx: &View) {
             units.across,
             walk.channels_last,
             *silu,
-            x.elements(),
-        );
-    }
-}
-
-/// Of layer norm, into `dx`.
-pub fn of_rows(given: &Given, dx: &View) {
-    let Given { x, weight, statistics, gradient, walk, .. } = given;
-    let client = &x.tensor.client;
-    let units = Units::for_rows(client, walk.group() / walk.vector);
-    // SAFETY: every index is in the tensors' views; rows beyond the last read and write nothing.
-    unsafe {
-        row_gradient::launch_unchecked(
-            client,
-            cubes(client, walk.all().div_ceil(units.rows)),
-            units.dim(),
-            walk.vector,
-            x.buffer(),
-            gradient.buffer(),
-            weight.clone().into_buffer_arg(),
-            statistics.clone().into_buffer_arg(),
-            dx.buffer(),
-            walk.extents(),
-            walk.strides(x),
-            walk.strides(gradient),
-            walk.strides(dx),
-            walk.group() as f32,
-            units.across,
-            units.rows,
             x.elements(),
         );
     }
@@ -148,65 +119,6 @@ fn group_gradient<F: Float, N: Size>(
         let n = (v - mean) * scale;
         let d = before_silu::<N>(g, n, w, b, silu);
         dx[at(to, write, outer, inner)] = Vector::<F, N>::cast_from(scale * (d * w - one - n * two));
-        i += units;
-    }
-}
-
-/// The input's gradient, a row of the data a row of the cube.
-#[cube(launch_unchecked)]
-fn row_gradient<F: Float, N: Size>(
-    x: &[Vector<F, N>],
-    gradient: &[Vector<F, N>],
-    weight: &[F],
-    statistics: &[f32],
-    dx: &mut [Vector<F, N>],
-    extents: &Extents,
-    from: &Strides,
-    gradients: &Strides,
-    to: &Strides,
-    count: f32,
-    #[comptime] units: usize,
-    #[comptime] rows: usize,
-    #[define(F)] _dtype: ElemType,
-) {
-    let unit = UNIT_POS_X as usize;
-    let row = UNIT_POS_Y as usize;
-    let size = comptime![units * rows];
-    let wanted = CUBE_POS * rows + row;
-    let there = wanted < extents.all;
-    let group = min(wanted, extents.all - 1);
-    let end = select(there, extents.inner, 0usize);
-    let mean = Vector::<f32, N>::new(statistics[2 * group]);
-    let scale = Vector::<f32, N>::new(statistics[2 * group + 1]);
-    let read = start(from, group, extents.groups);
-    let read_gradient = start(gradients, group, extents.groups);
-    let write = start(to, group, extents.groups);
-    let mut one = Vector::<f32, N>::new(0.0f32);
-    let mut two = Vector::<f32, N>::new(0.0f32);
-    let mut i = unit;
-    while i < end {
-        let v = Vector::<f32, N>::cast_from(x[at(from, read, 0usize, i)]);
-        let g = Vector::<f32, N>::cast_from(gradient[at(gradients, read_gradient, 0usize, i)]);
-        let d = g * parameter::<F, N>(weight, i * N::value(), true);
-        one += d;
-        two += d * (v - mean) * scale;
-        i += units;
-    }
-    let mut shared = Shared::<[f32]>::new_slice(comptime![2 * size]);
-    let slot = row * units + unit;
-    shared[slot] = lanes::<N>(one);
-    shared[size + slot] = lanes::<N>(two);
-    sync_cube();
-    add_up(&mut shared, slot, unit, units, size);
-    let one = Vector::<f32, N>::new(shared[row * units] / count);
-    let two = Vector::<f32, N>::new(shared[size + row * units] / count);
-    let mut i = unit;
-    while i < end {
-        let v = Vector::<f32, N>::cast_from(x[at(from, read, 0usize, i)]);
-        let g = Vector::<f32, N>::cast_from(gradient[at(gradients, read_gradient, 0usize, i)]);
-        let d = g * parameter::<F, N>(weight, i * N::value(), true);
-        let n = (v - mean) * scale;
-        dx[at(to, write, 0usize, i)] = Vector::<F, N>::cast_from(scale * (d - one - n * two));
         i += units;
     }
 }

@@ -3,12 +3,14 @@
 //! With `n` the normalised input and `d` the gradient of the norm's output (before SiLU): the bias' gradient is the sum
 //! of `d`, the weight's that of `d * n`, the input's `scale * (d * w - mean(d * w) - n * mean(d * w * n))`, the means
 //! over the group. Group norm needs the two sums of every channel's plane, from which a group's means follow, so the
-//! data are read twice; layer norm's rows are short and have their means at hand.
+//! data are read twice, of channels-last pictures by whole pixels; layer norm's rows are short and have their means at hand.
 
 mod columns;
 mod inputs;
 mod parameters;
+mod pixels;
 mod planes;
+mod rows;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::cubecl;
@@ -22,8 +24,6 @@ use super::silu::{Silu, sigmoid};
 use super::view::View;
 use super::walk::Walk;
 
-/// The fewest vectors of a plane, or elements of a column, that a cube adds up.
-const CHUNK: usize = 1 << 8;
 /// The most cubes that share a sum.
 const SHARES: usize = 1 << 8;
 
@@ -55,7 +55,7 @@ impl Sums {
 }
 
 /// The gradients of group norm's input, weight and bias.
-pub fn groups(
+pub fn of_groups(
     x: View,
     weight: CubeTensor,
     bias: CubeTensor,
@@ -71,13 +71,16 @@ pub fn groups(
     let silu = Silu::new(&x.tensor.client, norm.silu);
     let given = Given { x, weight, bias, statistics, gradient, walk, silu };
     let sums = if walk.channels_last { columns::sums(&given, false) } else { planes::sums(&given) };
-    inputs::of_groups(&given, &sums, &dx);
+    match pixels::divided(&given, &sums, &dx) {
+        Some(pixels) => pixels::write(&given, &sums, &dx, pixels),
+        None => inputs::write(&given, &sums, &dx),
+    }
     let (dw, db) = parameters::gradients(sums.tensor, sums.shares * batch, channels, &given.weight);
     (dx.tensor, dw, db)
 }
 
 /// The gradients of layer norm's input, weight and bias.
-pub fn rows(
+pub fn of_rows(
     x: View,
     weight: CubeTensor,
     statistics: CubeTensor,
@@ -89,7 +92,7 @@ pub fn rows(
     let dx = x.empty_like();
     let walk = Walk::new(&[&x, &gradient, &dx], 1);
     let given = Given { x, weight, bias, statistics, gradient, walk, silu: Silu::No };
-    inputs::of_rows(&given, &dx);
+    rows::write(&given, &dx);
     let sums = columns::sums(&given, true);
     let (dw, db) = parameters::gradients(sums.tensor, sums.shares, walk.shape[1], &given.weight);
     (dx.tensor, dw, db)

@@ -10,7 +10,10 @@ use super::super::chunks::Chunks;
 use super::super::silu::Silu;
 use super::super::statistics::{add_up, lanes};
 use super::super::walk::{Extents, Strides, Units, at, cubes, parameter, start};
-use super::{CHUNK, Given, SHARES, Sums, before_silu};
+use super::{Given, SHARES, Sums, before_silu};
+
+/// The fewest vectors of a plane that a cube adds up.
+const CHUNK: usize = 1 << 11;
 
 /// Of every plane.
 pub fn sums(given: &Given) -> Sums {
@@ -19,7 +22,7 @@ pub fn sums(given: &Given) -> Sums {
     let [_, inner] = walk.axes();
     let planes = walk.shape[0] * walk.shape[1];
     // A plane long enough to share takes whole cubes.
-    let chunks = Chunks::new(inner, 8 * CHUNK, SHARES);
+    let chunks = Chunks::new(inner, CHUNK, SHARES);
     let units = Units::for_rows(client, chunks.length);
     let sums = Sums::empty(x, chunks.count, planes);
     // SAFETY: every index is in the tensors' views; rows beyond the last plane read and write nothing.

@@ -49,6 +49,9 @@ fn group_norm_equals_its_twin() {
         ([2, 40, 9, 9], 5),
         ([2, 16, 1, 1], 2),
         ([1, 3, 33, 20], 1),
+        // More vectors, and more groups, than a cube has units.
+        ([1, 1100, 3, 5], 11),
+        ([2, 300, 2, 3], 300),
     ];
     for ((shape, groups), silu) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
         let options = GroupNormOptions { groups, eps: 1e-5, silu };
