@@ -18,9 +18,6 @@ use super::sums::{Sums, scores, steps, wait};
 /// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
 pub const SLACK: f32 = 5.0;
 
-/// Where a weight with an old reference is cut off; it is computed anew before it is used. e^11 is below f16's largest.
-const HIGHEST: f32 = 11.0;
-
 /// Below every score.
 pub const LOWEST: f32 = -3.0e38;
 
@@ -228,7 +225,8 @@ impl Softmax {
                     #[unroll]
                     for k in 0..COUNT {
                         let score = four.extract(k) * scale;
-                        let weight = min(score - reference, HIGHEST).exp();
+                        // However large: beyond the slack it is computed anew before it is used.
+                        let weight = (score - reference).exp();
                         highest = max(highest, score);
                         sum += weight;
                         four.insert(k, weight);

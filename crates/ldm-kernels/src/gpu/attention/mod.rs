@@ -19,7 +19,8 @@
 //!
 //! Where units know which values of a block they hold, as on CUDA, none of that is needed: scores, weights and sums stay in
 //! registers ([`by_fragments`]), and the next keys' scores take the place of those that have become weights, one block after
-//! the other: a plane waits for its exponentials and for its products at once.
+//! the other: a plane waits for its exponentials and for its products at once. The gradients do likewise, sixteen lines at a
+//! time, as long as a unit's registers hold its rows beside the sums.
 //!
 //! Known weaknesses, none of them measured: matrix units are used as far as `cubecl::cmma` shows them, with both
 //! operands copied to registers, not Hopper's `wgmma`, which reads shared memory itself; lines come by ordinary loads that

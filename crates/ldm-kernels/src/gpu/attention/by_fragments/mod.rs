@@ -7,4 +7,6 @@
 #[cfg(feature = "autodiff")]
 pub mod backward;
 pub mod forward;
+#[cfg(feature = "autodiff")]
+mod known;
 mod rows;
