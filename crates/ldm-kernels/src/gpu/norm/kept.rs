@@ -1,7 +1,4 @@
-//! Groups that planes keep in registers: read once, written once.
-//!
-//! A row of a layer norm is a few vectors for each unit of a plane, so that nothing has to be shared; a group of a small map takes
-//! some planes of a cube, each of which shares its sums.
+//! Norms of groups that planes keep in registers ([`super::super::kept`]): read once, written once.
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]

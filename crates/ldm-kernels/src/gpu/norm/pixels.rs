@@ -45,11 +45,11 @@ impl Pixels {
         if !walk.channels_last || walk.group() <= if many { WHOLE } else { SMALL } {
             return None;
         }
-        Self::of(&[x, y], TOGETHER)
+        Self::of(&[x, y], 0)
     }
 
-    /// Through channels-last pictures, of which a cube is to have so many pixels at least for each that its units read side by side;
-    /// `None` where a cube has not as many units as a pixel has vectors.
+    /// Through channels-last pictures, of which a cube is to have `least` pixels, and as many as its units ask for at a time; `None`
+    /// where a cube has not as many units as a pixel has vectors.
     pub fn of(views: &[&View], least: usize) -> Option<Self> {
         let client = &views[0].tensor.client;
         let walk = Walk::new(views, 1);
@@ -60,7 +60,7 @@ impl Pixels {
         }
         let rows = 1 << (most / vectors).ilog2();
         let share = (CUBES * processors(&client.properties().hardware) / walk.all()).clamp(1, CHUNKS);
-        Some(Self { walk, rows, chunks: Chunks::new(pixels, rows * least, share) })
+        Some(Self { walk, rows, chunks: Chunks::new(pixels, least.max(rows * TOGETHER), share) })
     }
 
     /// Units of a cube.

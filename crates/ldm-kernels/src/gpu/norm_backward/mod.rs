@@ -6,7 +6,7 @@
 //! data are read twice, of channels-last pictures by whole pixels; layer norm's rows are short and have their means at hand.
 
 mod columns;
-mod inputs;
+mod groups;
 mod parameters;
 mod pixels;
 mod planes;
@@ -73,7 +73,7 @@ pub fn of_groups(
     let sums = if walk.channels_last { columns::sums(&given, false) } else { planes::sums(&given) };
     match pixels::divided(&given, &sums, &dx) {
         Some(pixels) => pixels::write(&given, &sums, &dx, pixels),
-        None => inputs::write(&given, &sums, &dx),
+        None => groups::write(&given, &sums, &dx),
     }
     let (dw, db) = parameters::gradients(sums.tensor, sums.shares * batch, channels, &given.weight);
     (dx.tensor, dw, db)

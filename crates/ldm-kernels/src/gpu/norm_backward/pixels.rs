@@ -21,9 +21,7 @@ pub fn divided(given: &Given, sums: &Sums, dx: &View) -> Option<Pixels> {
     if !given.walk.channels_last {
         return None;
     }
-    let pixels = Pixels::of(&[&given.x, &given.gradient, dx], TOGETHER)?;
-    let rows = pixels.rows;
-    let pixels = Pixels::of(&[&given.x, &given.gradient, dx], TOGETHER.max(PIXELS * sums.shares / rows))?;
+    let pixels = Pixels::of(&[&given.x, &given.gradient, dx], PIXELS * sums.shares)?;
     (given.walk.groups <= pixels.units()).then_some(pixels)
 }
 
