@@ -30,6 +30,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod view;
+mod waiting;
 mod walk;
 mod ways;
 mod wide;

@@ -125,21 +125,25 @@ impl PlaneTile {
     }
 
     /// Adds `a b`: `a` is `[16 rows, 16]`, `b` `[16, 16 columns]`, each in shared memory with so many elements from one
-    /// line to the next (of the rows where it is row-major, of the columns where it is column-major).
-    pub fn multiply_add<E: Float, A: Size, B: Size>(
+    /// line to the next (of the rows where it is row-major, of the columns where it is column-major). Matrix units take them as
+    /// they lie, also where so many are `packed` into one number there.
+    pub fn multiply_add<E: Float, P: Numeric, A: Size, Q: Numeric, B: Size>(
         &mut self,
-        a: &[Vector<E, A>],
+        a: &[Vector<P, A>],
         #[comptime] a_stride: usize,
         #[comptime] a_layout: MatrixLayout,
-        b: &[Vector<E, B>],
+        b: &[Vector<Q, B>],
         #[comptime] b_stride: usize,
         #[comptime] b_layout: MatrixLayout,
+        #[comptime] packed: [usize; 2],
     ) {
         let form = comptime![self.form];
         // From a row to the next and from a column to the next.
         let (a_row, a_column) = comptime![steps(a_stride, a_layout)];
         let (b_row, b_column) = comptime![steps(b_stride, b_layout)];
-        let (a_vector, b_vector) = (A::value(), B::value());
+        let (a_width, b_width) = (A::value(), B::value());
+        let (a_vector, b_vector) = comptime![(a_width * packed[0], b_width * packed[1])];
+        let lines = comptime![[(a_stride / packed[0]) as u32, (b_stride / packed[1]) as u32]];
         match &mut self.sums {
             Sums::Fragments(fragments) => {
                 let side = comptime![form.side()];
@@ -151,13 +155,13 @@ impl PlaneTile {
                     for j in 0..across {
                         let start = comptime![(j * side * b_column + k * side * b_row) / b_vector];
                         right.push(operand::<E>(MatrixIdent::B, side, b_layout));
-                        cmma::load(right.index_mut(j), &b[start..b.len()], comptime![b_stride as u32]);
+                        cmma::load(right.index_mut(j), &b[start..b.len()], comptime![lines[1]]);
                     }
                     #[unroll]
                     for i in 0..down {
                         let start = comptime![(i * side * a_row + k * side * a_column) / a_vector];
                         let mut left = operand::<E>(MatrixIdent::A, side, a_layout);
-                        cmma::load(&mut left, &a[start..a.len()], comptime![a_stride as u32]);
+                        cmma::load(&mut left, &a[start..a.len()], comptime![lines[0]]);
                         #[unroll]
                         for j in 0..across {
                             let sum = fragments.index(comptime![i * across + j]);
@@ -175,7 +179,7 @@ impl PlaneTile {
                     let mut sum = 0.0f32;
                     for k in 0..SIDE {
                         sum +=
-                            element::<E, A>(a, row + k * a_column) * element::<E, B>(b, column + k * b_row);
+                            element::<P, A>(a, row + k * a_column) * element::<Q, B>(b, column + k * b_row);
                     }
                     values[i] += sum;
                 }
@@ -356,7 +360,7 @@ fn four(values: &Array<f32>, at: usize) -> Vector<f32, Four> {
 
 /// One element of a slice of vectors.
 #[cube]
-fn element<E: Float, N: Size>(from: &[Vector<E, N>], place: usize) -> f32 {
+fn element<E: Numeric, N: Size>(from: &[Vector<E, N>], place: usize) -> f32 {
     let vector = from[place / N::value()];
     f32::cast_from(vector.extract_dynamic(place % N::value()))
 }

@@ -50,7 +50,7 @@ pub fn exp2(x: f32, #[comptime] ptx: bool) -> f32 {
 /// then not read. It is in its place after [`wait`] for its group, for other units after the next barrier.
 #[cube]
 #[allow(unused_variables, reason = "the other features' build")]
-pub fn copy_async<E: Float, N: Size>(
+pub fn copy_async<E: Numeric, N: Size>(
     to: &[Vector<E, N>],
     from: &[Vector<E, N>],
     there: bool,

@@ -18,6 +18,7 @@ use super::super::walk::cubes;
 use super::forward::{hide, row_of, scores_of, top, weights_of};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
+use super::super::waiting::Waiting;
 use super::plan::{Plan, Products};
 use super::shares;
 use super::sums::{Sums, scores, steps, wait};
@@ -186,8 +187,8 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
     load::<E, N>(rows_one, rows_one_place, rows_one_start, first, rows, width, &mut kept_one, 0usize, kept);
     load::<E, N>(rows_two, rows_two_place, rows_two_start, first, rows, width, &mut kept_two, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
-    let mut next_one = Array::<Vector<E, N>>::new(share);
-    let mut next_two = Array::<Vector<E, N>>::new(share);
+    let mut next_one = Waiting::<E, N>::new(share, comptime![walked.branches]);
+    let mut next_two = Waiting::<E, N>::new(share, comptime![walked.branches]);
     if comptime![plan.ahead(size)] {
         fetch::<E, N>(
             lines_one,
@@ -287,7 +288,7 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
                 walked,
             );
         }
-        scores::<E, N>(&kept_one, &one, &mut products, plan);
+        scores::<E, E, N>(&kept_one, &one, &mut products, plan);
         wait(plan);
         if next > lines {
             hide(&mut products, lines - at, plan);
@@ -316,10 +317,10 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
         }
         wait(plan);
         if comptime![keys] {
-            sums_two.add::<E, N>(&weights, &two);
+            sums_two.add::<E, E, N>(&weights, &two);
         }
 
-        scores::<E, N>(&kept_two, &two, &mut products, plan);
+        scores::<E, E, N>(&kept_two, &two, &mut products, plan);
         wait(plan);
         #[unroll]
         for turn in 0..comptime![plan.turns()] {
@@ -341,7 +342,7 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
             }
         }
         wait(plan);
-        sums_one.add::<E, N>(&weights, &one);
+        sums_one.add::<E, E, N>(&weights, &one);
         at = next;
     }
 

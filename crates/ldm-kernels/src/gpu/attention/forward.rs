@@ -4,14 +4,16 @@
 #![allow(clippy::too_many_arguments)]
 
 use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::ir::{ElemType, UIntKind};
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::fours::{COUNT, Four};
-use super::super::plane_tile::ALIGNMENT;
+use super::super::plane_tile::{ALIGNMENT, SIDE};
 use super::super::walk::cubes;
-use super::heads::{Heads, Place, start, vector};
+use super::heads::{Heads, Place, pairs, start, vector};
 use super::memory::{fetch, load, put};
+use super::super::waiting::Waiting;
 use super::plan::Plan;
 use super::sums::{Sums, scores, steps, wait};
 
@@ -24,7 +26,9 @@ pub const LOWEST: f32 = -3.0e38;
 /// Writes `y` `[b, heads, n, d]` and `sums`, f32 `[b, heads, n]`.
 pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, plan: Plan) {
     let client = &q.tensor.client;
-    let vector = vector(&[q, k, v, y]);
+    let numbers = vector(&[q, k, v, y]);
+    let packed = if plan.by.hardware() { pairs(numbers, &[q, k, v]) } else { 1 };
+    let (plan, vector) = (Plan { packed, ..plan }, numbers * packed);
     let [_, heads, n, d] = q.shape;
     let count = q.all() * n.div_ceil(plan.rows());
     // SAFETY: every index is in the tensors' views; cubes beyond the last head end at once.
@@ -33,7 +37,8 @@ pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, pla
             client,
             cubes(client, count),
             CubeDim::new_2d(plan.units as u32, plan.planes as u32),
-            vector,
+            numbers,
+            numbers,
             q.buffer(),
             k.buffer(),
             v.buffer(),
@@ -42,26 +47,28 @@ pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, pla
             q.place(vector),
             k.place(vector),
             v.place(vector),
-            y.place(vector),
+            y.place(numbers),
             heads,
             q.all(),
             n,
             k.shape[2],
             d / vector,
+            d / numbers,
             super::scale(d),
             plan,
             q.elements(),
+            if packed == 1 { q.elements() } else { ElemType::UInt(UIntKind::U32) },
         );
     }
 }
 
 /// A cube's queries and all keys.
 #[cube(launch_unchecked)]
-fn forward_kernel<E: Float, N: Size>(
-    q: &[Vector<E, N>],
-    k: &[Vector<E, N>],
-    v: &[Vector<E, N>],
-    y: &mut [Vector<E, N>],
+fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
+    q: &[Vector<P, N>],
+    k: &[Vector<P, N>],
+    v: &[Vector<P, N>],
+    y: &mut [Vector<E, Y>],
     logarithms: &mut [f32],
     q_place: &Place,
     k_place: &Place,
@@ -72,9 +79,11 @@ fn forward_kernel<E: Float, N: Size>(
     n: usize,
     m: usize,
     width: usize,
+    y_width: usize,
     scale: f32,
     #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
+    #[define(P)] _moved: ElemType,
 ) {
     let tiles = (n + comptime![plan.rows() - 1]) / comptime![plan.rows()];
     let head = CUBE_POS / tiles;
@@ -82,12 +91,13 @@ fn forward_kernel<E: Float, N: Size>(
         terminate!();
     }
     let first = CUBE_POS % tiles * comptime![plan.rows()];
-    let size = N::value();
+    let numbers = N::value();
+    let size = comptime![numbers * plan.packed];
     let kept = comptime![plan.kept()];
     let walked = comptime![plan.walked()];
-    let mut queries = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
-    let mut keys = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
-    let mut values = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
+    let mut queries = Shared::<[Vector<P, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
+    let mut keys = Shared::<[Vector<P, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
+    let mut values = Shared::<[Vector<P, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
     let mut products = Shared::<[Vector<f32, Four>]>::new_aligned_slice(
         comptime![plan.rows() * plan.score_stride() / COUNT],
         ALIGNMENT,
@@ -101,13 +111,13 @@ fn forward_kernel<E: Float, N: Size>(
 
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
-    load::<E, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
+    load::<P, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
-    let mut next_keys = Array::<Vector<E, N>>::new(share);
-    let mut next_values = Array::<Vector<E, N>>::new(share);
+    let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.branches]);
+    let mut next_values = Waiting::<P, N>::new(share, comptime![walked.branches]);
     if comptime![plan.ahead(size)] {
-        fetch::<E, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
-        fetch::<E, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
+        fetch::<P, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
+        fetch::<P, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
     }
 
     let mut sums = Sums::zero(plan);
@@ -116,19 +126,19 @@ fn forward_kernel<E: Float, N: Size>(
     while at < m {
         sync_cube();
         if comptime![plan.ahead(size)] {
-            put::<E, N>(&next_keys, &mut keys, 0usize, walked);
-            put::<E, N>(&next_values, &mut values, 0usize, walked);
+            put::<P, N>(&next_keys, &mut keys, 0usize, walked);
+            put::<P, N>(&next_values, &mut values, 0usize, walked);
         } else {
-            load::<E, N>(k, k_place, k_start, at, m, width, &mut keys, 0usize, walked);
-            load::<E, N>(v, v_place, v_start, at, m, width, &mut values, 0usize, walked);
+            load::<P, N>(k, k_place, k_start, at, m, width, &mut keys, 0usize, walked);
+            load::<P, N>(v, v_place, v_start, at, m, width, &mut values, 0usize, walked);
         }
         sync_cube();
         let after = at + comptime![plan.lines()];
         if comptime![plan.ahead(size)] {
-            fetch::<E, N>(k, k_place, k_start, after, m, width, &mut next_keys, walked);
-            fetch::<E, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
+            fetch::<P, N>(k, k_place, k_start, after, m, width, &mut next_keys, walked);
+            fetch::<P, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
         }
-        scores::<E, N>(&queries, &keys, &mut products, plan);
+        scores::<E, P, N>(&queries, &keys, &mut products, plan);
         wait(plan);
         if after > m {
             hide(&mut products, m - at, plan);
@@ -144,11 +154,11 @@ fn forward_kernel<E: Float, N: Size>(
         }
         softmax.count();
         wait(plan);
-        sums.add::<E, N>(&weights, &values);
+        sums.add::<E, P, N>(&weights, &values);
         at = after;
     }
     softmax.finish(logarithms, &mut factors, head * n, first, n);
-    sums.write::<E, N>(&mut products, &factors, y, y_place, start(y_place, head, heads), first, n, width);
+    sums.write::<E, Y>(&mut products, &factors, y, y_place, start(y_place, head, heads), first, n, y_width);
 }
 
 /// The softmax of the plane's rows so far; a unit has those of its turns.
@@ -220,18 +230,32 @@ impl Softmax {
             if row < comptime![plan.plane_rows()] {
                 let from = scores_of(row, plan);
                 let to = weights_of(row, plan);
-                for column in 0..steps(comptime![plan.lines() / COUNT], plan) {
-                    let mut four = products[from + column];
+                for block in 0..steps(plan.columns, plan) {
+                    // All of a block's before one is written: a compiler does not know that the two never meet.
+                    let mut fours = Array::<Vector<f32, Four>>::new(comptime![SIDE / COUNT]);
                     #[unroll]
-                    for k in 0..COUNT {
-                        let score = four.extract(k) * scale;
-                        // However large: beyond the slack it is computed anew before it is used.
-                        let weight = (score - reference).exp();
-                        highest = max(highest, score);
-                        sum += weight;
-                        four.insert(k, weight);
+                    for i in 0..comptime![SIDE / COUNT] {
+                        fours[i] = products[from + block * comptime![SIDE / COUNT] + i];
                     }
-                    weights[to + column] = Vector::<E, Four>::cast_from(four);
+                    #[unroll]
+                    for i in 0..comptime![SIDE / COUNT] {
+                        let mut four = fours[i];
+                        #[unroll]
+                        for k in 0..COUNT {
+                            let score = four.extract(k) * scale;
+                            // However large: beyond the slack it is computed anew before it is used.
+                            let weight = (score - reference).exp();
+                            highest = max(highest, score);
+                            sum += weight;
+                            four.insert(k, weight);
+                        }
+                        fours[i] = four;
+                    }
+                    #[unroll]
+                    for i in 0..comptime![SIDE / COUNT] {
+                        let four = Vector::<E, Four>::cast_from(fours[i]);
+                        weights[to + block * comptime![SIDE / COUNT] + i] = four;
+                    }
                 }
             }
             self.highest[turn] = highest;

@@ -9,6 +9,8 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::waiting::NUMBERS;
+
 /// A tensor `[b, heads, n, d]`; split heads are views and stay so.
 #[derive(Debug, Clone)]
 pub struct Heads {
@@ -79,6 +81,13 @@ pub fn vector(views: &[&Heads]) -> usize {
     let tensor = &views[0].tensor;
     let mut widths = tensor.client.io_optimized_vector_sizes(tensor.dtype.size());
     widths.find(|n| views.iter().all(|view| view.holds(*n))).unwrap_or(1)
+}
+
+/// 2, where these vectors of numbers have as many as a device's may have, of two bytes, and twice as many elements fit all rows: pairs
+/// are moved as one number then. Else 1.
+pub fn pairs(numbers: usize, views: &[&Heads]) -> usize {
+    let halves = numbers == NUMBERS && views[0].tensor.dtype.size() == 2;
+    if halves && views.iter().all(|view| view.holds(2 * numbers)) { 2 } else { 1 }
 }
 
 /// 2, where pairs divide every row and lie dense in all of them, else 1.

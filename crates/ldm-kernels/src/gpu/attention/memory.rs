@@ -7,16 +7,19 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::plane_tile::veiled;
+use super::super::waiting::Waiting;
 use super::heads::Place;
 use super::plan::Lines;
 
 /// Vectors that a unit asks for before it waits for the first: one by one it would wait for each.
 const TOGETHER: usize = 8;
 
-/// Vector `i` of the tile from row `first` on; zero beyond the head's rows and columns.
+/// Asks for vector `i` of the tile from row `first` on; zero beyond the head's rows and columns.
 #[cube]
-fn vector<E: Float, N: Size>(
-    x: &[Vector<E, N>],
+fn ask<P: Numeric, N: Size>(
+    waiting: &mut Waiting<P, N>,
+    which: usize,
+    x: &[Vector<P, N>],
     place: &Place,
     start: usize,
     first: usize,
@@ -24,36 +27,37 @@ fn vector<E: Float, N: Size>(
     columns: usize,
     i: usize,
     #[comptime] lines: Lines,
-) -> Vector<E, N> {
+) {
     let n = N::value();
-    let across = comptime![lines.width / n];
+    let across = comptime![lines.across(n)];
     let row = first + i / across;
     let column = i % across;
-    let mut value = Vector::<E, N>::cast_from(Vector::<f32, N>::new(0.0f32));
-    if row < rows && column < columns {
-        value = x[start + row * place.row + column * place.column];
+    let there = row < rows && column < columns;
+    let mut at = start + row * place.row + column * place.column;
+    if comptime![!lines.branches] {
+        at = select(there, at, start);
     }
-    value
+    waiting.ask(which, x, at, there);
 }
 
 /// The tile from row `first` on into shared memory, from vector `base` of it on.
 #[cube]
-pub fn load<E: Float, N: Size>(
-    x: &[Vector<E, N>],
+pub fn load<P: Numeric, N: Size>(
+    x: &[Vector<P, N>],
     place: &Place,
     start: usize,
     first: usize,
     rows: usize,
     columns: usize,
-    to: &mut Shared<[Vector<E, N>]>,
+    to: &mut Shared<[Vector<P, N>]>,
     base: usize,
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
-    let across = comptime![lines.width / n];
-    let share = comptime![lines.share(n)];
+    let across = comptime![lines.across(n)];
+    let share = comptime![lines.share(n * lines.packed)];
     if comptime![lines.unrolled] {
-        let mut waiting = Array::<Vector<E, N>>::new(TOGETHER);
+        let mut waiting = Waiting::<P, N>::new(TOGETHER, comptime![lines.branches]);
         #[unroll]
         for batch in 0..comptime![share.div_ceil(TOGETHER)] {
             let begin = comptime![batch * TOGETHER];
@@ -61,21 +65,22 @@ pub fn load<E: Float, N: Size>(
             #[unroll]
             for k in 0..count {
                 let i = UNIT_POS as usize + comptime![(begin + k) * lines.units];
-                waiting[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+                ask::<P, N>(&mut waiting, k, x, place, start, first, rows, columns, i, lines);
             }
             #[unroll]
             for k in 0..count {
                 let i = UNIT_POS as usize + comptime![(begin + k) * lines.units];
                 if i < comptime![lines.count * across] {
-                    to[base + i / across * comptime![lines.stride / n] + i % across] = waiting[k];
+                    to[base + i / across * comptime![lines.step(n)] + i % across] = waiting.take(k);
                 }
             }
         }
     } else {
+        let mut one = Waiting::<P, N>::new(1usize, comptime![lines.branches]);
         let mut i = UNIT_POS as usize;
         while i < comptime![lines.count * across] {
-            to[base + i / across * comptime![lines.stride / n] + i % across] =
-                vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+            ask::<P, N>(&mut one, 0usize, x, place, start, first, rows, columns, i, lines);
+            to[base + i / across * comptime![lines.step(n)] + i % across] = one.take(0usize);
             i += lines.units;
         }
     }
@@ -83,54 +88,56 @@ pub fn load<E: Float, N: Size>(
 
 /// This unit's share of the tile from row `first` on into registers.
 #[cube]
-pub fn fetch<E: Float, N: Size>(
-    x: &[Vector<E, N>],
+pub fn fetch<P: Numeric, N: Size>(
+    x: &[Vector<P, N>],
     place: &Place,
     start: usize,
     first: usize,
     rows: usize,
     columns: usize,
-    to: &mut Array<Vector<E, N>>,
+    to: &mut Waiting<P, N>,
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
+    let share = comptime![lines.share(n * lines.packed)];
     if comptime![lines.unrolled] {
         #[unroll]
-        for k in 0..comptime![lines.share(n)] {
+        for k in 0..share {
             let i = UNIT_POS as usize + comptime![k * lines.units];
-            to[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+            ask::<P, N>(to, k, x, place, start, first, rows, columns, i, lines);
         }
     } else {
-        for k in 0..veiled(comptime![lines.share(n)]) {
+        for k in 0..veiled(share) {
             let i = UNIT_POS as usize + k * lines.units;
-            to[k] = vector::<E, N>(x, place, start, first, rows, columns, i, lines);
+            ask::<P, N>(to, k, x, place, start, first, rows, columns, i, lines);
         }
     }
 }
 
 /// What [`fetch`] brought into shared memory, from vector `base` of it on.
 #[cube]
-pub fn put<E: Float, N: Size>(
-    from: &Array<Vector<E, N>>,
-    to: &mut Shared<[Vector<E, N>]>,
+pub fn put<P: Numeric, N: Size>(
+    from: &Waiting<P, N>,
+    to: &mut Shared<[Vector<P, N>]>,
     base: usize,
     #[comptime] lines: Lines,
 ) {
     let n = N::value();
-    let across = comptime![lines.width / n];
+    let across = comptime![lines.across(n)];
+    let share = comptime![lines.share(n * lines.packed)];
     if comptime![lines.unrolled] {
         #[unroll]
-        for k in 0..comptime![lines.share(n)] {
+        for k in 0..share {
             let i = UNIT_POS as usize + comptime![k * lines.units];
             if i < comptime![lines.count * across] {
-                to[base + i / across * comptime![lines.stride / n] + i % across] = from[k];
+                to[base + i / across * comptime![lines.step(n)] + i % across] = from.take(k);
             }
         }
     } else {
-        for k in 0..veiled(comptime![lines.share(n)]) {
+        for k in 0..veiled(share) {
             let i = UNIT_POS as usize + k * lines.units;
             if i < comptime![lines.count * across] {
-                to[base + i / across * comptime![lines.stride / n] + i % across] = from[k];
+                to[base + i / across * comptime![lines.step(n)] + i % across] = from.take(k);
             }
         }
     }

@@ -98,6 +98,8 @@ pub struct Plan {
     pub by: Units,
     /// Whether the kernel may use [`ptx`](super::super::ptx).
     pub ptx: bool,
+    /// Elements that are moved as one number: halves, two by two, where a device's vectors have four numbers at most.
+    pub packed: usize,
 }
 
 /// A tile in shared memory, as a cube fills it.
@@ -113,6 +115,10 @@ pub struct Lines {
     pub units: usize,
     /// Whether a unit's share is written out, so that it is in registers; elsewhere it would only be long.
     pub unrolled: bool,
+    /// Elements that are moved as one number.
+    pub packed: usize,
+    /// See [`Waiting`](super::super::waiting::Waiting).
+    pub branches: bool,
 }
 
 impl Plan {
@@ -141,8 +147,8 @@ impl Plan {
         let short = by.products == Products::Fragments && !by.hardware();
         let (blocks, columns) = if short { (1, 1) } else { (blocks, columns) };
         let eights = d.div_ceil(8);
-        let (once, held, ptx) = (false, false, false);
-        let whole = Self { planes: 4, units, blocks, columns, once, held, depth, eights, size, by, ptx };
+        let (once, held, ptx, packed) = (false, false, false, 1);
+        let whole = Self { planes: 4, units, blocks, columns, once, held, depth, eights, size, by, ptx, packed };
         // Smaller cubes where there would be less than three for two multiprocessors, but with planes enough to bring the lines: one
         // plane by itself takes longer for that than all the rest.
         let processors = processors(properties);
@@ -250,6 +256,8 @@ impl Plan {
             stride: self.stride(),
             units: self.planes * self.units,
             unrolled: self.by.hardware(),
+            packed: self.packed,
+            branches: self.ptx,
         }
     }
 
@@ -328,7 +336,17 @@ impl Lines {
         self.count * self.stride / vector
     }
 
-    /// Vectors of it that a unit brings.
+    /// Of a row, in vectors of so many numbers.
+    pub fn across(&self, numbers: usize) -> usize {
+        self.width / (numbers * self.packed)
+    }
+
+    /// From a row to the next, in those.
+    pub fn step(&self, numbers: usize) -> usize {
+        self.stride / (numbers * self.packed)
+    }
+
+    /// Vectors of so many elements of it that a unit brings.
     pub fn share(&self, vector: usize) -> usize {
         (self.count * self.width / vector).div_ceil(self.units)
     }

@@ -26,30 +26,51 @@ pub fn steps(#[comptime] count: usize, #[comptime] plan: Plan) -> usize {
 
 /// The plane's rows times every line, from row `UNIT_POS_Y * plane_rows` of `scores` on.
 #[cube]
-pub fn scores<E: Float, N: Size>(
-    rows: &Shared<[Vector<E, N>]>,
-    lines: &Shared<[Vector<E, N>]>,
+pub fn scores<E: Float, P: Numeric, N: Size>(
+    rows: &Shared<[Vector<P, N>]>,
+    lines: &Shared<[Vector<P, N>]>,
     scores: &mut Shared<[Vector<f32, Four>]>,
     #[comptime] plan: Plan,
 ) {
-    let n = N::value();
+    let numbers = N::value();
+    let n = comptime![numbers * plan.packed];
     let first = UNIT_POS_Y as usize * comptime![plan.plane_rows()];
     let stride = comptime![plan.stride()];
     let mut tile = PlaneTile::zero(comptime![plan.scores()]);
-    for k in 0..steps(plan.depth, plan) {
-        let left = first * comptime![stride / n] + k * comptime![SIDE / n];
-        let right = k * comptime![SIDE / n];
-        tile.multiply_add::<E, N, N>(
-            &rows[left..rows.len()],
-            stride,
-            MatrixLayout::RowMajor,
-            &lines[right..lines.len()],
-            stride,
-            MatrixLayout::ColMajor,
-        );
+    let left = first * comptime![stride / n];
+    if comptime![plan.by.hardware()] {
+        #[unroll]
+        for k in 0..comptime![plan.depth] {
+            score::<E, P, N>(&mut tile, rows, lines, left, comptime![k * SIDE / n].runtime(), plan);
+        }
+    } else {
+        for k in 0..veiled(plan.depth) {
+            score::<E, P, N>(&mut tile, rows, lines, left, k * comptime![SIDE / n], plan);
+        }
     }
     let (start, end) = (first * comptime![plan.score_stride() / COUNT], scores.len());
     tile.store(&mut scores[start..end], comptime![plan.score_stride()]);
+}
+
+/// Adds the products of sixteen elements of the plane's rows, which begin at `left`, and of every line, so many vectors further each.
+#[cube]
+fn score<E: Float, P: Numeric, N: Size>(
+    tile: &mut PlaneTile,
+    rows: &Shared<[Vector<P, N>]>,
+    lines: &Shared<[Vector<P, N>]>,
+    left: usize,
+    further: usize,
+    #[comptime] plan: Plan,
+) {
+    tile.multiply_add::<E, P, N, P, N>(
+        &rows[left + further..rows.len()],
+        comptime![plan.stride()],
+        MatrixLayout::RowMajor,
+        &lines[further..lines.len()],
+        comptime![plan.stride()],
+        MatrixLayout::ColMajor,
+        comptime![[plan.packed, plan.packed]],
+    );
 }
 
 /// `[plane_rows, d]` in f32, as tiles side by side. They stay in the matrix units' registers while the lines go by.
@@ -73,26 +94,28 @@ impl Sums {
     }
 
     /// Adds the lines, weighed by the plane's rows of `weights`.
-    pub fn add<E: Float, N: Size>(
+    pub fn add<E: Float, P: Numeric, N: Size>(
         &mut self,
         weights: &Shared<[Vector<E, Four>]>,
-        lines: &Shared<[Vector<E, N>]>,
+        lines: &Shared<[Vector<P, N>]>,
     ) {
         let plan = comptime![self.plan];
-        let n = N::value();
+        let numbers = N::value();
+        let n = comptime![numbers * plan.packed];
         let first = UNIT_POS_Y as usize * comptime![plan.plane_rows() * plan.weight_stride()];
         for k in 0..steps(plan.columns, plan) {
             let left = (first + k * SIDE) / COUNT;
             #[unroll]
             for part in 0..comptime![plan.parts()] {
                 let right = k * comptime![SIDE * plan.stride() / n] + comptime![part * plan.lines() / n];
-                self.tiles.index_mut(part).multiply_add::<E, Four, N>(
+                self.tiles.index_mut(part).multiply_add::<E, E, Four, P, N>(
                     &weights[left..weights.len()],
                     comptime![plan.weight_stride()],
                     MatrixLayout::RowMajor,
                     &lines[right..lines.len()],
                     comptime![plan.stride()],
                     MatrixLayout::RowMajor,
+                    comptime![[1, plan.packed]],
                 );
             }
         }

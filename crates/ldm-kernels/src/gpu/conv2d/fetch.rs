@@ -8,6 +8,7 @@ use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::ptx::{BLOCK, copy_async, wait};
+use super::super::waiting::Waiting;
 use super::geometry::Spot;
 use super::plan::{CubeForm, DEPTH};
 
@@ -37,6 +38,8 @@ pub struct Fetch {
     pub deep: bool,
     /// Elements of a vector, along the line.
     pub vector: usize,
+    /// How many of them are moved as one number: a device whose vectors have four numbers at most moves two halves as one.
+    pub packed: usize,
     /// Units of the cube.
     pub units: usize,
     /// How.
@@ -69,6 +72,7 @@ impl Fetch {
     pub fn lines(self) -> usize {
         self.units / self.across()
     }
+
 
     /// Vectors of a unit that wait in registers.
     pub fn waiting(self) -> usize {
@@ -201,51 +205,51 @@ pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
 
 /// Brings a unit's vector of `pass` from its spot towards its place in the tile that begins at `start`, in vectors.
 #[cube]
-pub fn bring<E: Float, N: Size>(
-    from: &[Vector<E, N>],
+pub fn bring<P: Numeric, N: Size>(
+    from: &[Vector<P, N>],
     spot: &Spot,
-    shared: &mut Shared<[Vector<E, N>]>,
+    shared: &mut Shared<[Vector<P, N>]>,
     start: usize,
-    waiting: &mut Array<Vector<E, N>>,
+    waiting: &mut Waiting<P, N>,
     seat: &Seat,
     #[comptime] pass: usize,
     #[comptime] fetch: Fetch,
 ) {
     let slot = start + seat.slot + comptime![fetch.pass(pass)];
     match comptime![fetch.way] {
-        Way::Registers => waiting[pass] = read::<E, N>(from, spot),
+        Way::Registers => waiting.ask(pass, from, spot.at, spot.there),
         Way::Copied(bytes) => {
-            copy_async::<E, N>(&shared[slot..shared.len()], &from[spot.at..from.len()], spot.there, bytes)
+            copy_async::<P, N>(&shared[slot..shared.len()], &from[spot.at..from.len()], spot.there, bytes)
         }
-        Way::Direct => shared[slot] = read::<E, N>(from, spot),
+        Way::Direct => shared[slot] = read::<P, N>(from, spot),
     }
 }
 
 /// [`bring`], where the unit's row of this pass is of the tile.
 #[cube]
-pub fn bring_rows<E: Float, N: Size>(
-    from: &[Vector<E, N>],
+pub fn bring_rows<P: Numeric, N: Size>(
+    from: &[Vector<P, N>],
     spot: &Spot,
-    shared: &mut Shared<[Vector<E, N>]>,
+    shared: &mut Shared<[Vector<P, N>]>,
     start: usize,
-    waiting: &mut Array<Vector<E, N>>,
+    waiting: &mut Waiting<P, N>,
     seat: &Seat,
     #[comptime] pass: usize,
     #[comptime] fetch: Fetch,
 ) {
     if comptime![fetch.partial(pass)] {
         if seat.row + comptime![fetch.row(pass)] < comptime![fetch.rows] {
-            bring::<E, N>(from, spot, shared, start, waiting, seat, pass, fetch);
+            bring::<P, N>(from, spot, shared, start, waiting, seat, pass, fetch);
         }
     } else {
-        bring::<E, N>(from, spot, shared, start, waiting, seat, pass, fetch);
+        bring::<P, N>(from, spot, shared, start, waiting, seat, pass, fetch);
     }
 }
 
 /// A vector, zero where it isn't there.
 #[cube]
-fn read<E: Float, N: Size>(from: &[Vector<E, N>], spot: &Spot) -> Vector<E, N> {
-    let mut v = Vector::<E, N>::new(E::from_int(0));
+fn read<P: Numeric, N: Size>(from: &[Vector<P, N>], spot: &Spot) -> Vector<P, N> {
+    let mut v = Vector::<P, N>::new(P::from_int(0));
     if spot.there {
         v = from[spot.at];
     }
@@ -264,22 +268,23 @@ pub fn arrive(#[comptime] cube: CubeForm) {
 
 /// Puts a unit's vectors that waited where they belong, in the tile that begins at `start`, in vectors.
 #[cube]
-pub fn put<E: Float, N: Size>(
-    shared: &mut Shared<[Vector<E, N>]>,
+pub fn put<P: Numeric, N: Size>(
+    shared: &mut Shared<[Vector<P, N>]>,
     start: usize,
-    waiting: &Array<Vector<E, N>>,
+    waiting: &Waiting<P, N>,
     seat: &Seat,
     #[comptime] fetch: Fetch,
 ) {
     #[unroll]
     for i in 0..comptime![fetch.passes()] {
         let slot = start + seat.slot + comptime![fetch.pass(i)];
+        let vector = waiting.take(i);
         if comptime![fetch.partial(i)] {
             if seat.row + comptime![fetch.row(i)] < comptime![fetch.rows] {
-                shared[slot] = waiting[i];
+                shared[slot] = vector;
             }
         } else {
-            shared[slot] = waiting[i];
+            shared[slot] = vector;
         }
     }
 }

@@ -125,9 +125,9 @@ pub struct Spot {
 }
 
 /// A vector of the input, of a tap `[channel, column, row]` and so many channels further, from a [`corner`]; not there
-/// outside of the picture, and beyond the last channel.
+/// outside of the picture, and beyond the last channel. A `vector` is so many channels.
 #[cube]
-pub fn input<N: Size>(
+pub fn input(
     corners: &Array<usize>,
     #[comptime] corner: usize,
     taps: &Array<usize>,
@@ -136,6 +136,7 @@ pub fn input<N: Size>(
     sizes: &Sizes,
     strides: &Strides,
     #[comptime] spread: bool,
+    #[comptime] vector: usize,
 ) -> Spot {
     let channel = taps[tap] + further;
     let (tap_row, tap_column) = (taps[comptime![tap + 2]], taps[comptime![tap + 1]]);
@@ -143,7 +144,7 @@ pub fn input<N: Size>(
     let row = corners[comptime![corner + 1]] + tap_row - sizes.above;
     let column = corners[comptime![corner + 2]] + tap_column - sizes.left;
     let mut there = channel < sizes.channels && row < sizes.input_height && column < sizes.input_width;
-    let of_tap = channel / N::value() * strides.channel;
+    let of_tap = channel / vector * strides.channel;
     let mut at = corners[corner] + of_tap;
     if comptime![spread] {
         there = there && row.is_multiple_of(sizes.spread_down) && column.is_multiple_of(sizes.spread_across);
@@ -155,9 +156,9 @@ pub fn input<N: Size>(
 }
 
 /// A vector of the weights of a tap `[channel, column, row]` and so many channels further; not there beyond them. `outer`
-/// is the output channel, in vectors where they lie along it and not along the input channels.
+/// is the output channel, in vectors where they lie along it and not (`deep`) along the input channels, so many in one.
 #[cube]
-pub fn weight<N: Size>(
+pub fn weight(
     outer: usize,
     there: bool,
     tap: &Array<usize>,
@@ -165,6 +166,7 @@ pub fn weight<N: Size>(
     sizes: &Sizes,
     strides: &Strides,
     #[comptime] deep: bool,
+    #[comptime] vector: usize,
     #[comptime] mirrored: bool,
 ) -> Spot {
     let mut channel = tap[0] + further;
@@ -176,7 +178,7 @@ pub fn weight<N: Size>(
         column = sizes.kernel_width - 1usize - column;
     }
     if comptime![deep] {
-        channel /= N::value();
+        channel /= vector;
     }
     let of_tap = row * strides.row + column * strides.column + channel * strides.channel;
     Spot { at: select(there, outer * strides.outer + of_tap, 0usize), there }

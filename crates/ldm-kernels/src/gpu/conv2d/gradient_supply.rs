@@ -6,6 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::waiting::Waiting;
 use super::fetch::{Fetch, Seat, bring, put, seat};
 use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
 use super::plan::{CubeForm, DEPTH};
@@ -41,8 +42,8 @@ pub struct GradientSupply<E: Float, G: Size, X: Size> {
     g_seat: Seat,
     x_seat: Seat,
     /// What waits in registers.
-    g_next: Array<Vector<E, G>>,
-    x_next: Array<Vector<E, X>>,
+    g_next: Waiting<E, G>,
+    x_next: Waiting<E, X>,
     row: usize,
     #[cube(comptime)]
     form: GradientForm,
@@ -78,8 +79,8 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
             taps,
             g_seat,
             x_seat,
-            g_next: Array::new(comptime![form.gradient.waiting()]),
-            x_next: Array::new(comptime![x.waiting()]),
+            g_next: Waiting::<E, G>::new(comptime![form.gradient.waiting()], false),
+            x_next: Waiting::<E, X>::new(comptime![x.waiting()], false),
             row: part.row,
             form,
         }
@@ -117,7 +118,8 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
         for i in 0..comptime![fetch.passes()] {
             let row = comptime![if fetch.deep { 3 * i } else { 0 }];
             corner(&mut at, 0usize, &self.x_pixel, sizes, from, false);
-            let spot = input::<X>(&at, 0usize, &self.taps, row, 0usize, sizes, from, false);
+            let vector = comptime![fetch.vector];
+            let spot = input(&at, 0usize, &self.taps, row, 0usize, sizes, from, false, vector);
             bring::<E, X>(x, &spot, right, to, &mut self.x_next, &self.x_seat, i, fetch);
             let further = comptime![fetch.ahead(i)];
             if comptime![further > 0] {

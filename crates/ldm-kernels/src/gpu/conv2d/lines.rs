@@ -1,9 +1,11 @@
 //! Which elements of a tensor are read together.
 
+use burn_cubecl::cubecl::ir::{ElemType, UIntKind};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::waiting::NUMBERS;
 use super::fetch::{Fetch, Way};
 use super::geometry::StridesLaunch;
 use super::plan::CubeForm;
@@ -15,6 +17,10 @@ pub struct Lines {
     deep: bool,
     /// Elements of a vector.
     pub vector: usize,
+    /// How many of them are moved as one number.
+    packed: usize,
+    /// Whether vectors may be of twice as many elements, two in one number.
+    packs: bool,
     /// Bytes of an element.
     size: usize,
     /// The axis that vectors lie along.
@@ -55,7 +61,27 @@ impl Lines {
             Some((axis, deep)) => (*axis, *deep, widest(x, |n| fits(*axis, n))),
             None => (0, deep, 1),
         };
-        Self { deep, vector, size: x.dtype.size(), axis, strides }
+        let packs = vector == NUMBERS && x.dtype.size() == 2 && dense.is_some_and(|(axis, _)| fits(*axis, 2 * NUMBERS));
+        Self { deep, vector, packed: 1, packs, size: x.dtype.size(), axis, strides }
+    }
+
+    /// Both in vectors of 16 bytes where a device's have four numbers at most: two halves are moved as one number then. Matrix
+    /// units alone take them so.
+    pub fn packed(both: [Self; 2]) -> [Self; 2] {
+        if !both.iter().all(|lines| lines.packs) {
+            return both;
+        }
+        both.map(|lines| Self { vector: 2 * lines.vector, packed: 2, packs: false, ..lines })
+    }
+
+    /// Numbers of a vector, as a kernel's argument.
+    pub fn numbers(&self) -> usize {
+        self.vector / self.packed
+    }
+
+    /// What is moved, of elements of this type.
+    pub fn moved(&self, elements: ElemType) -> ElemType {
+        if self.packed == 1 { elements } else { ElemType::UInt(UIntKind::U32) }
     }
 
     /// As the left operand of a cube, the units' share of it.
@@ -65,8 +91,8 @@ impl Lines {
             bytes @ (4 | 8 | 16) => Way::Copied(bytes),
             _ => Way::Direct,
         };
-        let (deep, vector) = (self.deep, self.vector);
-        Fetch { rows: cube.rows(), deep, vector, units: cube.units(), way, group: cube.group }
+        let &Self { deep, vector, packed, .. } = self;
+        Fetch { rows: cube.rows(), deep, vector, packed, units: cube.units(), way, group: cube.group }
     }
 
     /// Whether the cube's units can bring it: in rows of the depth, or without a rest. Groups of planes want vectors of 16 bytes.

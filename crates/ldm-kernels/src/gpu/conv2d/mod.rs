@@ -202,6 +202,7 @@ pub fn forward(
     // Where more than one tile reads them.
     let weight = laid_out(weight, rows > SMALLEST);
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
+    let [from, taps] = if work.hardware() { Lines::packed([from, taps]) } else { [from, taps] };
     let plan = work.plan(&client, [rows, outputs], steps, |form| {
         from.suits(from.left(form)) && taps.suits(taps.right(form))
     });
@@ -224,7 +225,8 @@ pub fn forward(
         weight,
         added: [bias.clone(), shift.clone(), addend.clone()],
         y: parts.sums.clone(),
-        vectors: [from.vector, taps.vector, parts.vector],
+        vectors: [from.numbers(), taps.numbers(), parts.vector],
+        moved: from.moved(dtype_to_storage_type(x.dtype)),
         plan,
         form,
     };
@@ -255,8 +257,10 @@ struct Launch {
     added: [CubeTensor; 3],
     /// The output or its parts.
     y: CubeTensor,
-    /// Elements of a vector of input, weights and output.
+    /// Numbers of a vector of input, weights and output.
     vectors: [usize; 3],
+    /// The first two's.
+    moved: ElemType,
     plan: Plan,
     form: Form,
 }
@@ -269,6 +273,7 @@ impl Launch {
             added: [bias, shift, addend],
             y,
             vectors: [vector, w_vector, y_vector],
+            moved,
             plan,
             form,
         } = self;
@@ -326,6 +331,7 @@ impl Launch {
                     plan.length,
                     form,
                     inputs,
+                    moved,
                     outputs,
                 );
             }

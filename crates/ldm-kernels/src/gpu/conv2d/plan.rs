@@ -224,6 +224,11 @@ impl Work {
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
     }
 
+    /// Whether matrix units multiply.
+    pub fn hardware(&self) -> bool {
+        self.forms.iter().flatten().all(|form| form.tile.native.is_some())
+    }
+
     /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. `reads` tells
     /// whether cubes of this form can read the operands.
     pub fn plan(

@@ -38,9 +38,9 @@ pub struct Form {
 
 /// A tile of the output a cube, or of one split's part of it: `[splits, pixels, outputs]`.
 #[cube(launch_unchecked)]
-pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
-    x: &[Vector<E, X>],
-    weights: &[Vector<E, W>],
+pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>(
+    x: &[Vector<P, X>],
+    weights: &[Vector<P, W>],
     bias: &[Vector<E, Y>],
     shift: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
@@ -52,6 +52,7 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
     length: usize,
     #[comptime] form: Form,
     #[define(E)] _inputs: ElemType,
+    #[define(P)] _moved: ElemType,
     #[define(O)] _outputs: ElemType,
 ) {
     let cube = comptime![form.cube];
@@ -61,11 +62,11 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
         terminate!();
     }
     let (x_fetch, w_fetch) = comptime![(form.x, form.weight)];
-    let mut supply = Supply::<E, X, W>::new(&part, sizes, from, form);
+    let mut supply = Supply::<P, X, W>::new(&part, sizes, from, form);
     let mut left =
-        Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
+        Shared::<[Vector<P, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
     let mut right =
-        Shared::<[Vector<E, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
+        Shared::<[Vector<P, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
     let mut tile = PlaneTile::zero(comptime![cube.tile]);
     // Steps are on their way from memory while one before them is multiplied.
     let ahead = comptime![cube.ahead()];
@@ -90,7 +91,7 @@ pub fn product_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size>(
             commit();
         }
         if step >= part.begin + ahead {
-            multiply::<E, X, W>(
+            multiply::<E, P, X, W>(
                 &mut tile,
                 &left,
                 &right,

@@ -9,6 +9,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::waiting::Waiting;
 use super::fetch::{Seat, bring, bring_rows, put, seat};
 use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
 use super::plan::{CubeForm, DEPTH, HALF};
@@ -58,7 +59,7 @@ pub fn part(sizes: &Sizes, length: usize, #[comptime] cube: CubeForm) -> Part {
 
 /// One unit's share of it.
 #[derive(CubeType)]
-pub struct Supply<E: Float, X: Size, W: Size> {
+pub struct Supply<P: Numeric, X: Size, W: Size> {
     /// Of the step to come: `[channel, column, row]`.
     tap: Array<usize>,
     /// Of the unit's pixels.
@@ -66,17 +67,17 @@ pub struct Supply<E: Float, X: Size, W: Size> {
     x_seat: Seat,
     w_seat: Seat,
     /// What waits in registers.
-    x_next: Array<Vector<E, X>>,
-    w_next: Array<Vector<E, W>>,
+    x_next: Waiting<P, X>,
+    w_next: Waiting<P, W>,
     output: usize,
     #[cube(comptime)]
     form: Form,
 }
 
 #[cube]
-impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
+impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
     /// From the part's first step on.
-    pub fn new(part: &Part, sizes: &Sizes, from: &Strides, #[comptime] form: Form) -> Supply<E, X, W> {
+    pub fn new(part: &Part, sizes: &Sizes, from: &Strides, #[comptime] form: Form) -> Supply<P, X, W> {
         let unit = UNIT_POS_Y as usize * comptime![form.cube.tile.units] + UNIT_POS_X as usize;
         let all_taps = sizes.kernel_height * sizes.kernel_width;
         let mut tap = Array::<usize>::new(3usize);
@@ -94,13 +95,13 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
             count(&mut pixel, 0usize, row, sizes.width, sizes.height);
             corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
         }
-        Supply::<E, X, W> {
+        Supply::<P, X, W> {
             tap,
             corners,
             x_seat,
             w_seat: seat(unit, comptime![form.weight]),
-            x_next: Array::new(comptime![x.waiting()]),
-            w_next: Array::new(comptime![form.weight.waiting()]),
+            x_next: Waiting::<P, X>::new(comptime![x.waiting()], false),
+            w_next: Waiting::<P, W>::new(comptime![form.weight.waiting()], false),
             output: part.column,
             form,
         }
@@ -109,10 +110,10 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
     /// Asks for the next step, towards a buffer.
     pub fn ask(
         &mut self,
-        x: &[Vector<E, X>],
-        weights: &[Vector<E, W>],
-        left: &mut Shared<[Vector<E, X>]>,
-        right: &mut Shared<[Vector<E, W>]>,
+        x: &[Vector<P, X>],
+        weights: &[Vector<P, W>],
+        left: &mut Shared<[Vector<P, X>]>,
+        right: &mut Shared<[Vector<P, W>]>,
         buffer: usize,
         sizes: &Sizes,
         from: &Strides,
@@ -125,9 +126,9 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
         for i in 0..comptime![fetch.passes()] {
             let row = comptime![if fetch.deep { 3 * i } else { 0 }];
             let further = self.x_seat.deep + comptime![fetch.deeper(i)];
-            let spread = comptime![form.spread];
-            let spot = input::<X>(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread);
-            bring::<E, X>(x, &spot, left, to, &mut self.x_next, &self.x_seat, i, fetch);
+            let (spread, vector) = comptime![(form.spread, fetch.vector)];
+            let spot = input(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread, vector);
+            bring::<P, X>(x, &spot, left, to, &mut self.x_next, &self.x_seat, i, fetch);
         }
         let fetch = comptime![form.weight];
         let to = buffer * comptime![fetch.size()];
@@ -135,7 +136,7 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
         for i in 0..comptime![fetch.passes()] {
             let output = self.output + self.w_seat.row + comptime![fetch.row(i)];
             let row = if comptime![form.gated] { gated(output, sizes.outputs) } else { output };
-            let spot = weight::<W>(
+            let spot = weight(
                 row / comptime![fetch.side()],
                 output < sizes.outputs,
                 &self.tap,
@@ -143,18 +144,19 @@ impl<E: Float, X: Size, W: Size> Supply<E, X, W> {
                 sizes,
                 taps,
                 comptime![fetch.deep],
+                comptime![fetch.vector],
                 comptime![form.mirrored],
             );
-            bring_rows::<E, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
+            bring_rows::<P, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
         }
         next_tap(&mut self.tap, sizes, DEPTH);
     }
 
     /// Puts what waited in registers into a buffer.
-    pub fn put(&self, left: &mut Shared<[Vector<E, X>]>, right: &mut Shared<[Vector<E, W>]>, buffer: usize) {
+    pub fn put(&self, left: &mut Shared<[Vector<P, X>]>, right: &mut Shared<[Vector<P, W>]>, buffer: usize) {
         let form = comptime![self.form];
-        put::<E, X>(left, buffer * comptime![form.x.size()], &self.x_next, &self.x_seat, form.x);
-        put::<E, W>(right, buffer * comptime![form.weight.size()], &self.w_next, &self.w_seat, form.weight);
+        put::<P, X>(left, buffer * comptime![form.x.size()], &self.x_next, &self.x_seat, form.x);
+        put::<P, W>(right, buffer * comptime![form.weight.size()], &self.w_next, &self.w_seat, form.weight);
     }
 }
 

@@ -27,10 +27,10 @@ fn part_column(plane: usize, #[comptime] cube: CubeForm) -> usize {
 
 /// Adds the product of a step's operands, which begin there (in vectors), to a plane's part.
 #[cube]
-pub fn multiply<E: Float, A: Size, B: Size>(
+pub fn multiply<E: Float, P: Numeric, A: Size, B: Size>(
     tile: &mut PlaneTile,
-    left: &Shared<[Vector<E, A>]>,
-    right: &Shared<[Vector<E, B>]>,
+    left: &Shared<[Vector<P, A>]>,
+    right: &Shared<[Vector<P, B>]>,
     left_begin: usize,
     right_begin: usize,
     plane: usize,
@@ -44,15 +44,16 @@ pub fn multiply<E: Float, A: Size, B: Size>(
     let right_start = part_column(plane, cube) * right_row;
     #[unroll]
     for k in 0..comptime![DEPTH / SIDE] {
-        let left_at = left_begin + (left_start + comptime![k * SIDE * left_deep]) / A::value();
-        let right_at = right_begin + (right_start + comptime![k * SIDE * right_deep]) / B::value();
-        tile.multiply_add::<E, A, B>(
+        let left_at = left_begin + (left_start + comptime![k * SIDE * left_deep]) / comptime![left_fetch.vector];
+        let right_at = right_begin + (right_start + comptime![k * SIDE * right_deep]) / comptime![right_fetch.vector];
+        tile.multiply_add::<E, P, A, P, B>(
             &left[left_at..left.len()],
             comptime![left_fetch.stride()],
             comptime![left_fetch.left()],
             &right[right_at..right.len()],
             comptime![right_fetch.stride()],
             comptime![right_fetch.right()],
+            comptime![[left_fetch.packed, right_fetch.packed]],
         );
     }
 }

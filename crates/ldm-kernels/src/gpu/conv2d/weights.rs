@@ -155,7 +155,7 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
             commit();
         }
         if step >= part.begin + ahead {
-            multiply::<E, G, X>(
+            multiply::<E, E, G, X>(
                 &mut tile,
                 &left,
                 &right,

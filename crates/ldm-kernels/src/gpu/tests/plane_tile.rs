@@ -70,13 +70,14 @@ fn product<E: Float, N: Size>(
     for k in 0..comptime![DEPTH / SIDE] {
         let a_step = comptime![SIDE * if a_layout == MatrixLayout::RowMajor { 1 } else { a_stride } / n];
         let b_step = comptime![SIDE * if b_layout == MatrixLayout::RowMajor { b_stride } else { 1 } / n];
-        tile.multiply_add::<E, N, N>(
+        tile.multiply_add::<E, E, N, E, N>(
             &left[k * a_step..left.len()],
             a_stride,
             a_layout,
             &right[k * b_step..right.len()],
             b_stride,
             b_layout,
+            [1, 1],
         );
     }
     tile.store(&mut out, comptime![columns + 4]);

@@ -16,6 +16,7 @@ use super::super::super::walk::cubes;
 use super::super::forward::LOWEST;
 use super::super::heads::{Heads, Place, pair, start, vector};
 use super::super::memory::{fetch, load, put};
+use super::super::super::waiting::Waiting;
 use super::super::plan::Plan;
 use super::super::scale;
 use super::rows::{
@@ -103,8 +104,8 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
     load::<E, N>(k, k_place, k_start, 0, m, width, &mut keys, 0usize, walked);
     let ahead = comptime![plan.ahead(size)];
     let share = comptime![if ahead { walked.share(size) } else { 1 }];
-    let mut next_keys = Array::<Vector<E, N>>::new(share);
-    let mut next_values = Array::<Vector<E, N>>::new(share);
+    let mut next_keys = Waiting::<E, N>::new(share, comptime![walked.branches]);
+    let mut next_values = Waiting::<E, N>::new(share, comptime![walked.branches]);
     if comptime![plan.once] {
         load::<E, N>(v, v_place, v_start, 0, m, width, &mut values, 0usize, walked);
     } else if comptime![ahead] {
