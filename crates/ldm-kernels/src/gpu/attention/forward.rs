@@ -10,10 +10,10 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::{ALIGNMENT, SIDE};
+use super::super::waiting::Waiting;
 use super::super::walk::cubes;
 use super::heads::{Heads, Place, pairs, start, vector};
 use super::memory::{fetch, load, put};
-use super::super::waiting::Waiting;
 use super::plan::Plan;
 use super::sums::{Sums, scores, steps, wait};
 

@@ -15,6 +15,9 @@ const AHEAD: usize = 64;
 /// Registers of a unit that sums, rows and scores may take: others are needed beside them.
 const HELD: usize = 200;
 
+/// Shared memory that has room for two cubes' rows and lines.
+const LARGE: usize = 96 << 10;
+
 /// Planes of a cube that has all rows by itself.
 const TALLEST: usize = 6;
 
@@ -137,18 +140,22 @@ impl Plan {
         // All lines at once where there are few, as with a prompt's 77.
         let few = lines.div_ceil(SIDE);
         let shallow = if by.products == Products::Tiles { 5 } else { 4 };
+        // Sixteen where shared memory is short, which is on Vulkan: an H200 took 700 us there for what takes 896 with 64 keys at a time.
+        let short = by.products == Products::Tiles && properties.max_shared_memory_size < LARGE;
         let columns = match pass {
+            Pass::Forward if short => 1,
             Pass::Forward if depth <= shallow => few.min(if few <= 5 { 5 } else { 4 }),
             _ => few.min(2),
         };
         // Emulated, those of most GPUs, so that the indices are the same.
         let units = if by.hardware() { properties.plane_size_max as usize } else { UNITS };
         // Emulated fragments are long: a shader compiler would take minutes for more of them.
-        let short = by.products == Products::Fragments && !by.hardware();
-        let (blocks, columns) = if short { (1, 1) } else { (blocks, columns) };
+        let long = by.products == Products::Fragments && !by.hardware();
+        let (blocks, columns) = if long { (1, 1) } else { (blocks, columns) };
         let eights = d.div_ceil(8);
         let (once, held, ptx, packed) = (false, false, false, 1);
-        let whole = Self { planes: 4, units, blocks, columns, once, held, depth, eights, size, by, ptx, packed };
+        let whole =
+            Self { planes: 4, units, blocks, columns, once, held, depth, eights, size, by, ptx, packed };
         // Smaller cubes where there would be less than three for two multiprocessors, but with planes enough to bring the lines: one
         // plane by itself takes longer for that than all the rest.
         let processors = processors(properties);
@@ -156,7 +163,7 @@ impl Plan {
         let limit = properties.max_shared_memory_size;
         // A multiprocessor with much memory is to hold two cubes: one computes while the other waits for its lines. CUDA
         // keeps a kibibyte of each.
-        let half = if limit >= 96 << 10 { limit / 2 - 1024 } else { limit };
+        let half = if limit >= LARGE { limit / 2 - 1024 } else { limit };
         // Planes and blocks of each, the most rows first. By tiles a unit has a row's softmax: with 16 rows half of them have none.
         let divisions = match by.products {
             Products::Tiles => [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)],

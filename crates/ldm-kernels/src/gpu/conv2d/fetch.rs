@@ -73,7 +73,6 @@ impl Fetch {
         self.units / self.across()
     }
 
-
     /// Vectors of a unit that wait in registers.
     pub fn waiting(self) -> usize {
         if self.way == Way::Registers { self.passes() } else { 1 }

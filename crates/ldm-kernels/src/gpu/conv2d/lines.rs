@@ -61,7 +61,9 @@ impl Lines {
             Some((axis, deep)) => (*axis, *deep, widest(x, |n| fits(*axis, n))),
             None => (0, deep, 1),
         };
-        let packs = vector == NUMBERS && x.dtype.size() == 2 && dense.is_some_and(|(axis, _)| fits(*axis, 2 * NUMBERS));
+        let packs = vector == NUMBERS
+            && x.dtype.size() == 2
+            && dense.is_some_and(|(axis, _)| fits(*axis, 2 * NUMBERS));
         Self { deep, vector, packed: 1, packs, size: x.dtype.size(), axis, strides }
     }
 

@@ -44,8 +44,10 @@ pub fn multiply<E: Float, P: Numeric, A: Size, B: Size>(
     let right_start = part_column(plane, cube) * right_row;
     #[unroll]
     for k in 0..comptime![DEPTH / SIDE] {
-        let left_at = left_begin + (left_start + comptime![k * SIDE * left_deep]) / comptime![left_fetch.vector];
-        let right_at = right_begin + (right_start + comptime![k * SIDE * right_deep]) / comptime![right_fetch.vector];
+        let left_at =
+            left_begin + (left_start + comptime![k * SIDE * left_deep]) / comptime![left_fetch.vector];
+        let right_at =
+            right_begin + (right_start + comptime![k * SIDE * right_deep]) / comptime![right_fetch.vector];
         tile.multiply_add::<E, P, A, P, B>(
             &left[left_at..left.len()],
             comptime![left_fetch.stride()],

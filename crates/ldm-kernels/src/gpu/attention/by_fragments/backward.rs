@@ -10,11 +10,11 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::super::fragments::Plane;
 use super::super::super::plane_tile::ALIGNMENT;
+use super::super::super::waiting::Waiting;
 use super::super::super::walk::cubes;
 use super::super::backward::Given;
 use super::super::heads::{Heads, Place, pair, start, vector};
 use super::super::memory::{fetch, load, put};
-use super::super::super::waiting::Waiting;
 use super::super::plan::Plan;
 use super::super::scale;
 use super::known::Known;
