@@ -27,7 +27,8 @@ pub const LOWEST: f32 = -3.0e38;
 pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, plan: Plan) {
     let client = &q.tensor.client;
     let numbers = vector(&[q, k, v, y]);
-    let packed = if plan.by.hardware() { pairs(numbers, &[q, k, v]) } else { 1 };
+    // Metal's matrix units, of 8x8, want memory of the elements' own type.
+    let packed = if plan.by.native == Some(SIDE) { pairs(numbers, &[q, k, v]) } else { 1 };
     let (plan, vector) = (Plan { packed, ..plan }, numbers * packed);
     let [_, heads, n, d] = q.shape;
     let count = q.all() * n.div_ceil(plan.rows());

@@ -202,7 +202,7 @@ pub fn forward(
     // Where more than one tile reads them.
     let weight = laid_out(weight, rows > SMALLEST);
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
-    let [from, taps] = if work.hardware() { Lines::packed([from, taps]) } else { [from, taps] };
+    let [from, taps] = if work.takes_packed() { Lines::packed([from, taps]) } else { [from, taps] };
     let plan = work.plan(&client, [rows, outputs], steps, |form| {
         from.suits(from.left(form)) && taps.suits(taps.right(form))
     });

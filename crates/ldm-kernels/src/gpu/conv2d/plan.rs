@@ -224,9 +224,9 @@ impl Work {
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
     }
 
-    /// Whether matrix units multiply.
-    pub fn hardware(&self) -> bool {
-        self.forms.iter().flatten().all(|form| form.tile.native.is_some())
+    /// Whether matrix units take packed operands: Vulkan's do. Metal's, of 8x8, want memory of the elements' own type.
+    pub fn takes_packed(&self) -> bool {
+        self.forms.iter().flatten().all(|form| form.tile.native == Some(SIDE))
     }
 
     /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. `reads` tells
