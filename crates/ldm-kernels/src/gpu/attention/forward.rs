@@ -272,16 +272,22 @@ impl Softmax {
         for turn in 0..comptime![plan.turns()] {
             outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
         }
-        if comptime![plan.by.hardware()] {
+        if comptime![plan.by.native == Some(SIDE)] {
             // All units of the plane vote, or those that are late would go another way.
             sync_plane();
             plane_any(outgrown)
         } else {
-            // All planes together: they wait for each other in what follows.
-            votes[UNIT_POS as usize] = select(outgrown, 1u32, 0u32);
+            // All planes together: they wait for each other in what follows. Emulated they have no other way; lavapipe, whose matrix
+            // units are of 8x8x8, takes the barrier of a plane for one of the cube.
+            if comptime![plan.by.hardware()] {
+                sync_plane();
+                votes[UNIT_POS_Y as usize] = select(plane_any(outgrown), 1u32, 0u32);
+            } else {
+                votes[UNIT_POS as usize] = select(outgrown, 1u32, 0u32);
+            }
             sync_cube();
             let mut count = 0u32;
-            for i in 0..comptime![plan.planes * plan.units] {
+            for i in 0..comptime![if plan.by.hardware() { plan.planes } else { plan.planes * plan.units }] {
                 count += votes[i];
             }
             count > 0

@@ -86,12 +86,11 @@ impl Plans {
     }
 }
 
-/// The device's matrix units of 16x16x16 for the type, as fragments if they can.
+/// The device's matrix units for the type, as fragments if they can.
 pub fn units(client: &Client, dtype: DType) -> Option<Units> {
     let elements = dtype_to_storage_type(dtype);
     let known = runs(GpuKernels::All).then(|| fragments::native(client, elements)).flatten();
-    // Tiles of 8x8x8 give wrong results (seen on Mesa 26.2's lavapipe), nobody knows yet why.
-    let tiles = plane_tile::native(client, elements).filter(|side| *side == plane_tile::SIDE);
+    let tiles = plane_tile::native(client, elements);
     let kinds = [(Products::Fragments, known), (Products::Tiles, tiles)];
     let (products, native) = kinds.into_iter().find(|(_, native)| native.is_some())?;
     Some(Units { products, native })
