@@ -17,12 +17,14 @@ pub enum GpuKernels {
     Portable,
     /// Those too that use instructions of one vendor's devices.
     All,
+    /// Those too that have not been run on the devices that they are for.
+    Experimental,
 }
 
 static KERNELS: AtomicU8 = AtomicU8::new(GpuKernels::All as u8);
 
 /// Chooses them for the whole process, from the next operation on: to compare them, or to do without one that is
-/// suspected. They are all on from the start.
+/// suspected. [`GpuKernels::All`] are on from the start.
 pub fn set_gpu_kernels(kernels: GpuKernels) {
     KERNELS.store(kernels as u8, Ordering::Relaxed);
 }

@@ -17,6 +17,8 @@
 // A part of a kernel takes the bindings that it needs.
 #![allow(clippy::too_many_arguments)]
 
+mod elements;
+
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use burn_cubecl::cubecl::ir::features::MmaConfig;
@@ -24,6 +26,7 @@ use burn_cubecl::cubecl::ir::{ElemType, FloatKind};
 use burn_cubecl::cubecl::prelude::*;
 
 use super::fours::{COUNT, Four};
+pub use elements::Rounded;
 
 /// Rows and columns of a block, and how deep one product is.
 pub const SIDE: usize = 16;
@@ -73,6 +76,11 @@ pub fn native(client: &Client, operands: ElemType) -> Option<usize> {
     };
     let alike = planes.plane_size_min == planes.plane_size_max;
     NATIVE.into_iter().find(|side| alike && there(*side as u32))
+}
+
+/// Whether a tile's sums can be changed where they are. CubeCL tells it of devices whose matrices can be a cube's too, NVIDIA's.
+pub fn changes(client: &Client) -> bool {
+    !client.properties().features.matmul.cube_mma.is_empty()
 }
 
 /// The sums of one plane.

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::prelude::Client;
 
-use super::attention::Plan;
+use super::attention::{Plan, Products, Units, elements_of};
 use super::bridge::{Gpu, client, primitive, tensor};
 use super::conv2d::{Work, division, work};
 use super::ops::Kernels;
@@ -67,12 +67,24 @@ pub fn attention_ways(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Option<Vec
     let taken = attention_plans(q, k, v, &on, None)?.forward;
     let client = client(&on);
     let way = |plan: Plan| AttentionWay {
-        cube: format!("{} planes of {} rows, {} keys", plan.planes, plan.plane_rows(), plan.lines()),
+        cube: format!(
+            "{} planes of {} rows, {} keys, {:?}",
+            plan.planes,
+            plan.plane_rows(),
+            plan.lines(),
+            plan.by.products
+        ),
         taken: plan == taken,
         run: Box::new(move |q, k, v| {
             let (y, _) = Gpu::attention(primitive(q)?, primitive(k)?, primitive(v)?, plan);
             tensor(y)
         }),
     };
-    Some(taken.others(&client.properties().hardware, k.dims()[2]).map(way).collect())
+    let by_elements = elements_of(&client, q.dtype()).and_then(|side| {
+        let by = Units { products: Products::Elements, native: Some(side) };
+        Some(attention_plans(q, k, v, &on, Some(by))?.forward)
+    });
+    let kinds = [Some(taken), by_elements.filter(|plan| plan.by != taken.by)];
+    let (hardware, keys) = (&client.properties().hardware, k.dims()[2]);
+    Some(kinds.into_iter().flatten().flat_map(|plan| plan.others(hardware, keys)).map(way).collect())
 }

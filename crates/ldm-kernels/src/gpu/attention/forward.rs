@@ -9,16 +9,21 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::fours::{COUNT, Four};
-use super::super::plane_tile::{ALIGNMENT, SIDE};
+use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
 use super::super::waiting::Waiting;
 use super::super::walk::cubes;
+use super::elements::{highest, relative, totals, weigh};
 use super::heads::{Heads, Place, pairs, start, vector};
 use super::memory::{fetch, load, put};
-use super::plan::Plan;
+use super::plan::{Plan, Products};
 use super::sums::{Sums, scores, steps, wait};
 
 /// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
 pub const SLACK: f32 = 5.0;
+
+/// The most that the weights of a row's lines may sum to, by elements, before the reference follows: e^5 again, more than the
+/// lines themselves are, so that none does whose weights are at most 1.
+const MOST: f32 = 148.0;
 
 /// Below every score.
 pub const LOWEST: f32 = -3.0e38;
@@ -103,10 +108,8 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
         comptime![plan.rows() * plan.score_stride() / COUNT],
         ALIGNMENT,
     );
-    let mut weights = Shared::<[Vector<E, Four>]>::new_aligned_slice(
-        comptime![plan.rows() * plan.weight_stride() / COUNT],
-        ALIGNMENT,
-    );
+    let mut weights = Shared::<[Vector<E, Four>]>::new_aligned_slice(comptime![plan.weights()], ALIGNMENT);
+    let mut offsets = Shared::<[f32]>::new_aligned_slice(comptime![plan.offsets()], ALIGNMENT);
     let mut factors = Shared::<[f32]>::new_slice(comptime![plan.rows()]);
     let mut votes = Shared::<[u32]>::new_slice(comptime![plan.planes * plan.units]);
 
@@ -123,6 +126,9 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
 
     let mut sums = Sums::zero(plan);
     let mut softmax = Softmax::new(plan);
+    if comptime![plan.by.products == Products::Elements] {
+        softmax.begin(&mut offsets);
+    }
     let mut at = 0usize;
     while at < m {
         sync_cube();
@@ -139,23 +145,43 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
             fetch::<P, N>(k, k_place, k_start, after, m, width, &mut next_keys, walked);
             fetch::<P, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
         }
-        scores::<E, P, N>(&queries, &keys, &mut products, plan);
-        wait(plan);
-        if after > m {
-            hide(&mut products, m - at, plan);
-        }
-        if at == 0 {
-            softmax.refer(&products, scale);
-        }
-        softmax.weigh::<E>(&products, &mut weights, scale);
-        if softmax.has_outgrown(&mut votes) {
-            let old = softmax.follow();
+        if comptime![plan.by.products == Products::Elements] {
+            let mut tile = PlaneTile::zero(comptime![plan.scores()]);
+            weigh::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, scale, plan);
+            totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
+            if softmax.has_outgrown(&mut votes) || at == 0 {
+                relative::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, plan);
+                highest(&tile, &mut products, &mut softmax.highest, plan);
+                let old = softmax.follow_relative(&mut offsets, scale);
+                sums.scale(&mut products, &old);
+                weigh::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, scale, plan);
+                totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
+            }
+            softmax.count();
+            if comptime![plan.by.hardware()] {
+                sums.add_product::<E, P, N>(&tile.rounded::<E>(), &values);
+            } else {
+                sums.add::<E, P, N>(&weights, &values);
+            }
+        } else {
+            scores::<E, P, N>(&queries, &keys, &mut products, plan);
+            wait(plan);
+            if after > m {
+                hide(&mut products, m - at, plan);
+            }
+            if at == 0 {
+                softmax.refer(&products, scale);
+            }
             softmax.weigh::<E>(&products, &mut weights, scale);
-            sums.scale(&mut products, &old);
+            if softmax.has_outgrown(&mut votes) {
+                let old = softmax.follow();
+                softmax.weigh::<E>(&products, &mut weights, scale);
+                sums.scale(&mut products, &old);
+            }
+            softmax.count();
+            wait(plan);
+            sums.add::<E, P, N>(&weights, &values);
         }
-        softmax.count();
-        wait(plan);
-        sums.add::<E, P, N>(&weights, &values);
         at = after;
     }
     softmax.finish(logarithms, &mut factors, head * n, first, n);
@@ -270,7 +296,11 @@ impl Softmax {
         let mut outgrown = false;
         #[unroll]
         for turn in 0..comptime![plan.turns()] {
-            outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
+            if comptime![plan.by.products == Products::Elements] {
+                outgrown = outgrown || self.sum[turn] > MOST;
+            } else {
+                outgrown = outgrown || self.highest[turn] > self.reference[turn] + SLACK;
+            }
         }
         if comptime![plan.by.native == Some(SIDE)] {
             // All units of the plane vote, or those that are late would go another way.
@@ -307,6 +337,39 @@ impl Softmax {
             self.reference[turn] = new;
             factors[turn] = factor;
         }
+        factors
+    }
+
+    /// References below every score, from which nothing is taken away yet.
+    fn begin(&mut self, offsets: &mut Shared<[f32]>) {
+        let plan = comptime![self.plan];
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            self.reference[turn] = f32::new(LOWEST);
+            let row = row_of(turn, plan);
+            if row < comptime![plan.plane_rows()] {
+                offsets[top(plan) + row] = 0.0f32;
+            }
+        }
+    }
+
+    /// [`follow`](Self::follow), where the highest are less their references and not yet scaled; leaves what the next scores begin at.
+    fn follow_relative(&mut self, offsets: &mut Shared<[f32]>, scale: f32) -> Array<f32> {
+        let plan = comptime![self.plan];
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            let taken = select(self.reference[turn] > LOWEST, self.reference[turn], 0.0f32);
+            self.highest[turn] = taken + self.highest[turn] * scale;
+        }
+        let factors = self.follow();
+        #[unroll]
+        for turn in 0..comptime![plan.turns()] {
+            let row = row_of(turn, plan);
+            if row < comptime![plan.plane_rows()] {
+                offsets[top(plan) + row] = -self.reference[turn] / scale;
+            }
+        }
+        wait(plan);
         factors
     }
 

@@ -33,6 +33,7 @@ mod backward;
 mod by_fragments;
 #[cfg(feature = "autodiff")]
 mod delta;
+mod elements;
 mod forward;
 mod heads;
 mod memory;
@@ -80,20 +81,33 @@ impl Plans {
         let by = by.or_else(|| units(client, dtype))?;
         let properties = &client.properties().hardware;
         let ptx = by.hardware() && ptx::takes(client);
-        let plan = |pass| Some(Plan { ptx, ..Plan::new(properties, sizes, pass, by)? });
+        let plan = |pass| {
+            let products = match by.products {
+                Products::Elements if pass != Pass::Forward => Products::Tiles,
+                products => products,
+            };
+            Some(Plan { ptx, ..Plan::new(properties, sizes, pass, Units { products, ..by })? })
+        };
         let [forward, queries, keys] = [plan(Pass::Forward)?, plan(Pass::Queries)?, plan(Pass::Keys)?];
         Some(Self { forward, queries, keys, shares: keys.shares(properties, sizes) })
     }
 }
 
-/// The device's matrix units for the type, as fragments if they can.
+/// The device's matrix units for the type, as fragments if they can; by elements, in f16, where that is asked for.
 pub fn units(client: &Client, dtype: DType) -> Option<Units> {
     let elements = dtype_to_storage_type(dtype);
     let known = runs(GpuKernels::All).then(|| fragments::native(client, elements)).flatten();
     let tiles = plane_tile::native(client, elements);
-    let kinds = [(Products::Fragments, known), (Products::Tiles, tiles)];
+    let by_elements = elements_of(client, dtype).filter(|_| runs(GpuKernels::Experimental));
+    let kinds = [(Products::Fragments, known), (Products::Elements, by_elements), (Products::Tiles, tiles)];
     let (products, native) = kinds.into_iter().find(|(_, native)| native.is_some())?;
     Some(Units { products, native })
+}
+
+/// What its matrix units multiply by elements: halves alone become operands by valid SPIR-V.
+pub fn elements_of(client: &Client, dtype: DType) -> Option<usize> {
+    let there = dtype == DType::F16 && plane_tile::changes(client);
+    plane_tile::native(client, dtype_to_storage_type(dtype)).filter(|_| there)
 }
 
 /// `softmax(Q K^T / sqrt(d)) V` of `q` `[b, heads, n, d]`, `k` and `v` `[b, heads, m, d]`, which lies `[b, n, heads, d]`
@@ -105,7 +119,7 @@ pub fn forward(q: CubeTensor, k: CubeTensor, v: CubeTensor, plan: Plan) -> (Cube
     let [b, heads, n, _] = q.shape;
     let logarithms = empty_device_contiguous_dtype(client, device, Shape::from([b, heads, n]), DType::F32);
     match plan.by.products {
-        Products::Tiles => forward::launch(&q, &k, &v, &y, &logarithms, plan),
+        Products::Tiles | Products::Elements => forward::launch(&q, &k, &v, &y, &logarithms, plan),
         Products::Fragments => by_fragments::forward::launch(&q, &k, &v, &y, &logarithms, plan),
     }
     (y.tensor, logarithms)

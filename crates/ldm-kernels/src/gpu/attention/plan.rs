@@ -2,6 +2,7 @@
 
 use burn_cubecl::cubecl::ir::HardwareProperties;
 
+use super::super::fours::COUNT;
 use super::super::fragments::{BOARD, UNITS};
 use super::super::plane_tile::{SIDE, TileForm};
 use super::super::processors::processors;
@@ -56,6 +57,9 @@ pub struct Sizes {
 pub enum Products {
     /// Of blocks whose values no unit knows: [`plane_tile`](super::super::plane_tile).
     Tiles,
+    /// Of such blocks too, but each value can be changed where it is, and a block become an operand:
+    /// [`elements`](super::elements). The output's alone; gradients are by tiles.
+    Elements,
     /// Of blocks whose values the units know: [`fragments`](super::super::fragments).
     Fragments,
 }
@@ -133,13 +137,25 @@ impl Plan {
         // Two blocks of rows read each line once for both, as long as their sums fit a unit's 255 registers.
         let deepest = match (by.products, pass) {
             (Products::Tiles, Pass::Keys) | (Products::Fragments, Pass::Forward | Pass::Queries) => 5,
+            (Products::Elements, _) => 5,
             (Products::Tiles, _) => 8,
             (Products::Fragments, Pass::Keys) => 3,
         };
         let blocks = if depth <= deepest && rows > SIDE { 2 } else { 1 };
         // All lines at once where there are few, as with a prompt's 77.
         let few = lines.div_ceil(SIDE);
-        let shallow = if by.products == Products::Tiles { 5 } else { 4 };
+        let shallow = match by.products {
+            Products::Tiles => 5,
+            Products::Fragments => 4,
+            // One block of rows leaves registers for the scores of four.
+            Products::Elements => {
+                if blocks == 1 {
+                    WIDEST / SIDE
+                } else {
+                    4
+                }
+            }
+        };
         // Sixteen where shared memory is short, which is on Vulkan: an H200 took 700 us there for what takes 896 with 64 keys at a time.
         let short = by.products == Products::Tiles && properties.max_shared_memory_size < LARGE;
         let columns = match pass {
@@ -166,7 +182,9 @@ impl Plan {
         let half = if limit >= LARGE { limit / 2 - 1024 } else { limit };
         // Planes and blocks of each, the most rows first. By tiles a unit has a row's softmax: with 16 rows half of them have none.
         let divisions = match by.products {
-            Products::Tiles => [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)],
+            Products::Tiles | Products::Elements => {
+                [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)]
+            }
             Products::Fragments => [(4, blocks), (4, 1), (2, blocks), (2, 1), (1, blocks), (1, 1)],
         };
         // A prompt's keys fit one cube, which shares their lines' way out of memory among its planes, and the queries among cubes.
@@ -279,9 +297,23 @@ impl Plan {
         self.lines() + 16 / self.size
     }
 
-    /// Elements from a row of scores, which are f32, to the next.
+    /// Elements from a row of scores, which are f32, to the next; of those that lie in shared memory at a time.
     pub fn score_stride(&self) -> usize {
-        self.lines() + 4
+        let lines = if self.by.products == Products::Elements { SIDE } else { self.lines() };
+        lines + 4
+    }
+
+    /// Fours of the weights in shared memory; as few as can be where they stay in registers.
+    pub fn weights(&self) -> usize {
+        match self.by.products {
+            Products::Elements if self.by.hardware() => 1,
+            _ => self.rows() * self.weight_stride() / COUNT,
+        }
+    }
+
+    /// References in shared memory.
+    pub fn offsets(&self) -> usize {
+        if self.by.products == Products::Elements { self.rows() } else { 1 }
     }
 
     /// A plane's scores.
@@ -291,13 +323,28 @@ impl Plan {
 
     /// Of how many tiles a plane's sums are: none is wider than the scores, in whose place they leave the registers.
     pub fn parts(&self) -> usize {
-        self.depth.div_ceil(self.columns)
+        self.depth.div_ceil(self.part_columns())
     }
 
     /// One of them.
     pub fn part(&self, part: usize) -> TileForm {
-        let columns = self.columns.min(self.depth - part * self.columns);
+        let columns = self.part_columns().min(self.depth - part * self.part_columns());
         TileForm { columns, ..self.scores() }
+    }
+
+    /// Where it begins.
+    pub fn part_start(&self, part: usize) -> usize {
+        part * self.part_columns() * SIDE
+    }
+
+    /// Blocks across, but for the last.
+    fn part_columns(&self) -> usize {
+        if self.by.products == Products::Elements { 1 } else { self.columns }
+    }
+
+    /// A block's width of all rows, each of which has one value.
+    pub fn column(&self) -> TileForm {
+        TileForm { columns: 1, ..self.scores() }
     }
 
     /// Whether the next lines wait in registers while these are computed with, in vectors of so many elements.
@@ -322,12 +369,14 @@ impl Plan {
         // By fragments gradients have two tiles of each of the lines.
         let (kept, walked) = match (pass, self.by.products) {
             (Pass::Forward, _) => (1, 2),
-            (_, Products::Tiles) => (2, 2),
+            (_, Products::Tiles | Products::Elements) => (2, 2),
             (_, Products::Fragments) => (2, 4),
         };
         let tiles = (kept * self.rows() + walked * self.lines()) * self.stride() * self.size;
         let scores = match self.by.products {
-            Products::Tiles => self.rows() * (4 * self.score_stride() + self.size * self.weight_stride()),
+            Products::Tiles | Products::Elements => {
+                4 * (self.rows() * self.score_stride() + self.offsets()) + COUNT * self.size * self.weights()
+            }
             Products::Fragments if self.by.hardware() => 0,
             Products::Fragments => self.planes * BOARD * size_of::<f32>(),
         };

@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four, neighbours};
-use super::super::plane_tile::{PlaneTile, SIDE, meet, veiled};
+use super::super::plane_tile::{PlaneTile, Rounded, SIDE, meet, veiled};
 use super::heads::Place;
 use super::plan::Plan;
 
@@ -32,24 +32,34 @@ pub fn scores<E: Float, P: Numeric, N: Size>(
     scores: &mut Shared<[Vector<f32, Four>]>,
     #[comptime] plan: Plan,
 ) {
+    let first = UNIT_POS_Y as usize * comptime![plan.plane_rows()];
+    let mut tile = PlaneTile::zero(comptime![plan.scores()]);
+    add_scores::<E, P, N>(&mut tile, rows, lines, plan);
+    let (start, end) = (first * comptime![plan.score_stride() / COUNT], scores.len());
+    tile.store(&mut scores[start..end], comptime![plan.score_stride()]);
+}
+
+/// Adds the plane's rows times every line.
+#[cube]
+pub fn add_scores<E: Float, P: Numeric, N: Size>(
+    tile: &mut PlaneTile,
+    rows: &Shared<[Vector<P, N>]>,
+    lines: &Shared<[Vector<P, N>]>,
+    #[comptime] plan: Plan,
+) {
     let numbers = N::value();
     let n = comptime![numbers * plan.packed];
-    let first = UNIT_POS_Y as usize * comptime![plan.plane_rows()];
-    let stride = comptime![plan.stride()];
-    let mut tile = PlaneTile::zero(comptime![plan.scores()]);
-    let left = first * comptime![stride / n];
+    let left = UNIT_POS_Y as usize * comptime![plan.plane_rows() * plan.stride() / n];
     if comptime![plan.by.hardware()] {
         #[unroll]
         for k in 0..comptime![plan.depth] {
-            score::<E, P, N>(&mut tile, rows, lines, left, comptime![k * SIDE / n].runtime(), plan);
+            score::<E, P, N>(tile, rows, lines, left, comptime![k * SIDE / n].runtime(), plan);
         }
     } else {
         for k in 0..veiled(plan.depth) {
-            score::<E, P, N>(&mut tile, rows, lines, left, k * comptime![SIDE / n], plan);
+            score::<E, P, N>(tile, rows, lines, left, k * comptime![SIDE / n], plan);
         }
     }
-    let (start, end) = (first * comptime![plan.score_stride() / COUNT], scores.len());
-    tile.store(&mut scores[start..end], comptime![plan.score_stride()]);
 }
 
 /// Adds the products of sixteen elements of the plane's rows, which begin at `left`, and of every line, so many vectors further each.
@@ -107,7 +117,7 @@ impl Sums {
             let left = (first + k * SIDE) / COUNT;
             #[unroll]
             for part in 0..comptime![plan.parts()] {
-                let right = k * comptime![SIDE * plan.stride() / n] + comptime![part * plan.lines() / n];
+                let right = k * comptime![SIDE * plan.stride() / n] + comptime![plan.part_start(part) / n];
                 self.tiles.index_mut(part).multiply_add::<E, E, Four, P, N>(
                     &weights[left..weights.len()],
                     comptime![plan.weight_stride()],
@@ -118,6 +128,27 @@ impl Sums {
                     comptime![[1, plan.packed]],
                 );
             }
+        }
+    }
+
+    /// [`add`](Self::add) of weights that are in the matrix units' registers.
+    pub fn add_product<E: Float, P: Numeric, N: Size>(
+        &mut self,
+        weights: &Rounded<E>,
+        lines: &Shared<[Vector<P, N>]>,
+    ) {
+        let plan = comptime![self.plan];
+        let numbers = N::value();
+        #[unroll]
+        for part in 0..comptime![plan.parts()] {
+            let start = comptime![plan.part_start(part) / (numbers * plan.packed)];
+            let lines = &lines[start..lines.len()];
+            self.tiles.index_mut(part).add_product::<E, P, N>(
+                weights,
+                lines,
+                comptime![plan.stride()],
+                plan.packed,
+            );
         }
     }
 
@@ -175,7 +206,7 @@ impl Sums {
             let mut i = UNIT_POS_X as usize;
             while i < comptime![plan.plane_rows() * across] {
                 let row = top + i / across;
-                let column = comptime![part * plan.lines() / n] + i % across;
+                let column = comptime![plan.part_start(part) / n] + i % across;
                 if first + row < rows && column < columns {
                     let value = neighbours::<N>(&memory[0usize..end], row * stride + i % across * n);
                     let value = value * Vector::new(factors[row]);

@@ -2,7 +2,7 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ldm_test_support::{assert_close, seeded_input};
 
-use super::{TAKEN, device, exact, types};
+use super::{TAKEN, changes, device, exact, types};
 use crate::gpu::attention::{Pass, Plan, Plans, Products, Sizes, Units};
 use crate::gpu::bridge::{Gpu, client, primitive, tensor};
 use crate::gpu::ops::Kernels;
@@ -38,15 +38,19 @@ fn ours(by: Units) -> impl Fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4> {
 /// The widest heads for which fragments are emulated: wider ones would take minutes to compile.
 const NARROW: usize = 24;
 
-/// Both kinds of products, by the device's matrix units where it has those for the tensor's type.
+/// All kinds of products, by the device's matrix units where it has those for the tensor's type.
 fn ways(x: &Tensor<4>) -> Vec<Units> {
     let (client, elements) =
         (client(&primitive(x).expect("on the device")), dtype_to_storage_type(x.dtype()));
-    let tiles = Units { products: Products::Tiles, native: plane_tile::native(&client, elements) };
+    let native = plane_tile::native(&client, elements);
+    // Emulated elsewhere: a CPU would compile large cubes for minutes.
+    let changes = plane_tile::changes(&client);
+    let tiles = Units { products: Products::Tiles, native };
+    let by_elements = Units { products: Products::Elements, native: native.filter(|_| changes) };
     let fragments = Units { products: Products::Fragments, native: fragments::native(&client, elements) };
-    [tiles, fragments]
+    [tiles, by_elements, fragments]
         .into_iter()
-        .filter(|by| by.hardware() || by.products == Products::Tiles || x.dims()[3] <= NARROW)
+        .filter(|by| by.hardware() || by.products != Products::Fragments || x.dims()[3] <= NARROW)
         .collect()
 }
 
@@ -158,12 +162,14 @@ fn any_division_of_the_work_gives_the_same() {
     let expected = gradients(&twin, inputs.each_ref().map(exact), exact(&loss));
     let [_, heads, n, m, d] = case;
     let on = client(&primitive(&inputs[0]).expect("on the device"));
-    let [tiles, fragments] = [Products::Tiles, Products::Fragments];
+    let [tiles, elements, fragments] = [Products::Tiles, Products::Elements, Products::Fragments];
     // Of tiles fewer rows than units, and more.
     for (products, planes, units, blocks, columns, shares) in [
         (tiles, 2, 64, 1, 1, 1),
         (tiles, 2, 8, 1, 2, 1),
         (tiles, 1, 32, 1, 1, 3),
+        (elements, 2, 8, 2, 1, 1),
+        (elements, 1, 64, 1, 3, 1),
         (fragments, 1, 32, 2, 1, 1),
         (fragments, 2, 32, 1, 2, 3),
     ] {
@@ -181,6 +187,36 @@ fn any_division_of_the_work_gives_the_same() {
         let found = [y, dq, dk, dv].map(|x| tensor::<4>(x).expect("the device's tensor"));
         let name = format!("{products:?}, {planes} planes of {units}, {shares} shares");
         assert_alike(&name, &found, &expected, 1e-5);
+    }
+}
+
+/// Small cubes, whose kernels are compiled soon where units are a CPU's.
+#[test]
+fn weights_may_stay_in_registers() {
+    let Some(device) = device() else { return };
+    for (dtype, tolerance) in types(&device).filter(|(dtype, _)| *dtype != DType::F32) {
+        let [q, k, v] = inputs([2, 2, 40, 50, 20], dtype, &device);
+        let (on, elements) = (client(&primitive(&q).expect("on the device")), dtype_to_storage_type(dtype));
+        let native = plane_tile::native(&on, elements).filter(|_| changes(&on));
+        let by = Units { products: Products::Elements, native };
+        let sizes = Sizes { heads: 4, n: 40, m: 50, d: 20, size: 2 };
+        let plan = Plans::new(&on, sizes, dtype, Some(by)).expect(TAKEN).forward;
+        // As they come, of both signs, and rising from key to key.
+        let rise: Vec<f32> = (0..50).map(|i| i as f32 / 4.0).collect();
+        let rise = Tensor::<1>::from_floats(rise.as_slice(), &device).reshape([1, 1, 50, 1]);
+        let rising = (k.clone().cast(DType::F32).abs() * rise).cast(dtype);
+        for (name, q, k) in [("as they come", q.clone(), k), ("rising", q.abs(), rising)] {
+            let expected = twin(exact(&q), exact(&k), exact(&v));
+            for (planes, blocks, columns) in [(1, 1, 1), (2, 1, 2), (1, 2, 1)] {
+                let plan = Plan { planes, blocks, columns, ..plan };
+                let [q, k, v] = [&q, &k, &v].map(|x| primitive(x).expect("on the device"));
+                let y = tensor::<4>(Gpu::attention(q, k, v, plan).0).expect("the device's tensor");
+                let name = format!(
+                    "{name}, {dtype:?}, {native:?}, {planes} planes of {blocks} blocks, {columns} columns"
+                );
+                assert_close(&name, &y, &expected, tolerance);
+            }
+        }
     }
 }
 

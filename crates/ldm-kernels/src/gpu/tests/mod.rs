@@ -4,6 +4,7 @@
 
 mod attention;
 mod conv2d;
+mod elements;
 mod geglu;
 mod group_norm;
 mod layer_norm;
@@ -13,6 +14,7 @@ mod lists;
 mod plane_tile;
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_cubecl::cubecl::prelude::Client;
 use ldm_test_support::{assert_close, seeded_input};
 
 /// The float types of the kernels, and how far from the twin one may be: of the halves one unit in the last place of 1.
@@ -43,6 +45,11 @@ fn device() -> Option<Device> {
 /// Those of [`TYPES`] that the device computes with.
 fn types(device: &Device) -> impl Iterator<Item = (DType, f64)> {
     TYPES.into_iter().filter(|(dtype, _)| device.supports_dtype(*dtype))
+}
+
+/// Whether a tile's sums can be changed where they are: what the device says, or this where CubeCL can't tell (lavapipe's can).
+fn changes(client: &Client) -> bool {
+    super::plane_tile::changes(client) || std::env::var_os("COOPERATIVE_MATRIX2").is_some()
 }
 
 /// The same values in f32 on the CPU.
