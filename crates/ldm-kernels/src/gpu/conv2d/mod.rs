@@ -39,6 +39,8 @@ mod weights;
 pub use channels::sums;
 #[cfg(all(feature = "autodiff", feature = "fusion"))]
 pub use channels::sums_shape;
+#[cfg(test)]
+pub use plan::CubeForm;
 pub use plan::{HALF, Plan, Work};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;

@@ -7,6 +7,7 @@ use super::super::plane_tile::{SIDE, TileForm, native};
 use super::super::processors::processors;
 use super::super::ptx;
 use super::fetch::Fetch;
+use crate::gpu_kernels::{GpuKernels, runs};
 
 /// Channels of a half of a gated product that lie together in a tile, before those of the other half.
 pub const HALF: usize = 8;
@@ -27,6 +28,9 @@ pub const SMALLEST: usize = 64;
 const GROUPS: [(usize, usize); 5] = [(8, 10), (8, 8), (8, 4), (4, 8), (4, 4)];
 /// Forms of a cube: those of both.
 const FORMS: usize = 10;
+
+/// Blocks of a plane's row of sums that leave its registers at a time.
+const OUT: usize = 2;
 
 /// The fewest steps of a split.
 const STEPS: usize = 8;
@@ -70,6 +74,8 @@ pub struct CubeForm {
     pub copies: bool,
     /// Whether groups of four planes multiply, of 16 rows each.
     pub group: bool,
+    /// Blocks of a plane's row of them that are on their way out at a time, at most.
+    pub out: usize,
 }
 
 impl CubeForm {
@@ -100,7 +106,7 @@ impl CubeForm {
 
     /// Columns of a plane's row of blocks that are on their way out at a time.
     pub fn stage_columns(self) -> usize {
-        self.tile.columns.min(2) * SIDE
+        self.tile.columns.min(self.out) * SIDE
     }
 
     /// From a row to the next of them, in elements. Four units write eight neighbours of a row, sixteen of four rows at once: 40 puts
@@ -153,8 +159,11 @@ impl CubeForm {
             (false, false) => 1..=2,
         };
         let most = self.most();
+        // One by one sums leave room for a second buffer of 128x128 in Vulkan's 48 KiB; nobody knows yet what is the faster.
+        let fewest = if !self.copies && runs(GpuKernels::Experimental) { 1 } else { OUT };
         let forms = buffers
             .flat_map(|buffers| (1..=most).map(move |together| Self { buffers, together, ..self }))
+            .flat_map(|form| (fewest..=OUT).map(move |out| Self { out, ..form }))
             .filter(|form| {
                 // By way of registers one has to fit, whatever a multiprocessor holds beside it.
                 let cubes = if form.copies { form.together } else { 1 };
@@ -163,7 +172,7 @@ impl CubeForm {
             });
         forms.max_by_key(|form| {
             let planes = (form.together * form.planes()).min(8);
-            (planes, form.together * form.ahead(), form.buffers, form.together)
+            (planes, form.together * form.ahead(), form.buffers, form.together, form.out)
         })
     }
 
@@ -208,12 +217,13 @@ impl Work {
         let size = elements.size();
         let groups = GROUPS.map(|(down, columns)| {
             let tile = TileForm { rows: 1, columns, units, native: Some(SIDE) };
-            let form = CubeForm { planes: [down, 1], tile, buffers: 1, together: 1, copies, group: true };
+            let form =
+                CubeForm { planes: [down, 1], tile, buffers: 1, together: 1, copies, group: true, out: OUT };
             (!emulated && ptx::groups(client) && size == 2).then(|| form.fitting(limits, size)).flatten()
         });
         let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units, native };
-            let form = CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false };
+            let form = CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false, out: OUT };
             let few = native.is_some_and(|side| side < SIDE);
             (!few || form.sums() <= FEW_SUMS).then(|| form.fitting(limits, size)).flatten()
         });
@@ -311,12 +321,13 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, FORMS, GROUPS, Plan, SIDE, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, FORMS, GROUPS, OUT, Plan, SIDE, STEPS, TILES, TileForm, Work};
 
     fn work() -> Work {
         let tiles = TILES.map(|(planes, [rows, columns])| {
             let tile = TileForm { rows, columns, units: 32, native: Some(SIDE) };
-            let form = CubeForm { planes, tile, buffers: 2, together: 1, copies: false, group: false };
+            let form =
+                CubeForm { planes, tile, buffers: 2, together: 1, copies: false, group: false, out: OUT };
             Some(CubeForm { together: form.most(), ..form })
         });
         let mut forms = [None; FORMS];
@@ -355,7 +366,7 @@ mod tests {
         let planes = [down, 1];
         let mut work = work();
         work.forms[TILES.len()] =
-            Some(CubeForm { planes, tile, buffers: 3, together: 2, copies: true, group: true });
+            Some(CubeForm { planes, tile, buffers: 3, together: 2, copies: true, group: true, out: OUT });
         for group in [true, false] {
             let plan = work.among(132, [128, 64], 360, |form| group || !form.group);
             assert_eq!(plan.cube.group, group);

@@ -10,7 +10,7 @@ use crate::conv2d::{Conv2dOptions, laid_out, plain};
 use crate::gpu;
 use crate::gpu::autodiff::More;
 use crate::gpu::bridge::{client, primitive};
-use crate::gpu::conv2d::Work;
+use crate::gpu::conv2d::{CubeForm, Work};
 
 /// A convolution's sizes.
 #[derive(Debug, Clone, Copy)]
@@ -179,6 +179,29 @@ fn every_tile_equals_its_twin() {
     missing.dedup();
     eprintln!("tiles that {device:?} has no room for: {missing:?}");
     assert!(there > 0);
+}
+
+/// Sums that leave a block at a time: beside them is room for a second buffer.
+#[test]
+fn sums_may_leave_a_block_at_a_time() {
+    let Some(device) = device() else { return };
+    let case = Case { x: [2, 40, 9, 9], outputs: 136, ..ONE };
+    for (dtype, tolerance) in types(&device) {
+        let given = Tensors::new(case, dtype, Layout::ChannelsLast, &device);
+        let mut work = given.work(None);
+        let expected = given.twin() + exact(&given.addend);
+        for form in 0..work.forms.len() {
+            let Some(cube) = work.forms[form].filter(|cube| !cube.group) else { continue };
+            // There is room for two anywhere of the smallest in halves.
+            let small = cube.rows() * cube.columns() == 64 * 64 && dtype != DType::F32;
+            let buffers = if small { 2 } else { cube.buffers };
+            work.forms[form] = Some(CubeForm { out: 1, buffers, ..cube });
+            for splits in [1, 3] {
+                let y = given.formed(Work { form: Some(form), splits: Some(splits), ..work });
+                assert_close(&format!("tile {form}, {splits} splits, {dtype:?}"), &y, &expected, tolerance);
+            }
+        }
+    }
 }
 
 /// Gradients by every tile, from an output's gradient with its channels together, as layers leave it.
