@@ -69,41 +69,61 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>
         Shared::<[Vector<P, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
     let mut tile = PlaneTile::zero(comptime![cube.tile]);
     // Steps are on their way from memory while one before them is multiplied.
-    let ahead = comptime![cube.ahead()];
-    let mut step = part.begin;
-    while step < part.end + ahead {
-        let multiplied = (step - ahead) % comptime![cube.buffers];
-        if step >= part.begin + ahead {
+    if comptime![cube.copies] {
+        let ahead = comptime![cube.ahead()];
+        let mut step = part.begin;
+        while step < part.end + ahead {
+            if step >= part.begin + ahead {
+                arrive(cube);
+            }
+            if step < part.end {
+                let buffer = step % comptime![cube.buffers];
+                supply.ask(x, weights, &mut left, &mut right, buffer, sizes, from, taps);
+            }
+            commit();
+            if step >= part.begin + ahead {
+                let buffer = (step - ahead) % comptime![cube.buffers];
+                multiply::<E, P, X, W>(
+                    &mut tile,
+                    &left,
+                    &right,
+                    buffer * comptime![x_fetch.size()],
+                    buffer * comptime![w_fetch.size()],
+                    UNIT_POS_Y as usize,
+                    cube,
+                    x_fetch,
+                    w_fetch,
+                );
+            }
+            step += 1usize;
+        }
+    } else {
+        supply.ask(x, weights, &mut left, &mut right, 0usize, sizes, from, taps);
+        let mut step = part.begin;
+        while step < part.end {
+            let buffer = step % comptime![cube.buffers];
             if comptime![cube.buffers == 1] {
                 // The step before has been read by all.
                 sync_cube();
             }
-            if comptime![!cube.copies] {
-                supply.put(&mut left, &mut right, multiplied);
-            }
+            supply.put(&mut left, &mut right, buffer);
             arrive(cube);
-        }
-        if step < part.end {
-            let buffer = step % comptime![cube.buffers];
-            supply.ask(x, weights, &mut left, &mut right, buffer, sizes, from, taps);
-        }
-        if comptime![cube.copies] {
-            commit();
-        }
-        if step >= part.begin + ahead {
+            // What follows the last step too, which is not there or another split's: behind a branch compilers may wait for
+            // what was asked for where its ways join.
+            supply.ask(x, weights, &mut left, &mut right, 0usize, sizes, from, taps);
             multiply::<E, P, X, W>(
                 &mut tile,
                 &left,
                 &right,
-                multiplied * comptime![x_fetch.size()],
-                multiplied * comptime![w_fetch.size()],
+                buffer * comptime![x_fetch.size()],
+                buffer * comptime![w_fetch.size()],
                 UNIT_POS_Y as usize,
                 cube,
                 x_fetch,
                 w_fetch,
             );
+            step += 1usize;
         }
-        step += 1usize;
     }
     write::<E, O, Y>(
         &tile,
