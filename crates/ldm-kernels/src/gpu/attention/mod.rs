@@ -22,6 +22,9 @@
 //! the other: a plane waits for its exponentials and for its products at once. The gradients do likewise, sixteen lines at a
 //! time, as long as a unit's registers hold its rows beside the sums.
 //!
+//! Where nobody knows them but each can be changed where it is, as by `VK_NV_cooperative_matrix2`, weights stay in registers too
+//! ([`elements`]), in f16; not yet run on such a device, so only where [`GpuKernels::Experimental`] asks for it.
+//!
 //! Known weaknesses, none of them measured: matrix units are used as far as `cubecl::cmma` shows them, with both
 //! operands copied to registers, not Hopper's `wgmma`, which reads shared memory itself; lines come by ordinary loads that
 //! wait in registers, not by asynchronous copies; by tiles, half of the units have no row in the softmax where
