@@ -168,8 +168,8 @@ fn any_division_of_the_work_gives_the_same() {
         (tiles, 2, 64, 1, 1, 1),
         (tiles, 2, 8, 1, 2, 1),
         (tiles, 1, 32, 1, 1, 3),
-        (elements, 2, 8, 2, 1, 1),
-        (elements, 1, 64, 1, 3, 1),
+        (elements, 2, 8, 1, 2, 1),
+        (elements, 1, 64, 1, 1, 1),
         (fragments, 1, 32, 2, 1, 1),
         (fragments, 2, 32, 1, 2, 3),
     ] {
