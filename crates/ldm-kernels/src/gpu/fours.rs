@@ -12,9 +12,9 @@ pub const COUNT: usize = 4;
 /// Of a vector.
 pub type Four = Const<COUNT>;
 
-/// Elements from a place on, which is a multiple of their number.
+/// Elements from a place on, which is a multiple of their number; of other numbers, which have their bits.
 #[cube]
-pub fn neighbours<Y: Size>(from: &[Vector<f32, Four>], at: usize) -> Vector<f32, Y> {
+pub fn neighbours<S: Numeric, N: Size, Y: Size>(from: &[Vector<S, N>], at: usize) -> Vector<f32, Y> {
     let n = Y::value();
     let mut v = Vector::<f32, Y>::new(0.0f32);
     if comptime![n.is_multiple_of(COUNT)] {
@@ -23,13 +23,13 @@ pub fn neighbours<Y: Size>(from: &[Vector<f32, Four>], at: usize) -> Vector<f32,
             let four = from[at / COUNT + k];
             #[unroll]
             for i in 0..COUNT {
-                v.insert(comptime![COUNT * k + i], four.extract(i));
+                v.insert(comptime![COUNT * k + i], f32::reinterpret(four.extract(i)));
             }
         }
     } else {
         #[unroll]
         for k in 0..n {
-            v.insert(k, from[(at + k) / COUNT].extract_dynamic((at + k) % COUNT));
+            v.insert(k, f32::reinterpret(from[(at + k) / COUNT].extract_dynamic((at + k) % COUNT)));
         }
     }
     v

@@ -18,6 +18,7 @@
 #![allow(clippy::too_many_arguments)]
 
 mod elements;
+mod memory;
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
@@ -27,6 +28,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::fours::{COUNT, Four};
 pub use elements::Rounded;
+pub use memory::{Place, whole};
 
 /// Rows and columns of a block, and how deep one product is.
 pub const SIDE: usize = 16;
@@ -76,6 +78,12 @@ pub fn native(client: &Client, operands: ElemType) -> Option<usize> {
     };
     let alike = planes.plane_size_min == planes.plane_size_max;
     NATIVE.into_iter().find(|side| alike && there(*side as u32))
+}
+
+/// Whether matrix units have sums of this type too, which operands are of.
+pub fn sums_of(client: &Client, elements: ElemType) -> bool {
+    let shapes = &client.properties().features.matmul.cmma;
+    shapes.iter().any(|shape| shape.a_type == elements && shape.cd_type == elements)
 }
 
 /// Whether a tile's sums can be changed where they are. CubeCL tells it of devices whose matrices can be a cube's too, NVIDIA's.
@@ -201,7 +209,7 @@ impl PlaneTile {
         match &self.sums {
             Sums::Fragments(fragments) => {
                 let [down, across, _] = comptime![form.matrices()];
-                store(fragments, to, stride, form, comptime![[0, 0]], comptime![[down, across]]);
+                store::<f32, Four>(fragments, to, stride, form, comptime![[0, 0]], comptime![[down, across]]);
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
@@ -248,10 +256,11 @@ impl PlaneTile {
         }
     }
 
-    /// Writes so many blocks of one row of blocks, from one on: 16 rows, so many elements from one to the next.
-    pub fn store_blocks(
+    /// Writes so many blocks of one row of blocks, from one on: 16 rows, so many elements from one to the next. Memory of other
+    /// numbers of four bytes takes their bits, of matrix units' alone.
+    pub fn store_blocks<S: Numeric, N: Size>(
         &self,
-        to: &mut [Vector<f32, Four>],
+        to: &mut [Vector<S, N>],
         #[comptime] stride: usize,
         #[comptime] row: usize,
         #[comptime] first: usize,
@@ -262,7 +271,7 @@ impl PlaneTile {
             Sums::Fragments(fragments) => {
                 let [_, _, parts] = comptime![form.matrices()];
                 let from = comptime![[row * parts, first * parts]];
-                store(fragments, to, stride, form, from, comptime![[parts, across * parts]]);
+                store::<S, N>(fragments, to, stride, form, from, comptime![[parts, across * parts]]);
             }
             Sums::Values(values) => {
                 let width = comptime![form.columns * SIDE];
@@ -272,7 +281,7 @@ impl PlaneTile {
                     let column = place % width;
                     if column >= comptime![first * SIDE] && column < comptime![(first + across) * SIDE] {
                         let at = place / width * stride + (column - comptime![first * SIDE]);
-                        to[at / COUNT] = four(values, comptime![row * count] + i);
+                        to[at / COUNT] = Vector::<S, N>::cast_from(four(values, comptime![row * count] + i));
                     }
                 }
             }
@@ -323,9 +332,9 @@ fn operand<E: Float>(
 
 /// Writes so many of the matrix units' matrices down and across, from one of them on, so many elements from a row to the next.
 #[cube]
-fn store(
+fn store<S: Numeric, N: Size>(
     fragments: &Sequence<Matrix<f32>>,
-    to: &mut [Vector<f32, Four>],
+    to: &mut [Vector<S, N>],
     #[comptime] stride: usize,
     #[comptime] form: TileForm,
     #[comptime] first: [usize; 2],

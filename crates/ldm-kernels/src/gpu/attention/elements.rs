@@ -65,7 +65,7 @@ pub fn highest(
         for block in 0..plan.blocks {
             let (start, end) =
                 ((top(plan) + comptime![block * SIDE]) * comptime![stride / COUNT], memory.len());
-            tile.store_blocks(&mut memory[start..end], stride, block, column, 1usize);
+            tile.store_blocks::<f32, Four>(&mut memory[start..end], stride, block, column, 1usize);
         }
         wait(plan);
         #[unroll]

@@ -117,8 +117,8 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
     let v_start = start(v_place, head, heads);
     load::<P, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
-    let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.branches]);
-    let mut next_values = Waiting::<P, N>::new(share, comptime![walked.branches]);
+    let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.branches], false);
+    let mut next_values = Waiting::<P, N>::new(share, comptime![walked.branches], false);
     if comptime![plan.ahead(size)] {
         fetch::<P, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
         fetch::<P, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
@@ -147,9 +147,14 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
         }
         if comptime![plan.by.products == Products::Elements] {
             let mut tile = PlaneTile::zero(comptime![plan.scores()]);
-            weigh::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, scale, plan);
-            totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
-            if softmax.has_outgrown(&mut votes) || at == 0 {
+            // The first are never weighed by what is known before.
+            let mut unknown = true.runtime();
+            if comptime![!plan.once] {
+                weigh::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, scale, plan);
+                totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
+                unknown = softmax.has_outgrown(&mut votes) || at == 0;
+            }
+            if unknown {
                 relative::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, plan);
                 highest(&tile, &mut products, &mut softmax.highest, plan);
                 let old = softmax.follow_relative(&mut offsets, scale);

@@ -96,12 +96,12 @@ impl Plans {
     }
 }
 
-/// The device's matrix units for the type, as fragments if they can; by elements, in f16, where that is asked for.
+/// The device's matrix units for the type, as fragments if they can, or by elements.
 pub fn units(client: &Client, dtype: DType) -> Option<Units> {
     let elements = dtype_to_storage_type(dtype);
     let known = runs(GpuKernels::All).then(|| fragments::native(client, elements)).flatten();
     let tiles = plane_tile::native(client, elements);
-    let by_elements = elements_of(client, dtype).filter(|_| runs(GpuKernels::Experimental));
+    let by_elements = runs(GpuKernels::All).then(|| elements_of(client, dtype)).flatten();
     let kinds = [(Products::Fragments, known), (Products::Elements, by_elements), (Products::Tiles, tiles)];
     let (products, native) = kinds.into_iter().find(|(_, native)| native.is_some())?;
     Some(Units { products, native })

@@ -22,6 +22,9 @@ const LARGE: usize = 96 << 10;
 /// Planes of a cube that has all rows by itself.
 const TALLEST: usize = 6;
 
+/// Planes of a cube that has a multiprocessor to itself.
+const MANY: usize = 8;
+
 /// Blocks of lines, and sums and scores of a unit, beyond which nobody needs to try.
 const MOST: usize = 8;
 const SUMS: usize = 160;
@@ -181,11 +184,11 @@ impl Plan {
         // keeps a kibibyte of each.
         let half = if limit >= LARGE { limit / 2 - 1024 } else { limit };
         // Planes and blocks of each, the most rows first. By tiles a unit has a row's softmax: with 16 rows half of them have none.
+        // By elements, which short memory has room for one cube of at a time, eight planes of 16 rows hide each other's waits.
         let divisions = match by.products {
-            Products::Tiles | Products::Elements => {
-                [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)]
-            }
-            Products::Fragments => [(4, blocks), (4, 1), (2, blocks), (2, 1), (1, blocks), (1, 1)],
+            Products::Elements => [(MANY, 1), (4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1)],
+            Products::Tiles => [(4, blocks), (2, blocks), (4, 1), (1, blocks), (2, 1), (1, 1), (1, 1)],
+            Products::Fragments => [(4, blocks), (4, 1), (2, blocks), (2, 1), (1, blocks), (1, 1), (1, 1)],
         };
         // A prompt's keys fit one cube, which shares their lines' way out of memory among its planes, and the queries among cubes.
         let alone = rows.div_ceil(blocks * SIDE);
@@ -201,7 +204,13 @@ impl Plan {
                 Pass::Keys => plan.planes == 1 || Some((plan.planes, plan.blocks)) == alone,
                 Pass::Forward | Pass::Queries => plan.rows() <= 4 * SIDE,
             };
-            let busy = small || 2 * cubes(plan) >= 3 * processors;
+            // One of many planes each is enough.
+            let enough = if plan.planes == MANY {
+                10 * cubes(plan) >= 9 * processors
+            } else {
+                2 * cubes(plan) >= 3 * processors
+            };
+            let busy = small || enough;
             busy && plan.planes * plan.units <= properties.max_units_per_cube as usize
                 && plan.bytes(pass) <= limit
         };

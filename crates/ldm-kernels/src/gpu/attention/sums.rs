@@ -208,7 +208,8 @@ impl Sums {
                 let row = top + i / across;
                 let column = comptime![plan.part_start(part) / n] + i % across;
                 if first + row < rows && column < columns {
-                    let value = neighbours::<N>(&memory[0usize..end], row * stride + i % across * n);
+                    let value =
+                        neighbours::<f32, Four, N>(&memory[0usize..end], row * stride + i % across * n);
                     let value = value * Vector::new(factors[row]);
                     y[start + (first + row) * place.row + column * place.column] =
                         Vector::<O, N>::cast_from(value);

@@ -34,7 +34,9 @@ pub enum Way {
 pub struct Fetch {
     /// Rows of the tile.
     pub rows: usize,
-    /// Whether a line is 32 elements deep at one row; otherwise it is all rows at one depth.
+    /// How deep it is.
+    pub depth: usize,
+    /// Whether a line is all of the depth at one row; otherwise it is all rows at one depth.
     pub deep: bool,
     /// Elements of a vector, along the line.
     pub vector: usize,
@@ -54,13 +56,13 @@ impl Fetch {
     pub const WIDEST: usize = GAP;
 
     /// The most elements of a tile of so many rows in shared memory.
-    pub fn largest(rows: usize) -> usize {
-        (rows * (DEPTH + GAP)).max(DEPTH * (rows + GAP))
+    pub fn largest(rows: usize, depth: usize) -> usize {
+        (rows * (depth + GAP)).max(depth * (rows + GAP))
     }
 
     /// Elements of a line.
     fn line(self) -> usize {
-        if self.deep { DEPTH } else { self.rows }
+        if self.deep { self.depth } else { self.rows }
     }
 
     /// Vectors of a line.
@@ -80,7 +82,7 @@ impl Fetch {
 
     /// Vectors that a unit brings, at most.
     pub fn passes(self) -> usize {
-        (self.rows * DEPTH / self.vector).div_ceil(self.units)
+        (self.rows * self.depth / self.vector).div_ceil(self.units)
     }
 
     /// Whether some units have nothing to bring in this pass, the last: their rows would be beyond the tile.
@@ -91,7 +93,7 @@ impl Fetch {
     /// Whether the lines that units bring change places. A line's 64 bytes and those of the fourth after it are in different banks,
     /// so that eight units (of vectors of 16 bytes) write at once; those of the next line are partly in its own.
     pub fn turns(self) -> bool {
-        self.deep && !self.group && self.lines().is_multiple_of(LINES)
+        self.deep && self.depth == DEPTH && !self.group && self.lines().is_multiple_of(LINES)
     }
 
     /// Different rows among them.
@@ -109,7 +111,7 @@ impl Fetch {
     pub fn ahead(self, pass: usize) -> usize {
         match self.deep {
             true if pass + 1 < self.passes() => 0,
-            true => DEPTH,
+            true => self.depth,
             false => self.lines(),
         }
     }
@@ -135,9 +137,9 @@ impl Fetch {
     /// The tile in shared memory, in vectors.
     pub fn size(self) -> usize {
         if self.group {
-            return self.rows * DEPTH / self.vector;
+            return self.rows * self.depth / self.vector;
         }
-        self.rows * DEPTH / self.line() * self.stride() / self.vector
+        self.rows * self.depth / self.line() * self.stride() / self.vector
     }
 
     /// Of a pass' line, in vectors.
@@ -189,7 +191,7 @@ pub fn seat(unit: usize, #[comptime] fetch: Fetch) -> Seat {
             slot += vector ^ (line / 2 % 4);
         } else {
             let pieces = comptime![BLOCK / fetch.vector];
-            slot += vector / pieces * comptime![BLOCK * DEPTH / fetch.vector];
+            slot += vector / pieces * comptime![BLOCK * fetch.depth / fetch.vector];
             slot += vector % pieces ^ (line % 8);
         }
     } else {

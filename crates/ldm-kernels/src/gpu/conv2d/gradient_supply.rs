@@ -1,4 +1,4 @@
-//! What a cube's part of the weights' gradient is made of, and how it gets it step by step: 32 pixels each.
+//! What a cube's part of the weights' gradient is made of, and how it gets it step by step: 32 or 64 pixels each.
 
 // A part of a kernel takes the bindings that it needs.
 #![allow(clippy::too_many_arguments)]
@@ -9,7 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use super::super::waiting::Waiting;
 use super::fetch::{Fetch, Seat, bring, put, seat};
 use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
-use super::plan::{CubeForm, DEPTH};
+use super::plan::CubeForm;
 use super::supply::Part;
 
 /// What is known when the kernel is compiled.
@@ -27,7 +27,7 @@ pub struct GradientForm {
 #[cube]
 pub fn gradient_part(sizes: &Sizes, length: usize, #[comptime] cube: CubeForm) -> Part {
     let columns = sizes.kernel_height * sizes.kernel_width * sizes.channels;
-    let steps = (sizes.batch * sizes.height * sizes.width).div_ceil(DEPTH);
+    let steps = (sizes.batch * sizes.height * sizes.width).div_ceil(comptime![cube.depth]);
     Part::new(sizes.outputs, columns, steps, length, cube)
 }
 
@@ -56,7 +56,13 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
         let unit = UNIT_POS_Y as usize * comptime![form.cube.tile.units] + UNIT_POS_X as usize;
         let g_seat = seat(unit, comptime![form.gradient]);
         let mut g_pixel = Array::<usize>::new(3usize);
-        count(&mut g_pixel, 0usize, part.begin * DEPTH + g_seat.deep, sizes.width, sizes.height);
+        count(
+            &mut g_pixel,
+            0usize,
+            part.begin * comptime![form.cube.depth] + g_seat.deep,
+            sizes.width,
+            sizes.height,
+        );
 
         let x = comptime![form.x];
         let x_seat = seat(unit, x);
@@ -72,15 +78,21 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
             }
         }
         let mut x_pixel = Array::<usize>::new(3usize);
-        count(&mut x_pixel, 0usize, part.begin * DEPTH + x_seat.deep, sizes.width, sizes.height);
+        count(
+            &mut x_pixel,
+            0usize,
+            part.begin * comptime![form.cube.depth] + x_seat.deep,
+            sizes.width,
+            sizes.height,
+        );
         GradientSupply::<E, G, X> {
             g_pixel,
             x_pixel,
             taps,
             g_seat,
             x_seat,
-            g_next: Waiting::<E, G>::new(comptime![form.gradient.waiting()], false),
-            x_next: Waiting::<E, X>::new(comptime![x.waiting()], false),
+            g_next: Waiting::<E, G>::new(comptime![form.gradient.waiting()], false, false),
+            x_next: Waiting::<E, X>::new(comptime![x.waiting()], false, false),
             row: part.row,
             form,
         }
@@ -119,7 +131,7 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
             let row = comptime![if fetch.deep { 3 * i } else { 0 }];
             corner(&mut at, 0usize, &self.x_pixel, sizes, from, false);
             let vector = comptime![fetch.vector];
-            let spot = input(&at, 0usize, &self.taps, row, 0usize, sizes, from, false, vector);
+            let spot = input(&at, 0usize, &self.taps, row, 0usize, sizes, from, false, vector, false);
             bring::<E, X>(x, &spot, right, to, &mut self.x_next, &self.x_seat, i, fetch);
             let further = comptime![fetch.ahead(i)];
             if comptime![further > 0] {

@@ -18,7 +18,7 @@ use super::Added;
 use super::geometry::{Sizes, Strides};
 #[cfg(feature = "autodiff")]
 use super::gradient_supply::{GradientForm, GradientSupply, gradient_part};
-use super::plan::{CubeForm, DEPTH};
+use super::plan::{CubeForm, OUT};
 use super::product::Form;
 use super::supply::{Part, Supply, part};
 use super::tile::out;
@@ -57,7 +57,7 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
     let mut left = Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_size], ALIGNMENT);
     let mut right = Shared::<[Vector<E, W>]>::new_aligned_slice(comptime![cube.buffers * w_size], ALIGNMENT);
     // The group's rows of the tile, in vectors.
-    let rows = UNIT_POS_Y as usize / PLANES * comptime![BLOCK * DEPTH / form.x.vector];
+    let rows = UNIT_POS_Y as usize / PLANES * comptime![BLOCK * form.x.depth / form.x.vector];
     let mut sums = Vector::<f32, S>::new(0.0f32);
     let ahead = comptime![cube.ahead()];
     let mut step = part.begin;
@@ -128,7 +128,7 @@ pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: S
     let mut left = Shared::<[Vector<E, G>]>::new_aligned_slice(comptime![cube.buffers * g_size], ALIGNMENT);
     let mut right = Shared::<[Vector<E, X>]>::new_aligned_slice(comptime![cube.buffers * x_size], ALIGNMENT);
     // The group's rows of the tile, in vectors.
-    let rows = UNIT_POS_Y as usize / PLANES * comptime![BLOCK * DEPTH / form.gradient.vector];
+    let rows = UNIT_POS_Y as usize / PLANES * comptime![BLOCK * form.gradient.depth / form.gradient.vector];
     let mut sums = Vector::<f32, S>::new(0.0f32);
     let ahead = comptime![cube.ahead()];
     let mut step = part.begin;
@@ -203,7 +203,7 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
     let mut stage = Shared::<[Vector<f32, Four>]>::new_aligned_slice(size, ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
     let start = plane * comptime![cube.stage()];
-    let stride = comptime![cube.stage_stride()];
+    let stride = comptime![cube.stage_stride(OUT)];
     let (row, column) = (UNIT_POS_X as usize / 4, UNIT_POS_X as usize % 4 * 2);
     #[unroll]
     for turn in 0..comptime![cube.columns() / cube.stage_columns()] {
@@ -222,9 +222,10 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
             }
         }
         sync_plane();
-        out::<E, O, Y>(
+        out::<E, E, O, Y, f32, Four>(
             &stage,
             start,
+            stride,
             y,
             bias,
             shift,

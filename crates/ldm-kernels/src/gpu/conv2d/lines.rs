@@ -94,13 +94,23 @@ impl Lines {
             _ => Way::Direct,
         };
         let &Self { deep, vector, packed, .. } = self;
-        Fetch { rows: cube.rows(), deep, vector, packed, units: cube.units(), way, group: cube.group }
+        Fetch {
+            rows: cube.rows(),
+            depth: cube.depth,
+            deep,
+            vector,
+            packed,
+            units: cube.units(),
+            way,
+            group: cube.group,
+        }
     }
 
-    /// Whether the cube's units can bring it: in rows of the depth, or without a rest. Groups of planes want vectors of 16 bytes.
-    pub fn suits(&self, fetch: Fetch) -> bool {
+    /// Whether the cube's units can bring it: in rows of the depth, or without a rest. Groups of planes want vectors of 16 bytes, deep
+    /// steps packed ones.
+    pub fn suits(&self, cube: CubeForm, fetch: Fetch) -> bool {
         let whole = self.deep || fetch.units.is_multiple_of(fetch.across());
-        whole && (!fetch.group || self.vector * self.size == 16)
+        whole && (!cube.group || self.vector * self.size == 16) && (cube.deep.is_none() || self.packed > 1)
     }
 
     /// As the right operand.

@@ -39,8 +39,6 @@ mod weights;
 pub use channels::sums;
 #[cfg(all(feature = "autodiff", feature = "fusion"))]
 pub use channels::sums_shape;
-#[cfg(test)]
-pub use plan::CubeForm;
 pub use plan::{HALF, Plan, Work};
 #[cfg(feature = "autodiff")]
 pub use weights::weight_gradient;
@@ -49,12 +47,14 @@ use burn::backend::cubecl::dtype_to_storage_type;
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 use burn::tensor::{DType, Shape};
+use burn_cubecl::cubecl::ir::{ElemType, UIntKind};
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::geglu;
+use super::plane_tile::{sums_of, whole};
 use super::processors::processors;
 use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
@@ -63,8 +63,8 @@ use fetch::Fetch;
 use geometry::{SizesLaunch, StridesLaunch};
 use group::group_kernel;
 use lines::{Lines, dims, laid_out, strided};
-use plan::{DEPTH, SMALLEST};
-use product::{Form, product_kernel};
+use plan::{CubeForm, Depth, SMALLEST};
+use product::{Form, WayOut, product_kernel};
 
 /// What the kernel is told beside its tensors.
 #[derive(Debug, Clone, Copy)]
@@ -200,13 +200,13 @@ pub fn forward(
 
     let client = x.client.clone();
     let rows = b * height * width;
-    let steps = w_dims[2] * w_dims[3] * w_dims[1].div_ceil(DEPTH);
+    let depth = Depth { taps: w_dims[2] * w_dims[3], channels: w_dims[1] };
     // Where more than one tile reads them.
     let weight = laid_out(weight, rows > SMALLEST);
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
     let [from, taps] = if work.takes_packed() { Lines::packed([from, taps]) } else { [from, taps] };
-    let plan = work.plan(&client, [rows, outputs], steps, |form| {
-        from.suits(from.left(form)) && taps.suits(taps.right(form))
+    let plan = work.plan(&client, [rows, outputs], depth, |form| {
+        from.suits(form, from.left(form)) && taps.suits(form, taps.right(form))
     });
     let cube = plan.cube;
     let dtype = if exact { DType::F32 } else { x.dtype };
@@ -221,7 +221,12 @@ pub fn forward(
         added: if split { Added::default() } else { added },
         matrices,
         gated,
+        all: if spread == [1, 1] { all(cube, w_dims, rows, options) } else { [false; 2] },
+        way_out: WayOut::Stage,
+        packed: [1; 2],
     };
+    let (way_out, packed) = way_out(&client, &form, y_dims, [x.dtype, parts.sums.dtype]);
+    let form = Form { way_out, packed, ..form };
     let launch = Launch {
         x: x.clone(),
         weight,
@@ -236,6 +241,36 @@ pub fn forward(
     permute(combine(parts, [bias, shift, addend], added), &[0, 3, 1, 2])
 }
 
+/// How the sums of a product of this form leave for an output of this shape, and how many elements of it and of the addend are moved as
+/// one number. By matrices, where these can hold the types, of operands and output, and blocks don't lie across its end or that of one
+/// of its pictures, which have different shifts.
+fn way_out(
+    client: &Client,
+    form: &Form,
+    [b, outputs, height, width]: [usize; 4],
+    [operands, results]: [DType; 2],
+) -> (WayOut, [usize; 2]) {
+    if form.cube.deep.is_none() {
+        return (WayOut::Stage, [1; 2]);
+    }
+    let sums = sums_of(client, dtype_to_storage_type(operands));
+    let types = results == DType::F32 || (operands == results && sums);
+    let read = !form.added.addend || sums;
+    let pictures = !form.added.shift || whole(height * width, outputs);
+    let blocks = whole(b * height * width, outputs / form.matrices);
+    if !(types && read && pictures && blocks) || form.gated {
+        return (WayOut::Operands, [1; 2]);
+    }
+    (WayOut::Matrices, [if results == DType::F32 { 1 } else { 2 }, 2])
+}
+
+/// Of a product's input and weights, whether all vectors of all tiles and steps are there: nobody needs to ask then.
+fn all(cube: CubeForm, weight: [usize; 4], rows: usize, options: Conv2dOptions) -> [bool; 2] {
+    let depth = !cube.copies && weight[1].is_multiple_of(cube.depth);
+    let inside = options.padding == [[0; 2]; 2];
+    [depth && inside && rows.is_multiple_of(cube.rows()), depth && weight[0].is_multiple_of(cube.columns())]
+}
+
 /// How `work` would divide a convolution whose tensors lie as layers leave them, and the clocks that it is thought to take.
 pub fn division(
     client: &Client,
@@ -245,9 +280,11 @@ pub fn division(
     work: Work,
 ) -> (Plan, usize) {
     let [b, outputs, height, width] = output(x, weight, options);
-    let steps = weight[2] * weight[3] * weight[1].div_ceil(DEPTH);
+    let depth = Depth { taps: weight[2] * weight[3], channels: weight[1] };
     let vectors = x[1].is_multiple_of(Fetch::WIDEST);
-    let plan = work.plan(client, [b * height * width, outputs], steps, |form| vectors || !form.group);
+    let plan = work.plan(client, [b * height * width, outputs], depth, |form| {
+        vectors || !(form.group || form.deep.is_some())
+    });
     (plan, plan.time(processors(&client.properties().hardware), b * height * width * outputs))
 }
 
@@ -281,6 +318,10 @@ impl Launch {
         } = self;
         let (client, cube) = (x.client.clone(), plan.cube);
         let [inputs, outputs] = [&x, &y].map(|x| dtype_to_storage_type(x.dtype));
+        let numbers = |packed: usize, elements: ElemType| {
+            if packed == 1 { elements } else { ElemType::UInt(UIntKind::U32) }
+        };
+        let [written, added] = [numbers(form.packed[0], outputs), numbers(form.packed[1], inputs)];
         let (count, dim) = (cubes(&client, plan.cubes()), cube.dim());
         let [x, weight, bias, shift, addend, y] =
             [x, weight, bias, shift, addend, y].map(|x| x.into_buffer_arg());
@@ -335,6 +376,8 @@ impl Launch {
                     inputs,
                     moved,
                     outputs,
+                    written,
+                    added,
                 );
             }
         }

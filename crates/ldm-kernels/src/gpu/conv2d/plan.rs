@@ -7,18 +7,28 @@ use super::super::plane_tile::{SIDE, TileForm, native};
 use super::super::processors::processors;
 use super::super::ptx;
 use super::fetch::Fetch;
-use crate::gpu_kernels::{GpuKernels, runs};
 
 /// Channels of a half of a gated product that lie together in a tile, before those of the other half.
 pub const HALF: usize = 8;
 
 /// How deep one step is.
 pub const DEPTH: usize = ptx::DEPTH;
+/// How deep, where nothing but a longer step hides that memory is far.
+const DEEP: usize = 64;
 
 /// Tiles of a cube, the largest first: planes down and across, blocks of each down and across. What a plane reads of shared
 /// memory grows with its blocks down and across, what it multiplies with their product.
 const TILES: [([usize; 2], [usize; 2]); 5] =
     [([2, 2], [4, 5]), ([2, 2], [4, 4]), ([2, 4], [4, 2]), ([2, 2], [4, 2]), ([2, 2], [2, 2])];
+
+/// Those in deep steps of packed operands, likewise, and what a step takes.
+const DEEP_TILES: [([usize; 2], [usize; 2], usize); 5] = [
+    ([4, 2], [2, 5], 2350),
+    ([4, 2], [2, 4], 1850),
+    ([4, 2], [1, 5], 1680),
+    ([2, 2], [2, 4], 1400),
+    ([2, 2], [2, 2], 900),
+];
 
 /// Rows of the smallest.
 pub const SMALLEST: usize = 64;
@@ -26,11 +36,11 @@ pub const SMALLEST: usize = 64;
 /// Tiles of groups of four planes, likewise: planes down, blocks of 16 across. 160 columns divide the channels of Stable
 /// Diffusion's levels, and leave of each a number of tiles that is just below a large GPU's multiprocessors.
 const GROUPS: [(usize, usize); 5] = [(8, 10), (8, 8), (8, 4), (4, 8), (4, 4)];
-/// Forms of a cube: those of both.
+/// Forms of a cube: by planes, and in one of the two other ways.
 const FORMS: usize = 10;
 
 /// Blocks of a plane's row of sums that leave its registers at a time.
-const OUT: usize = 2;
+pub const OUT: usize = 2;
 
 /// The fewest steps of a split.
 const STEPS: usize = 8;
@@ -57,6 +67,10 @@ const LATENCY: usize = 800;
 const ALONE: usize = 8;
 /// To launch the kernel that adds splits up.
 const LAUNCH: usize = 4000;
+/// In deep steps: from a cube's first read to its first product, and from the last to its end.
+const ENDS: usize = 5000;
+/// Likewise, until the sums of splits are there: barriers between launches take longer without CUDA.
+const LONG_LAUNCH: usize = 12_000;
 
 /// A cube's tile of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +79,10 @@ pub struct CubeForm {
     pub planes: [usize; 2],
     /// Of a plane.
     pub tile: TileForm,
+    /// How deep a step is.
+    pub depth: usize,
+    /// What a deep step of packed operands takes; `None` for others.
+    pub deep: Option<usize>,
     /// Copies of the operands in shared memory: where there are several, one is read (by groups, two) while the others are
     /// filled.
     pub buffers: usize,
@@ -74,8 +92,6 @@ pub struct CubeForm {
     pub copies: bool,
     /// Whether groups of four planes multiply, of 16 rows each.
     pub group: bool,
-    /// Blocks of a plane's row of them that are on their way out at a time, at most.
-    pub out: usize,
 }
 
 impl CubeForm {
@@ -106,13 +122,20 @@ impl CubeForm {
 
     /// Columns of a plane's row of blocks that are on their way out at a time.
     pub fn stage_columns(self) -> usize {
-        self.tile.columns.min(self.out) * SIDE
+        self.tile.columns.min(OUT) * SIDE
+    }
+
+    /// Blocks that leave at a time where operands of so many elements of two bytes lay.
+    pub fn blocks_out(self, elements: usize) -> usize {
+        let room = 2 * elements / size_of::<f32>() / self.planes();
+        let fits = |blocks: &usize| SIDE * self.stage_stride(*blocks) <= room;
+        (1..=OUT).rev().find(fits).unwrap_or_else(|| unreachable!("operands are larger than a block"))
     }
 
     /// From a row to the next of them, in elements. Four units write eight neighbours of a row, sixteen of four rows at once: 40 puts
     /// these into different banks, 36 nearly, for those who have little room.
-    pub fn stage_stride(self) -> usize {
-        self.stage_columns() + if self.copies { 8 } else { 4 }
+    pub fn stage_stride(self, blocks: usize) -> usize {
+        self.tile.columns.min(blocks) * SIDE + if self.copies { 8 } else { 4 }
     }
 
     /// Sums of a unit.
@@ -122,7 +145,7 @@ impl CubeForm {
 
     /// Elements of a plane's row of blocks on its way out.
     pub fn stage(self) -> usize {
-        SIDE * self.stage_stride()
+        SIDE * self.stage_stride(OUT)
     }
 
     /// How many steps ahead of the product operands are asked for.
@@ -138,10 +161,12 @@ impl CubeForm {
     /// Shared memory for operands of so many bytes an element, in bytes.
     fn room(self, size: usize) -> usize {
         let operands = match self.group {
-            true => (self.rows() + self.columns()) * DEPTH,
-            false => Fetch::largest(self.rows()) + Fetch::largest(self.columns()),
+            true => (self.rows() + self.columns()) * self.depth,
+            false => Fetch::largest(self.rows(), self.depth) + Fetch::largest(self.columns(), self.depth),
         };
-        self.buffers * operands * size + self.planes() * self.stage() * size_of::<f32>()
+        // Sums of deep steps leave where operands lay.
+        let stage = if self.deep.is_some() { 0 } else { self.planes() * self.stage() * size_of::<f32>() };
+        self.buffers * operands * size + stage
     }
 
     /// The most cubes that a multiprocessor has registers for.
@@ -156,35 +181,36 @@ impl CubeForm {
         let buffers = match (self.group, self.copies) {
             (true, _) => 3..=5,
             (false, true) => 2..=4,
+            (false, false) if self.deep.is_some() => 1..=1,
             (false, false) => 1..=2,
         };
         // By way of registers cubes don't overlap: a second one on a multiprocessor brought nothing on an H200 by Vulkan.
         let most = if self.copies { self.most() } else { 1 };
-        // One by one sums leave room for a second buffer of 128x128 in Vulkan's 48 KiB; nobody knows yet what is the faster.
-        let fewest = if !self.copies && runs(GpuKernels::Experimental) { 1 } else { OUT };
         let forms = buffers
             .flat_map(|buffers| (1..=most).map(move |together| Self { buffers, together, ..self }))
-            .flat_map(|form| (fewest..=OUT).map(move |out| Self { out, ..form }))
             .filter(|form| {
                 form.units() <= limits.max_units_per_cube as usize
                     && form.together * form.room(size) <= limits.max_shared_memory_size
             });
         forms.max_by_key(|form| {
             let planes = (form.together * form.planes()).min(8);
-            (planes, form.together * form.ahead(), form.buffers, form.together, form.out)
+            (planes, form.together * form.ahead(), form.buffers, form.together)
         })
     }
 
     /// Clocks of a step.
     fn step(self) -> usize {
+        if let Some(clocks) = self.deep {
+            return clocks;
+        }
         // Bytes of so many rows or columns.
-        let bytes = |lines: usize| lines * DEPTH * 2;
+        let bytes = |lines: usize| lines * self.depth * 2;
         let written = bytes(self.rows() + self.columns());
         if !self.group {
             let read = self.planes() * bytes((self.tile.rows + self.tile.columns) * SIDE);
             return (read + written) / SHARED;
         }
-        let blocks = self.planes() * self.tile.rows * self.tile.columns * (DEPTH / SIDE);
+        let blocks = self.planes() * self.tile.rows * self.tile.columns * (self.depth / SIDE);
         let come = written / BYTES;
         // What comes while they multiply is in their way a little.
         (blocks * GROUP / 2).max(come) + come / 8
@@ -194,7 +220,8 @@ impl CubeForm {
 /// Who makes the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
-    /// The forms that the device has room for: by planes, then by groups of them, the largest first of each.
+    /// The forms that the device has room for: by planes, then by groups of them or, without these, in deep steps, the largest
+    /// first of each.
     pub forms: [Option<CubeForm>; FORMS],
     /// Only the form of this place among them, where it can be used; `None` for what suits the device.
     pub form: Option<usize>,
@@ -214,20 +241,26 @@ impl Work {
         let native = if emulated { None } else { Some(native(client, elements)?) };
         let copies = !emulated && ptx::takes(client);
         let size = elements.size();
-        let groups = GROUPS.map(|(down, columns)| {
-            let tile = TileForm { rows: 1, columns, units, native: Some(SIDE) };
-            let form =
-                CubeForm { planes: [down, 1], tile, buffers: 1, together: 1, copies, group: true, out: OUT };
-            (!emulated && ptx::groups(client) && size == 2).then(|| form.fitting(limits, size)).flatten()
-        });
-        let tiles = TILES.map(|(planes, [rows, columns])| {
+        let few = native.is_some_and(|side| side < SIDE);
+        let form = |planes: [usize; 2], rows: usize, columns: usize| {
             let tile = TileForm { rows, columns, units, native };
-            let form = CubeForm { planes, tile, buffers: 1, together: 1, copies, group: false, out: OUT };
-            let few = native.is_some_and(|side| side < SIDE);
-            (!few || form.sums() <= FEW_SUMS).then(|| form.fitting(limits, size)).flatten()
-        });
+            let (depth, deep, group) = (DEPTH, None, false);
+            CubeForm { planes, tile, depth, deep, buffers: 1, together: 1, copies, group }
+        };
+        let fitting =
+            |form: CubeForm| (!few || form.sums() <= FEW_SUMS).then(|| form.fitting(limits, size)).flatten();
+        let tiles = TILES.map(|(planes, [rows, columns])| fitting(form(planes, rows, columns)));
+        let others = if !emulated && ptx::groups(client) && size == 2 {
+            GROUPS.map(|(down, columns)| fitting(CubeForm { group: true, ..form([down, 1], 1, columns) }))
+        } else if !copies && native.is_some() && size == 2 {
+            DEEP_TILES.map(|(planes, [rows, columns], clocks)| {
+                fitting(CubeForm { depth: DEEP, deep: Some(clocks), ..form(planes, rows, columns) })
+            })
+        } else {
+            [None; FORMS - TILES.len()]
+        };
         let mut forms = [None; FORMS];
-        for (form, found) in forms.iter_mut().zip(tiles.into_iter().chain(groups)) {
+        for (form, found) in forms.iter_mut().zip(tiles.into_iter().chain(others)) {
             *form = found;
         }
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
@@ -238,38 +271,41 @@ impl Work {
         self.forms.iter().flatten().all(|form| form.tile.native == Some(SIDE))
     }
 
-    /// For an output of so many rows and columns and so many steps: tile and splits that take the least time. `reads` tells
+    /// For an output of so many rows and columns and so deep: tile and splits that take the least time. `reads` tells
     /// whether cubes of this form can read the operands.
     pub fn plan(
         &self,
         client: &Client,
         sides: [usize; 2],
-        steps: usize,
+        depth: Depth,
         reads: impl Fn(CubeForm) -> bool,
     ) -> Plan {
-        self.among(processors(&client.properties().hardware), sides, steps, reads)
+        self.among(processors(&client.properties().hardware), sides, depth, reads)
     }
 
     fn among(
         &self,
         multiprocessors: usize,
         sides: [usize; 2],
-        steps: usize,
+        depth: Depth,
         reads: impl Fn(CubeForm) -> bool,
     ) -> Plan {
         let usable = |form: &CubeForm| reads(*form);
         let told = self.form.and_then(|form| self.forms[form]).filter(usable);
         // Of what is as good the smallest.
         let forms = self.forms.iter().rev().flatten().copied().filter(usable);
-        // Groups multiply twice as fast as planes by themselves.
-        let grouped = forms.clone().any(|form| form.group);
-        let forms = forms.filter(|form| told.map_or(form.group == grouped, |told| told == *form));
+        // Groups multiply twice as fast as planes by themselves, and so do these in deep steps.
+        let better = |form: &CubeForm| form.group || form.deep.is_some();
+        let best = forms.clone().any(|form| better(&form));
+        let forms = forms.filter(|form| told.map_or(better(form) == best, |told| told == *form));
         let plans = forms.flat_map(|cube| {
+            let steps = depth.steps(cube);
+            let fewest_steps = STEPS * DEPTH / cube.depth;
             let tiles = sides[0].div_ceil(cube.rows()) * sides[1].div_ceil(cube.columns());
             let places = cube.together * multiprocessors;
             let (fewest, most) = match self.splits {
                 Some(splits) => (splits.clamp(1, steps), splits.clamp(1, steps)),
-                None => (1, places.div_ceil(tiles).min(steps / STEPS).max(1)),
+                None => (1, places.div_ceil(tiles).min(steps / fewest_steps).max(1)),
             };
             (fewest..=most).map(move |splits| {
                 let length = steps.div_ceil(splits);
@@ -280,6 +316,21 @@ impl Work {
         plans
             .min_by_key(time)
             .unwrap_or_else(|| unreachable!("`new` leaves a form, tests take those there are"))
+    }
+}
+
+/// What a product sums: taps of so many channels each.
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    /// How many.
+    pub taps: usize,
+    /// Of each.
+    pub channels: usize,
+}
+
+impl Depth {
+    fn steps(self, cube: CubeForm) -> usize {
+        self.taps * self.channels.div_ceil(cube.depth)
     }
 }
 
@@ -309,24 +360,31 @@ impl Plan {
         let latency = LATENCY / self.cube.ahead();
         let step = |cubes: usize| match cubes {
             0 => 0,
+            // What deep steps take was measured of cubes alone.
+            1 if self.cube.deep.is_some() => self.cube.step(),
             1 => (self.cube.step() + self.cube.step() / ALONE).max(latency),
             _ => (cubes * self.cube.step()).max(latency),
         };
-        let products = self.length * (busiest / most * step(most) + step(busiest % most));
+        let (ends, launch) = if self.cube.deep.is_some() { (ENDS, LONG_LAUNCH) } else { (0, LAUNCH) };
+        let products = self.length * (busiest / most * step(most) + step(busiest % most)) + busiest * ends;
         let bytes = 2 * self.splits * outputs * size_of::<f32>();
-        products + if self.splits == 1 { 0 } else { LAUNCH + bytes / (BYTES * multiprocessors) }
+        products + if self.splits == 1 { 0 } else { launch + bytes / (BYTES * multiprocessors) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, FORMS, GROUPS, OUT, Plan, SIDE, STEPS, TILES, TileForm, Work};
+    use super::{CubeForm, DEPTH, Depth, FORMS, GROUPS, Plan, SIDE, STEPS, TILES, TileForm, Work};
+
+    fn form(planes: [usize; 2], [rows, columns]: [usize; 2]) -> CubeForm {
+        let tile = TileForm { rows, columns, units: 32, native: Some(SIDE) };
+        let (depth, deep, copies, group) = (DEPTH, None, false, false);
+        CubeForm { planes, tile, depth, deep, buffers: 2, together: 1, copies, group }
+    }
 
     fn work() -> Work {
-        let tiles = TILES.map(|(planes, [rows, columns])| {
-            let tile = TileForm { rows, columns, units: 32, native: Some(SIDE) };
-            let form =
-                CubeForm { planes, tile, buffers: 2, together: 1, copies: false, group: false, out: OUT };
+        let tiles = TILES.map(|(planes, tile)| {
+            let form = form(planes, tile);
             Some(CubeForm { together: form.most(), ..form })
         });
         let mut forms = [None; FORMS];
@@ -334,8 +392,12 @@ mod tests {
         Work { forms, form: None, splits: None }
     }
 
+    fn depth(steps: usize) -> Depth {
+        Depth { taps: 1, channels: steps * DEPTH }
+    }
+
     fn plan(sides: [usize; 2], steps: usize) -> ([usize; 2], Plan) {
-        let plan = work().among(132, sides, steps, |_| true);
+        let plan = work().among(132, sides, depth(steps), |_| true);
         ([plan.cube.rows(), plan.cube.columns()], plan)
     }
 
@@ -373,7 +435,7 @@ mod tests {
             ([2 * 64 * 64, 2560], 10, 1),
             ([2 * 32 * 32, 640], 80, 2),
         ] {
-            let plan = work.among(128, sides, steps, |_| true);
+            let plan = work.among(128, sides, depth(steps), |_| true);
             let tile = [plan.cube.rows(), plan.cube.columns()];
             assert_eq!((tile, plan.splits), ([128, 160], splits), "{sides:?} {steps}");
         }
@@ -382,13 +444,12 @@ mod tests {
     #[test]
     fn groups_go_first() {
         let (down, columns) = GROUPS[0];
-        let tile = TileForm { rows: 1, columns, units: 32, native: Some(SIDE) };
-        let planes = [down, 1];
         let mut work = work();
+        let form = form([down, 1], [1, columns]);
         work.forms[TILES.len()] =
-            Some(CubeForm { planes, tile, buffers: 3, together: 2, copies: true, group: true, out: OUT });
+            Some(CubeForm { buffers: 3, together: 2, copies: true, group: true, ..form });
         for group in [true, false] {
-            let plan = work.among(132, [128, 64], 360, |form| group || !form.group);
+            let plan = work.among(132, [128, 64], depth(360), |form| group || !form.group);
             assert_eq!(plan.cube.group, group);
         }
     }
@@ -396,10 +457,11 @@ mod tests {
     #[test]
     fn plans_are_as_told() {
         for form in 0..TILES.len() {
-            let told = Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], 9, |_| true);
+            let told =
+                Work { form: Some(form), splits: Some(4), ..work() }.among(132, [16, 4], depth(9), |_| true);
             // The last shorter, and never more than steps.
             assert_eq!((told.cube, told.splits, told.length), (work().forms[form].unwrap(), 3, 3));
         }
-        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], 2, |_| true).splits, 2);
+        assert_eq!(Work { splits: Some(100), ..work() }.among(132, [16, 4], depth(2), |_| true).splits, 2);
     }
 }

@@ -6,14 +6,15 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::plane_tile::{ALIGNMENT, PlaneTile};
+use super::super::fours::Four;
+use super::super::plane_tile::{ALIGNMENT, Place, PlaneTile, SIDE};
 use super::super::ptx::commit;
 use super::Added;
 use super::fetch::{Fetch, arrive};
 use super::geometry::{Sizes, Strides};
-use super::plan::CubeForm;
-use super::supply::{Supply, part};
-use super::tile::{multiply, write};
+use super::plan::{CubeForm, OUT};
+use super::supply::{Part, Supply, part};
+use super::tile::{multiply, part_column, part_row, stage, write};
 
 /// What is known when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,17 +35,34 @@ pub struct Form {
     pub matrices: usize,
     /// Whether the output is GEGLU of the product.
     pub gated: bool,
+    /// Of the input and of the weights, whether all vectors of all tiles and steps are there.
+    pub all: [bool; 2],
+    /// How the sums leave.
+    pub way_out: WayOut,
+    /// By matrices, elements of the output and of the addend in one number of their memory.
+    pub packed: [usize; 2],
+}
+
+/// Which way sums go to memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WayOut {
+    /// By way of shared memory of their own.
+    Stage,
+    /// Where operands lay.
+    Operands,
+    /// By matrices, which begin with what is added.
+    Matrices,
 }
 
 /// A tile of the output a cube, or of one split's part of it: `[splits, pixels, outputs]`.
 #[cube(launch_unchecked)]
-pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>(
+pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X: Size, W: Size, Y: Size>(
     x: &[Vector<P, X>],
     weights: &[Vector<P, W>],
     bias: &[Vector<E, Y>],
     shift: &[Vector<E, Y>],
-    addend: &[Vector<E, Y>],
-    y: &mut [Vector<O, Y>],
+    addend: &[Vector<A, Y>],
+    y: &mut [Vector<M, Y>],
     sizes: &Sizes,
     from: &Strides,
     taps: &Strides,
@@ -54,6 +72,8 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>
     #[define(E)] _inputs: ElemType,
     #[define(P)] _moved: ElemType,
     #[define(O)] _outputs: ElemType,
+    #[define(M)] _written: ElemType,
+    #[define(A)] _added: ElemType,
 ) {
     let cube = comptime![form.cube];
     let part = part(sizes, length, cube);
@@ -67,7 +87,7 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>
         Shared::<[Vector<P, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
     let mut right =
         Shared::<[Vector<P, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
-    let mut tile = PlaneTile::zero(comptime![cube.tile]);
+    let mut tile = begun::<E, A, Y>(bias, shift, addend, &part, sizes, form);
     // Steps are on their way from memory while one before them is multiplied.
     if comptime![cube.copies] {
         let ahead = comptime![cube.ahead()];
@@ -108,9 +128,10 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>
             }
             supply.put(&mut left, &mut right, buffer);
             arrive(cube);
-            // What follows the last step too, which is not there or another split's: behind a branch compilers may wait for
-            // what was asked for where its ways join.
-            supply.ask(x, weights, &mut left, &mut right, 0usize, sizes, from, taps);
+            // Without the branch NVIDIA's Vulkan compiler asks later, between the products.
+            if step + 1 < part.end {
+                supply.ask(x, weights, &mut left, &mut right, 0usize, sizes, from, taps);
+            }
             multiply::<E, P, X, W>(
                 &mut tile,
                 &left,
@@ -125,21 +146,98 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, X: Size, W: Size, Y: Size>
             step += 1usize;
         }
     }
-    write::<E, O, Y>(
-        &tile,
-        y,
-        bias,
-        shift,
-        addend,
-        part.split,
-        part.row,
-        part.column,
-        sizes.batch * sizes.height * sizes.width,
-        sizes.outputs,
-        sizes.height * sizes.width,
-        cube,
-        comptime![form.added],
-        comptime![form.matrices],
-        comptime![form.gated],
-    );
+    let rows = sizes.batch * sizes.height * sizes.width;
+    match comptime![form.way_out] {
+        WayOut::Stage => write::<E, A, M, Y, f32, Four>(
+            &tile,
+            &mut stage(cube),
+            y,
+            bias,
+            shift,
+            addend,
+            part.split,
+            part.row,
+            part.column,
+            rows,
+            sizes.outputs,
+            sizes.height * sizes.width,
+            cube,
+            comptime![form.added],
+            comptime![form.matrices],
+            comptime![form.gated],
+            OUT,
+        ),
+        WayOut::Operands => {
+            // The last step has been read by all.
+            sync_cube();
+            write::<E, A, M, Y, P, W>(
+                &tile,
+                &mut right,
+                y,
+                bias,
+                shift,
+                addend,
+                part.split,
+                part.row,
+                part.column,
+                rows,
+                sizes.outputs,
+                sizes.height * sizes.width,
+                cube,
+                comptime![form.added],
+                comptime![form.matrices],
+                comptime![form.gated],
+                comptime![cube.blocks_out(w_fetch.size() * w_fetch.vector)],
+            );
+        }
+        WayOut::Matrices => {
+            let at = place(&part, sizes, cube);
+            let begin = part.split * rows * sizes.outputs;
+            tile.write::<O, M, Y>(y, &at, begin, comptime![form.matrices], comptime![form.packed[0]]);
+        }
+    }
+}
+
+/// Where a plane's part of the tile is in the output.
+#[cube]
+fn place(part: &Part, sizes: &Sizes, #[comptime] cube: CubeForm) -> Place {
+    let plane = UNIT_POS_Y as usize;
+    Place {
+        row: part.row + part_row(plane, cube),
+        column: part.column + part_column(plane, cube),
+        rows: sizes.batch * sizes.height * sizes.width,
+        columns: sizes.outputs,
+    }
+}
+
+/// A plane's sums: zeros, or what is added to those that leave by matrices.
+#[cube]
+fn begun<E: Float, A: Numeric, Y: Size>(
+    bias: &[Vector<E, Y>],
+    shift: &[Vector<E, Y>],
+    addend: &[Vector<A, Y>],
+    part: &Part,
+    sizes: &Sizes,
+    #[comptime] form: Form,
+) -> PlaneTile {
+    let added = comptime![if form.way_out == WayOut::Matrices { form.added } else { Added::default() }];
+    let cube = comptime![form.cube];
+    let at = place(part, sizes, cube);
+    let mut tile = if comptime![added.addend] {
+        PlaneTile::of::<E, A, Y>(addend, &at, comptime![form.packed[1]], comptime![cube.tile])
+    } else {
+        PlaneTile::zero(comptime![cube.tile])
+    };
+    #[unroll]
+    for block in 0..comptime![cube.tile.rows] {
+        if comptime![added.bias] {
+            tile.add_vector::<E, Y>(bias, 0usize, &at, block);
+        }
+        if comptime![added.shift] {
+            let row = min(at.row + comptime![block * SIDE], at.rows - SIDE);
+            let picture = row / (sizes.height * sizes.width);
+            tile.add_vector::<E, Y>(shift, picture * sizes.outputs, &at, block);
+        }
+    }
+    tile
 }

@@ -1,6 +1,6 @@
 //! What a cube's products are made of, and how it gets it step by step.
 //!
-//! A step is one tap of 32 channels. The taps of the same channels follow each other: what they read overlaps, and the
+//! A step is one tap of 32 or 64 channels. The taps of the same channels follow each other: what they read overlaps, and the
 //! second to the last find most of it in the nearest cache.
 
 // A part of a kernel takes the bindings that it needs.
@@ -12,7 +12,7 @@ use burn_cubecl::cubecl::prelude::*;
 use super::super::waiting::Waiting;
 use super::fetch::{Seat, bring, bring_rows, put, seat};
 use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
-use super::plan::{CubeForm, DEPTH, HALF};
+use super::plan::{CubeForm, HALF};
 use super::product::Form;
 
 /// A cube's part of the work.
@@ -53,7 +53,7 @@ impl Part {
 #[cube]
 pub fn part(sizes: &Sizes, length: usize, #[comptime] cube: CubeForm) -> Part {
     let pixels = sizes.batch * sizes.height * sizes.width;
-    let steps = sizes.kernel_height * sizes.kernel_width * sizes.channels.div_ceil(DEPTH);
+    let steps = sizes.kernel_height * sizes.kernel_width * sizes.channels.div_ceil(comptime![cube.depth]);
     Part::new(pixels, sizes.outputs, steps, length, cube)
 }
 
@@ -81,7 +81,7 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
         let unit = UNIT_POS_Y as usize * comptime![form.cube.tile.units] + UNIT_POS_X as usize;
         let all_taps = sizes.kernel_height * sizes.kernel_width;
         let mut tap = Array::<usize>::new(3usize);
-        tap[0] = part.begin / all_taps * DEPTH;
+        tap[0] = part.begin / all_taps * comptime![form.cube.depth];
         tap[1] = part.begin % all_taps % sizes.kernel_width;
         tap[2] = part.begin % all_taps / sizes.kernel_width;
 
@@ -100,8 +100,8 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
             corners,
             x_seat,
             w_seat: seat(unit, comptime![form.weight]),
-            x_next: Waiting::<P, X>::new(comptime![x.waiting()], false),
-            w_next: Waiting::<P, W>::new(comptime![form.weight.waiting()], false),
+            x_next: Waiting::<P, X>::new(comptime![x.waiting()], false, comptime![form.all[0]]),
+            w_next: Waiting::<P, W>::new(comptime![form.weight.waiting()], false, comptime![form.all[1]]),
             output: part.column,
             form,
         }
@@ -126,8 +126,9 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
         for i in 0..comptime![fetch.passes()] {
             let row = comptime![if fetch.deep { 3 * i } else { 0 }];
             let further = self.x_seat.deep + comptime![fetch.deeper(i)];
-            let (spread, vector) = comptime![(form.spread, fetch.vector)];
-            let spot = input(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread, vector);
+            let (spread, vector, all) = comptime![(form.spread, fetch.vector, form.all[0])];
+            let spot =
+                input(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread, vector, all);
             bring::<P, X>(x, &spot, left, to, &mut self.x_next, &self.x_seat, i, fetch);
         }
         let fetch = comptime![form.weight];
@@ -146,10 +147,11 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
                 comptime![fetch.deep],
                 comptime![fetch.vector],
                 comptime![form.mirrored],
+                comptime![form.all[1]],
             );
             bring_rows::<P, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
         }
-        next_tap(&mut self.tap, sizes, DEPTH);
+        next_tap(&mut self.tap, sizes, comptime![form.cube.depth]);
     }
 
     /// Puts what waited in registers into a buffer.

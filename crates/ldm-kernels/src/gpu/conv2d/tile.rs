@@ -11,17 +11,17 @@ use super::super::geglu::gelu;
 use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE, meet};
 use super::Added;
 use super::fetch::Fetch;
-use super::plan::{CubeForm, DEPTH, HALF};
+use super::plan::{CubeForm, HALF};
 
 /// The first row of a plane's part of the tile.
 #[cube]
-fn part_row(plane: usize, #[comptime] cube: CubeForm) -> usize {
+pub fn part_row(plane: usize, #[comptime] cube: CubeForm) -> usize {
     plane / comptime![cube.planes[1]] * comptime![cube.tile.rows * SIDE]
 }
 
 /// The first column of a plane's part of the tile.
 #[cube]
-fn part_column(plane: usize, #[comptime] cube: CubeForm) -> usize {
+pub fn part_column(plane: usize, #[comptime] cube: CubeForm) -> usize {
     plane % comptime![cube.planes[1]] * comptime![cube.tile.columns * SIDE]
 }
 
@@ -43,7 +43,7 @@ pub fn multiply<E: Float, P: Numeric, A: Size, B: Size>(
     let left_start = part_row(plane, cube) * left_row;
     let right_start = part_column(plane, cube) * right_row;
     #[unroll]
-    for k in 0..comptime![DEPTH / SIDE] {
+    for k in 0..comptime![cube.depth / SIDE] {
         let left_at =
             left_begin + (left_start + comptime![k * SIDE * left_deep]) / comptime![left_fetch.vector];
         let right_at =
@@ -61,14 +61,16 @@ pub fn multiply<E: Float, P: Numeric, A: Size, B: Size>(
 }
 
 /// Writes a plane's part of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with
-/// a column's bias, that of a column and `picture` rows, and an element's addend.
+/// a column's bias, that of a column and `picture` rows, and an element's addend. It goes by way of a stage, so many blocks of a row at
+/// a time.
 #[cube]
-pub fn write<E: Float, O: Float, Y: Size>(
+pub fn write<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
     tile: &PlaneTile,
+    stage: &mut Shared<[Vector<S, N>]>,
     y: &mut [Vector<O, Y>],
     bias: &[Vector<E, Y>],
     shift: &[Vector<E, Y>],
-    addend: &[Vector<E, Y>],
+    addend: &[Vector<A, Y>],
     split: usize,
     first_row: usize,
     first_column: usize,
@@ -79,13 +81,11 @@ pub fn write<E: Float, O: Float, Y: Size>(
     #[comptime] added: Added,
     #[comptime] matrices: usize,
     #[comptime] gated: bool,
+    #[comptime] across: usize,
 ) {
-    let size = comptime![cube.planes() * cube.stage() / COUNT];
-    let mut stage = Shared::<[Vector<f32, Four>]>::new_aligned_slice(size, ALIGNMENT);
     let plane = UNIT_POS_Y as usize;
-    let start = plane * comptime![cube.stage()];
-    let stride = comptime![cube.stage_stride()];
-    let across = comptime![cube.stage_columns() / SIDE];
+    let stride = comptime![cube.stage_stride(across)];
+    let start = plane * comptime![SIDE * stride];
     #[unroll]
     for block in 0..comptime![cube.tile.rows] {
         #[unroll]
@@ -95,14 +95,16 @@ pub fn write<E: Float, O: Float, Y: Size>(
             if comptime![block + turn > 0] {
                 meet(comptime![cube.tile.native.is_some()]);
             }
-            let to = &mut stage[start / COUNT..size];
-            tile.store_blocks(to, stride, block, first, there);
+            let end = stage.len();
+            let to = &mut stage[start / COUNT..end];
+            tile.store_blocks::<S, N>(to, stride, block, first, there);
             meet(comptime![cube.tile.native.is_some()]);
             let row = first_row + part_row(plane, cube) + comptime![block * SIDE];
             let column = first_column + part_column(plane, cube) + comptime![first * SIDE];
-            out::<E, O, Y>(
-                &stage,
+            out::<E, A, O, Y, S, N>(
+                &*stage,
                 start,
+                stride,
                 y,
                 bias,
                 shift,
@@ -123,15 +125,23 @@ pub fn write<E: Float, O: Float, Y: Size>(
     }
 }
 
-/// Writes what lies in a plane's stage, 16 rows from one on of so many columns.
+/// A stage of a cube's own.
 #[cube]
-pub fn out<E: Float, O: Float, Y: Size>(
-    stage: &Shared<[Vector<f32, Four>]>,
+pub fn stage(#[comptime] cube: CubeForm) -> Shared<[Vector<f32, Four>]> {
+    let size = comptime![cube.planes() * cube.stage() / COUNT];
+    Shared::<[Vector<f32, Four>]>::new_aligned_slice(size, ALIGNMENT)
+}
+
+/// Writes what lies in a plane's stage, 16 rows from one on of so many columns, with a stride from row to row.
+#[cube]
+pub fn out<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
+    stage: &Shared<[Vector<S, N>]>,
     start: usize,
+    #[comptime] stride: usize,
     y: &mut [Vector<O, Y>],
     bias: &[Vector<E, Y>],
     shift: &[Vector<E, Y>],
-    addend: &[Vector<E, Y>],
+    addend: &[Vector<A, Y>],
     split: usize,
     first_row: usize,
     first_column: usize,
@@ -145,7 +155,6 @@ pub fn out<E: Float, O: Float, Y: Size>(
     #[comptime] gated: bool,
 ) {
     let n = Y::value();
-    let stride = comptime![cube.stage_stride()];
     // Columns that are written of those on the stage.
     let written = comptime![if gated { staged_columns / 2 } else { staged_columns }];
     let across = comptime![written / n];
@@ -158,8 +167,8 @@ pub fn out<E: Float, O: Float, Y: Size>(
             let place = beside / HALF * comptime![2 * HALF] + beside % HALF;
             if row < rows && first_column + place < columns {
                 let column = first_column / 2 + beside;
-                let mut v = neighbours::<Y>(&stage[0usize..stage.len()], line + place);
-                let mut u = neighbours::<Y>(&stage[0usize..stage.len()], line + place + HALF);
+                let mut v = neighbours::<S, N, Y>(&stage[0usize..stage.len()], line + place);
+                let mut u = neighbours::<S, N, Y>(&stage[0usize..stage.len()], line + place + HALF);
                 if comptime![added.bias] {
                     v += Vector::<f32, Y>::cast_from(bias[column / n]);
                     u += Vector::<f32, Y>::cast_from(bias[(columns / 2 + column) / n]);
@@ -175,7 +184,7 @@ pub fn out<E: Float, O: Float, Y: Size>(
                 let (part, place) =
                     if comptime![matrices > 1] { (column / width, column % width) } else { (split, column) };
                 let at = ((part * rows + row) * width + place) / n;
-                let mut v = neighbours::<Y>(&stage[0usize..stage.len()], line + beside);
+                let mut v = neighbours::<S, N, Y>(&stage[0usize..stage.len()], line + beside);
                 if comptime![added.bias] {
                     v += Vector::<f32, Y>::cast_from(bias[column / n]);
                 }

@@ -10,6 +10,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::fours::Four;
 use super::super::plane_tile::{ALIGNMENT, PlaneTile};
 use super::super::ptx::commit;
 use super::super::walk::cubes;
@@ -19,8 +20,8 @@ use super::geometry::{Sizes, Strides};
 use super::gradient_supply::{GradientForm, GradientSupply, gradient_part};
 use super::group::group_gradient_kernel;
 use super::lines::{Lines, dims, strided};
-use super::plan::DEPTH;
-use super::tile::{multiply, write};
+use super::plan::{Depth, OUT};
+use super::tile::{multiply, stage, write};
 use super::{Added, Convolution, sizes};
 
 /// The gradient of weights of this shape, `[c_out, c_in, kh, kw]`, physically `[c_out, kh, kw, c_in]`. `x` is the
@@ -40,8 +41,11 @@ pub fn weight_gradient(
     let columns = height * width * channels;
     let depth = y_dims[0] * y_dims[2] * y_dims[3];
     let (gradients, from) = (Lines::channels(&gradient), Lines::channels(&x));
-    let plan = work.plan(&client, [outputs, columns], depth.div_ceil(DEPTH), |form| {
-        gradients.suits(gradients.left(form)) && from.suits(from.right(form))
+    let plan = work.plan(&client, [outputs, columns], Depth { taps: 1, channels: depth }, |form| {
+        // A deep step's operands are packed.
+        form.deep.is_none()
+            && gradients.suits(form, gradients.left(form))
+            && from.suits(form, from.right(form))
     });
     let parts = Parts::new(&x, [outputs, height, width, channels], x.dtype, plan.splits);
     let cube = plan.cube;
@@ -169,8 +173,9 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
         }
         step += 1usize;
     }
-    write::<E, O, Y>(
+    write::<E, E, O, Y, f32, Four>(
         &tile,
+        &mut stage(cube),
         y,
         unused,
         unused,
@@ -185,5 +190,6 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
         comptime![Added::default()],
         1usize,
         false,
+        OUT,
     );
 }

@@ -10,7 +10,7 @@ use crate::conv2d::{Conv2dOptions, laid_out, plain};
 use crate::gpu;
 use crate::gpu::autodiff::More;
 use crate::gpu::bridge::{client, primitive};
-use crate::gpu::conv2d::{CubeForm, Work};
+use crate::gpu::conv2d::Work;
 
 /// A convolution's sizes.
 #[derive(Debug, Clone, Copy)]
@@ -155,8 +155,9 @@ fn conv2d_in_splits_equals_its_twin() {
 fn every_tile_equals_its_twin() {
     let Some(device) = device() else { return };
     let (mut there, mut missing) = (0, Vec::new());
-    // Vectors of 4 and of 8 channels, which groups of planes want.
-    let cases = [36, 40].map(|channels| Case { x: [2, channels, 9, 9], outputs: 136, ..ONE });
+    // Vectors of 4 and of 8 channels, which groups of planes want, and an output of whole blocks.
+    let sizes = [(36, 9, 136), (40, 9, 136), (72, 8, 144)];
+    let cases = sizes.map(|(channels, side, outputs)| Case { x: [2, channels, side, side], outputs, ..ONE });
     let layouts = cases.into_iter().flat_map(|case| LAYOUTS.map(|layout| (case, layout)));
     for ((dtype, tolerance), (case, layout)) in
         types(&device).flat_map(|t| layouts.clone().map(move |layout| (t, layout)))
@@ -179,29 +180,6 @@ fn every_tile_equals_its_twin() {
     missing.dedup();
     eprintln!("tiles that {device:?} has no room for: {missing:?}");
     assert!(there > 0);
-}
-
-/// Sums that leave a block at a time: beside them is room for a second buffer.
-#[test]
-fn sums_may_leave_a_block_at_a_time() {
-    let Some(device) = device() else { return };
-    let case = Case { x: [2, 40, 9, 9], outputs: 136, ..ONE };
-    for (dtype, tolerance) in types(&device) {
-        let given = Tensors::new(case, dtype, Layout::ChannelsLast, &device);
-        let mut work = given.work(None);
-        let expected = given.twin() + exact(&given.addend);
-        for form in 0..work.forms.len() {
-            let Some(cube) = work.forms[form].filter(|cube| !cube.group) else { continue };
-            // There is room for two anywhere of the smallest in halves.
-            let small = cube.rows() * cube.columns() == 64 * 64 && dtype != DType::F32;
-            let buffers = if small { 2 } else { cube.buffers };
-            work.forms[form] = Some(CubeForm { out: 1, buffers, ..cube });
-            for splits in [1, 3] {
-                let y = given.formed(Work { form: Some(form), splits: Some(splits), ..work });
-                assert_close(&format!("tile {form}, {splits} splits, {dtype:?}"), &y, &expected, tolerance);
-            }
-        }
-    }
 }
 
 /// Gradients by every tile, from an output's gradient with its channels together, as layers leave it.

@@ -85,7 +85,7 @@ fn product<E: Float, N: Size>(
     let mut i = UNIT_POS_X as usize;
     while i < comptime![rows * columns] {
         let place = i / columns * comptime![columns + 4] + i % columns;
-        y[i] = neighbours::<Const<1>>(&out[0usize..out.len()], place).extract(0usize);
+        y[i] = neighbours::<f32, Four, Const<1>>(&out[0usize..out.len()], place).extract(0usize);
         i += form.units;
     }
 }

@@ -1,0 +1,133 @@
+//! A tile's sums that begin with what lies in memory and go there by matrices: no unit needs to know which of them it has.
+//!
+//! Matrix units only. Memory is row-major, rows and columns are multiples of 16; blocks beyond them are neither read nor written. It
+//! may be of numbers that are so many elements `packed`: NVIDIA's Vulkan compiler moves halves one by one, but those by pairs.
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout, Plane};
+use burn_cubecl::cubecl::prelude::*;
+
+use super::{PlaneTile, PlaneTileExpand, SIDE, Sums, SumsExpand, TileForm, operand};
+
+/// A tile's place in a matrix in memory.
+#[derive(CubeType, Clone, Copy)]
+pub struct Place {
+    /// The tile's first row.
+    pub row: usize,
+    /// Its first column.
+    pub column: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// Columns of the matrix.
+    pub columns: usize,
+}
+
+#[cube]
+impl PlaneTile {
+    /// A tile of what lies there.
+    pub fn of<E: Float, A: Numeric, N: Size>(
+        from: &[Vector<A, N>],
+        at: &Place,
+        #[comptime] packed: usize,
+        #[comptime] form: TileForm,
+    ) -> PlaneTile {
+        let side = comptime![form.side()];
+        let [down, across, _] = comptime![form.matrices()];
+        let numbers = N::value();
+        let mut fragments = Sequence::<Matrix<f32>>::new();
+        #[unroll]
+        for i in 0..down {
+            #[unroll]
+            for j in 0..across {
+                let row = min(at.row + comptime![i * side], at.rows - side);
+                let column = min(at.column + comptime![j * side], at.columns - side);
+                let start = (row * at.columns + column) / comptime![numbers * packed];
+                let mut found = operand::<E>(MatrixIdent::Accumulator, side, MatrixLayout::Undefined);
+                let stride = (at.columns / packed) as u32;
+                cmma::load_with_layout(&mut found, &from[start..from.len()], stride, MatrixLayout::RowMajor);
+                fragments.push(cmma::cast::<E, f32, Plane>(&found));
+            }
+        }
+        PlaneTile { sums: Sums::new_Fragments(fragments), form }
+    }
+
+    /// Adds the vector that begins there, of a matrix' columns, to the rows of one row of blocks.
+    pub fn add_vector<E: Float, N: Size>(
+        &mut self,
+        from: &[Vector<E, N>],
+        begin: usize,
+        at: &Place,
+        #[comptime] block: usize,
+    ) {
+        let form = comptime![self.form];
+        match &mut self.sums {
+            Sums::Fragments(fragments) => {
+                let side = comptime![form.side()];
+                let [_, across, parts] = comptime![form.matrices()];
+                // The vector in each of the right operand's rows, so that a row of the product is as many of it.
+                let share = E::new(comptime![1.0 / side as f32]);
+                let left =
+                    Matrix::<E>::from_value(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor, share);
+                #[unroll]
+                for j in 0..across {
+                    let column = min(at.column + comptime![j * side], at.columns - side);
+                    let start = (begin + column) / N::value();
+                    let mut right = operand::<E>(MatrixIdent::B, side, MatrixLayout::RowMajor);
+                    cmma::load(&mut right, &from[start..from.len()], 0u32);
+                    #[unroll]
+                    for i in 0..parts {
+                        let sum = fragments.index(comptime![(block * parts + i) * across + j]);
+                        cmma::execute(&left, &right, sum, sum);
+                    }
+                }
+            }
+            Sums::Values(_) => {}
+        }
+    }
+
+    /// Writes the tile to its place, which is shared out among so many matrices, one after the other in memory.
+    pub fn write<O: Float, M: Numeric, N: Size>(
+        &self,
+        to: &mut [Vector<M, N>],
+        at: &Place,
+        begin: usize,
+        #[comptime] matrices: usize,
+        #[comptime] packed: usize,
+    ) {
+        let form = comptime![self.form];
+        let numbers = N::value();
+        let width = at.columns / matrices;
+        match &self.sums {
+            Sums::Fragments(fragments) => {
+                let side = comptime![form.side()];
+                let [down, across, _] = comptime![form.matrices()];
+                #[unroll]
+                for i in 0..down {
+                    #[unroll]
+                    for j in 0..across {
+                        let row = at.row + comptime![i * side];
+                        let column = at.column + comptime![j * side];
+                        if row < at.rows && column < at.columns {
+                            let mut start = begin + row * width + column;
+                            if comptime![matrices > 1] {
+                                start += column / width * (at.rows - 1usize) * width;
+                            }
+                            let start = start / comptime![numbers * packed];
+                            let stride = (width / packed) as u32;
+                            let sums =
+                                cmma::cast::<f32, O, Plane>(fragments.index(comptime![i * across + j]));
+                            let end = to.len();
+                            cmma::store(&mut to[start..end], &sums, stride, MatrixLayout::RowMajor);
+                        }
+                    }
+                }
+            }
+            Sums::Values(_) => {}
+        }
+    }
+}
+
+/// Whether a matrix of so many rows and columns is made of blocks.
+pub fn whole(rows: usize, columns: usize) -> bool {
+    rows.is_multiple_of(SIDE) && columns.is_multiple_of(SIDE)
+}
