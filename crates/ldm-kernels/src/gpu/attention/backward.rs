@@ -187,8 +187,8 @@ fn backward_kernel<E: Float, O: Float, N: Size>(
     load::<E, N>(rows_one, rows_one_place, rows_one_start, first, rows, width, &mut kept_one, 0usize, kept);
     load::<E, N>(rows_two, rows_two_place, rows_two_start, first, rows, width, &mut kept_two, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
-    let mut next_one = Waiting::<E, N>::new(share, comptime![walked.branches], false);
-    let mut next_two = Waiting::<E, N>::new(share, comptime![walked.branches], false);
+    let mut next_one = Waiting::<E, N>::new(share, comptime![walked.missing()]);
+    let mut next_two = Waiting::<E, N>::new(share, comptime![walked.missing()]);
     if comptime![plan.ahead(size)] {
         fetch::<E, N>(
             lines_one,

@@ -117,8 +117,8 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
     let v_start = start(v_place, head, heads);
     load::<P, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
-    let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.branches], false);
-    let mut next_values = Waiting::<P, N>::new(share, comptime![walked.branches], false);
+    let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.missing()]);
+    let mut next_values = Waiting::<P, N>::new(share, comptime![walked.missing()]);
     if comptime![plan.ahead(size)] {
         fetch::<P, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
         fetch::<P, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);

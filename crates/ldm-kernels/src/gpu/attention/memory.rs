@@ -57,7 +57,7 @@ pub fn load<P: Numeric, N: Size>(
     let across = comptime![lines.across(n)];
     let share = comptime![lines.share(n * lines.packed)];
     if comptime![lines.unrolled] {
-        let mut waiting = Waiting::<P, N>::new(TOGETHER, comptime![lines.branches], false);
+        let mut waiting = Waiting::<P, N>::new(TOGETHER, comptime![lines.missing()]);
         #[unroll]
         for batch in 0..comptime![share.div_ceil(TOGETHER)] {
             let begin = comptime![batch * TOGETHER];
@@ -76,7 +76,7 @@ pub fn load<P: Numeric, N: Size>(
             }
         }
     } else {
-        let mut one = Waiting::<P, N>::new(1usize, comptime![lines.branches], false);
+        let mut one = Waiting::<P, N>::new(1usize, comptime![lines.missing()]);
         let mut i = UNIT_POS as usize;
         while i < comptime![lines.count * across] {
             ask::<P, N>(&mut one, 0usize, x, place, start, first, rows, columns, i, lines);

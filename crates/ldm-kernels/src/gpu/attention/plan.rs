@@ -6,6 +6,7 @@ use super::super::fours::COUNT;
 use super::super::fragments::{BOARD, UNITS};
 use super::super::plane_tile::{SIDE, TileForm};
 use super::super::processors::processors;
+use super::super::waiting::Missing;
 
 /// The widest head: beyond it the sums don't fit a plane's registers.
 pub const WIDEST: usize = 160;
@@ -127,7 +128,7 @@ pub struct Lines {
     pub unrolled: bool,
     /// Elements that are moved as one number.
     pub packed: usize,
-    /// See [`Waiting`](super::super::waiting::Waiting).
+    /// Whether reads of what isn't there stand in branches.
     pub branches: bool,
 }
 
@@ -196,7 +197,10 @@ impl Plan {
             .then_some((alone, blocks));
         let candidates = [2, 1].into_iter().flat_map(move |least| {
             alone.into_iter().chain(divisions).flat_map(move |(planes, blocks)| {
-                [columns, least].map(|columns| Self { planes, blocks, columns: columns.min(few), ..whole })
+                // Many planes have registers for as many lines as memory has room for: they meet less often.
+                let widths = if planes == MANY { [6, 5, 4, 3] } else { [columns; 4] };
+                let widths = widths.into_iter().chain([least]);
+                widths.map(move |columns| Self { planes, blocks, columns: columns.min(few), ..whole })
             })
         });
         let fits = |plan: &Self, limit: usize| {
@@ -396,6 +400,15 @@ impl Plan {
 }
 
 impl Lines {
+    /// What becomes of vectors that aren't there.
+    pub fn missing(&self) -> Missing {
+        match self {
+            Self { branches: true, .. } => Missing::Branches,
+            Self { packed: 1, .. } => Missing::Selected,
+            _ => Missing::Multiplied,
+        }
+    }
+
     /// Vectors of the tile in memory.
     pub fn vectors(&self, vector: usize) -> usize {
         self.count * self.stride / vector

@@ -6,7 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::waiting::Waiting;
+use super::super::waiting::{Missing, Waiting};
 use super::fetch::{Fetch, Seat, bring, put, seat};
 use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
 use super::plan::CubeForm;
@@ -91,8 +91,8 @@ impl<E: Float, G: Size, X: Size> GradientSupply<E, G, X> {
             taps,
             g_seat,
             x_seat,
-            g_next: Waiting::<E, G>::new(comptime![form.gradient.waiting()], false, false),
-            x_next: Waiting::<E, X>::new(comptime![x.waiting()], false, false),
+            g_next: Waiting::<E, G>::new(comptime![form.gradient.waiting()], Missing::Selected),
+            x_next: Waiting::<E, X>::new(comptime![x.waiting()], Missing::Selected),
             row: part.row,
             form,
         }

@@ -76,6 +76,17 @@ impl Lines {
         both.map(|lines| Self { vector: 2 * lines.vector, packed: 2, packs: false, ..lines })
     }
 
+    /// Whether a number is several elements.
+    pub fn packs_numbers(&self) -> bool {
+        self.packed > 1
+    }
+
+    /// Of `[b, c, h, w]` of so many rows and columns, whether all pixels lie in one row.
+    pub fn flat(&self, [b, _, height, width]: [usize; 4]) -> bool {
+        let [outer, _, row, column] = self.strides;
+        (height == 1 || row == width * column) && (b == 1 || outer == height * width * column)
+    }
+
     /// Numbers of a vector, as a kernel's argument.
     pub fn numbers(&self) -> usize {
         self.vector / self.packed

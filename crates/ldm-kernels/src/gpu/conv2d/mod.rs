@@ -56,6 +56,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::geglu;
 use super::plane_tile::{sums_of, whole};
 use super::processors::processors;
+use super::waiting::Missing;
 use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
@@ -204,7 +205,7 @@ pub fn forward(
     // Where more than one tile reads them.
     let weight = laid_out(weight, rows > SMALLEST);
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
-    let [from, taps] = if work.takes_packed() { Lines::packed([from, taps]) } else { [from, taps] };
+    let [from, taps] = if work.packs { Lines::packed([from, taps]) } else { [from, taps] };
     let plan = work.plan(&client, [rows, outputs], depth, |form| {
         from.suits(form, from.left(form)) && taps.suits(form, taps.right(form))
     });
@@ -221,7 +222,9 @@ pub fn forward(
         added: if split { Added::default() } else { added },
         matrices,
         gated,
-        all: if spread == [1, 1] { all(cube, w_dims, rows, options) } else { [false; 2] },
+        missing: missing(&from, cube, w_dims, rows, options, spread),
+        flat: cube.deep.is_some() && pointwise(w_dims, options, spread) && from.flat(y_dims),
+        known: cube.deep.map(|_| [w_dims[2], w_dims[3], outputs]),
         way_out: WayOut::Stage,
         packed: [1; 2],
     };
@@ -264,11 +267,33 @@ fn way_out(
     (WayOut::Matrices, [if results == DType::F32 { 1 } else { 2 }, 2])
 }
 
-/// Of a product's input and weights, whether all vectors of all tiles and steps are there: nobody needs to ask then.
-fn all(cube: CubeForm, weight: [usize; 4], rows: usize, options: Conv2dOptions) -> [bool; 2] {
+/// Whether each pixel is its own tap.
+fn pointwise(weight: [usize; 4], options: Conv2dOptions, spread: [usize; 2]) -> bool {
+    let plain = Conv2dOptions { stride: [1, 1], padding: [[0; 2]; 2] };
+    weight[2..] == [1, 1] && options == plain && spread == [1, 1]
+}
+
+/// What becomes of the vectors of a product's input, and of its weights, that aren't there; nobody asks where all are of all tiles and
+/// steps.
+fn missing(
+    lines: &Lines,
+    cube: CubeForm,
+    weight: [usize; 4],
+    rows: usize,
+    options: Conv2dOptions,
+    spread: [usize; 2],
+) -> [Missing; 2] {
     let depth = !cube.copies && weight[1].is_multiple_of(cube.depth);
-    let inside = options.padding == [[0; 2]; 2];
-    [depth && inside && rows.is_multiple_of(cube.rows()), depth && weight[0].is_multiple_of(cube.columns())]
+    let inside = options.padding == [[0; 2]; 2] && spread == [1, 1];
+    let all = [
+        depth && inside && rows.is_multiple_of(cube.rows()),
+        depth && weight[0].is_multiple_of(cube.columns()),
+    ];
+    all.map(|all| match all {
+        true => Missing::None,
+        false if lines.packs_numbers() => Missing::Multiplied,
+        false => Missing::Selected,
+    })
 }
 
 /// How `work` would divide a convolution whose tensors lie as layers leave them, and the clocks that it is thought to take.

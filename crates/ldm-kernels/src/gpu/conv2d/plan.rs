@@ -227,6 +227,8 @@ pub struct Work {
     pub form: Option<usize>,
     /// At most so many splits of the depth; `None` for what suits the device.
     pub splits: Option<usize>,
+    /// Whether matrix units take packed operands: Vulkan's do. Metal's, of 8x8, want memory of the elements' own type.
+    pub packs: bool,
 }
 
 impl Work {
@@ -263,12 +265,8 @@ impl Work {
         for (form, found) in forms.iter_mut().zip(tiles.into_iter().chain(others)) {
             *form = found;
         }
-        forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None })
-    }
-
-    /// Whether matrix units take packed operands: Vulkan's do. Metal's, of 8x8, want memory of the elements' own type.
-    pub fn takes_packed(&self) -> bool {
-        self.forms.iter().flatten().all(|form| form.tile.native == Some(SIDE))
+        let packs = native == Some(SIDE);
+        forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None, packs })
     }
 
     /// For an output of so many rows and columns and so deep: tile and splits that take the least time. `reads` tells
@@ -389,7 +387,7 @@ mod tests {
         });
         let mut forms = [None; FORMS];
         forms[..TILES.len()].copy_from_slice(&tiles);
-        Work { forms, form: None, splits: None }
+        Work { forms, form: None, splits: None, packs: true }
     }
 
     fn depth(steps: usize) -> Depth {

@@ -9,6 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use super::super::fours::Four;
 use super::super::plane_tile::{ALIGNMENT, Place, PlaneTile, SIDE};
 use super::super::ptx::commit;
+use super::super::waiting::Missing;
 use super::Added;
 use super::fetch::{Fetch, arrive};
 use super::geometry::{Sizes, Strides};
@@ -35,8 +36,13 @@ pub struct Form {
     pub matrices: usize,
     /// Whether the output is GEGLU of the product.
     pub gated: bool,
-    /// Of the input and of the weights, whether all vectors of all tiles and steps are there.
-    pub all: [bool; 2],
+    /// What becomes of vectors of the input, and of the weights, that aren't there.
+    pub missing: [Missing; 2],
+    /// Whether all pixels lie in one row, of which each is its own tap.
+    pub flat: bool,
+    /// Rows and columns of the kernel and channels of the output, which compilers make use of; `None` where there would be too many
+    /// kernels of them.
+    pub known: Option<[usize; 3]>,
     /// How the sums leave.
     pub way_out: WayOut,
     /// By matrices, elements of the output and of the addend in one number of their memory.
@@ -76,6 +82,8 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
     #[define(A)] _added: ElemType,
 ) {
     let cube = comptime![form.cube];
+    let sizes = known(sizes, form);
+    let sizes = &sizes;
     let part = part(sizes, length, cube);
     // The whole cube ends, so no unit waits for another.
     if part.split >= splits {
@@ -118,7 +126,9 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             step += 1usize;
         }
     } else {
-        supply.ask(x, weights, &mut left, &mut right, 0usize, sizes, from, taps);
+        supply.aim(sizes, from, taps);
+        supply.fetch(x, weights);
+        supply.aim(sizes, from, taps);
         let mut step = part.begin;
         while step < part.end {
             let buffer = step % comptime![cube.buffers];
@@ -130,8 +140,9 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             arrive(cube);
             // Without the branch NVIDIA's Vulkan compiler asks later, between the products.
             if step + 1 < part.end {
-                supply.ask(x, weights, &mut left, &mut right, 0usize, sizes, from, taps);
+                supply.fetch(x, weights);
             }
+            supply.aim(sizes, from, taps);
             multiply::<E, P, X, W>(
                 &mut tile,
                 &left,
@@ -195,6 +206,30 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             let begin = part.split * rows * sizes.outputs;
             tile.write::<O, M, Y>(y, &at, begin, comptime![form.matrices], comptime![form.packed[0]]);
         }
+    }
+}
+
+/// The sizes, as far as they are known when the kernel is compiled.
+#[cube]
+fn known(sizes: &Sizes, #[comptime] form: Form) -> Sizes {
+    let [height, width, outputs] = comptime![form.known.unwrap_or_default()];
+    let known = comptime![form.known.is_some()];
+    Sizes {
+        batch: sizes.batch,
+        height: sizes.height,
+        width: sizes.width,
+        outputs: if known { outputs.runtime() } else { sizes.outputs },
+        input_height: sizes.input_height,
+        input_width: sizes.input_width,
+        channels: sizes.channels,
+        kernel_height: if known { height.runtime() } else { sizes.kernel_height },
+        kernel_width: if known { width.runtime() } else { sizes.kernel_width },
+        down: sizes.down,
+        across: sizes.across,
+        above: sizes.above,
+        left: sizes.left,
+        spread_down: sizes.spread_down,
+        spread_across: sizes.spread_across,
     }
 }
 

@@ -9,9 +9,9 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::super::waiting::Waiting;
+use super::super::waiting::{Missing, Waiting};
 use super::fetch::{Seat, bring, bring_rows, put, seat};
-use super::geometry::{Sizes, Strides, corner, count, input, next_tap, weight};
+use super::geometry::{Sizes, Spot, Strides, corner, count, input, next_tap, weight};
 use super::plan::{CubeForm, HALF};
 use super::product::Form;
 
@@ -66,12 +66,33 @@ pub struct Supply<P: Numeric, X: Size, W: Size> {
     corners: Array<usize>,
     x_seat: Seat,
     w_seat: Seat,
-    /// What waits in registers.
+    /// What waits in registers, and where what is asked for next is.
     x_next: Waiting<P, X>,
     w_next: Waiting<P, W>,
+    x_spots: Spots,
+    w_spots: Spots,
     output: usize,
     #[cube(comptime)]
     form: Form,
+}
+
+/// Where a unit's vectors are, if they are.
+#[derive(CubeType)]
+struct Spots {
+    at: Array<usize>,
+    there: Array<bool>,
+}
+
+#[cube]
+impl Spots {
+    fn new(#[comptime] count: usize) -> Spots {
+        Spots { at: Array::new(count), there: Array::new(count) }
+    }
+
+    fn put(&mut self, #[comptime] which: usize, spot: &Spot) {
+        self.at[which] = spot.at;
+        self.there[which] = spot.there;
+    }
 }
 
 #[cube]
@@ -88,20 +109,30 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
         let x = comptime![form.x];
         let x_seat = seat(unit, x);
         let mut corners = Array::<usize>::new(comptime![3 * x.seats()]);
+        let pixels = sizes.batch * sizes.height * sizes.width;
         #[unroll]
         for i in 0..comptime![x.seats()] {
-            let mut pixel = Array::<usize>::new(3usize);
             let row = part.row + x_seat.row + comptime![i * x.lines()];
-            count(&mut pixel, 0usize, row, sizes.width, sizes.height);
-            corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
+            if comptime![form.flat] {
+                // All pixels are one row, and none has a corner elsewhere.
+                corners[comptime![3 * i]] = row * from.column;
+                corners[comptime![3 * i + 1]] = 0usize;
+                corners[comptime![3 * i + 2]] = select(row < pixels, 0usize, sizes.input_width);
+            } else {
+                let mut pixel = Array::<usize>::new(3usize);
+                count(&mut pixel, 0usize, row, sizes.width, sizes.height);
+                corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
+            }
         }
         Supply::<P, X, W> {
             tap,
             corners,
             x_seat,
             w_seat: seat(unit, comptime![form.weight]),
-            x_next: Waiting::<P, X>::new(comptime![x.waiting()], false, comptime![form.all[0]]),
-            w_next: Waiting::<P, W>::new(comptime![form.weight.waiting()], false, comptime![form.all[1]]),
+            x_next: Waiting::<P, X>::new(comptime![x.waiting()], comptime![form.missing[0]]),
+            w_next: Waiting::<P, W>::new(comptime![form.weight.waiting()], comptime![form.missing[1]]),
+            x_spots: Spots::new(comptime![x.waiting()]),
+            w_spots: Spots::new(comptime![form.weight.waiting()]),
             output: part.column,
             form,
         }
@@ -124,34 +155,53 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
         let to = buffer * comptime![fetch.size()];
         #[unroll]
         for i in 0..comptime![fetch.passes()] {
-            let row = comptime![if fetch.deep { 3 * i } else { 0 }];
-            let further = self.x_seat.deep + comptime![fetch.deeper(i)];
-            let (spread, vector, all) = comptime![(form.spread, fetch.vector, form.all[0])];
-            let spot =
-                input(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread, vector, all);
+            let spot = self.of_x(i, sizes, from);
             bring::<P, X>(x, &spot, left, to, &mut self.x_next, &self.x_seat, i, fetch);
         }
         let fetch = comptime![form.weight];
         let to = buffer * comptime![fetch.size()];
         #[unroll]
         for i in 0..comptime![fetch.passes()] {
-            let output = self.output + self.w_seat.row + comptime![fetch.row(i)];
-            let row = if comptime![form.gated] { gated(output, sizes.outputs) } else { output };
-            let spot = weight(
-                row / comptime![fetch.side()],
-                output < sizes.outputs,
-                &self.tap,
-                self.w_seat.deep + comptime![fetch.deeper(i)],
-                sizes,
-                taps,
-                comptime![fetch.deep],
-                comptime![fetch.vector],
-                comptime![form.mirrored],
-                comptime![form.all[1]],
-            );
+            let spot = self.of_weights(i, sizes, taps);
             bring_rows::<P, W>(weights, &spot, right, to, &mut self.w_next, &self.w_seat, i, fetch);
         }
         next_tap(&mut self.tap, sizes, comptime![form.cube.depth]);
+    }
+
+    /// Finds where the next step is, which [`fetch`](Self::fetch) then asks for: what is computed before reads makes everybody wait for
+    /// them, but beside the products it costs nothing.
+    pub fn aim(&mut self, sizes: &Sizes, from: &Strides, taps: &Strides) {
+        let form = comptime![self.form];
+        #[unroll]
+        for i in 0..comptime![form.x.passes()] {
+            let spot = self.of_x(i, sizes, from);
+            self.x_spots.put(i, &spot);
+        }
+        #[unroll]
+        for i in 0..comptime![form.weight.passes()] {
+            let spot = self.of_weights(i, sizes, taps);
+            if comptime![form.weight.partial(i)] {
+                let there = self.w_seat.row + comptime![form.weight.row(i)] < comptime![form.weight.rows];
+                let spot = Spot { at: select(there, spot.at, 0usize), there: spot.there && there };
+                self.w_spots.put(i, &spot);
+            } else {
+                self.w_spots.put(i, &spot);
+            }
+        }
+        next_tap(&mut self.tap, sizes, comptime![form.cube.depth]);
+    }
+
+    /// Asks for what was aimed at, to wait in registers.
+    pub fn fetch(&mut self, x: &[Vector<P, X>], weights: &[Vector<P, W>]) {
+        let form = comptime![self.form];
+        #[unroll]
+        for i in 0..comptime![form.x.passes()] {
+            self.x_next.ask(i, x, self.x_spots.at[i], self.x_spots.there[i]);
+        }
+        #[unroll]
+        for i in 0..comptime![form.weight.passes()] {
+            self.w_next.ask(i, weights, self.w_spots.at[i], self.w_spots.there[i]);
+        }
     }
 
     /// Puts what waited in registers into a buffer.
@@ -159,6 +209,37 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
         let form = comptime![self.form];
         put::<P, X>(left, buffer * comptime![form.x.size()], &self.x_next, &self.x_seat, form.x);
         put::<P, W>(right, buffer * comptime![form.weight.size()], &self.w_next, &self.w_seat, form.weight);
+    }
+
+    /// Where the input's vector of `pass` is.
+    fn of_x(&self, #[comptime] pass: usize, sizes: &Sizes, from: &Strides) -> Spot {
+        let form = comptime![self.form];
+        let fetch = comptime![form.x];
+        let row = comptime![if fetch.deep { 3 * pass } else { 0 }];
+        let further = self.x_seat.deep + comptime![fetch.deeper(pass)];
+        let (spread, vector) = comptime![(form.spread, fetch.vector)];
+        let all = comptime![form.missing[0] == Missing::None];
+        input(&self.corners, row, &self.tap, 0usize, further, sizes, from, spread, vector, all)
+    }
+
+    /// Where the weights' vector of `pass` is.
+    fn of_weights(&self, #[comptime] pass: usize, sizes: &Sizes, taps: &Strides) -> Spot {
+        let form = comptime![self.form];
+        let fetch = comptime![form.weight];
+        let output = self.output + self.w_seat.row + comptime![fetch.row(pass)];
+        let row = if comptime![form.gated] { gated(output, sizes.outputs) } else { output };
+        weight(
+            row / comptime![fetch.side()],
+            output < sizes.outputs,
+            &self.tap,
+            self.w_seat.deep + comptime![fetch.deeper(pass)],
+            sizes,
+            taps,
+            comptime![fetch.deep],
+            comptime![fetch.vector],
+            comptime![form.mirrored],
+            comptime![form.missing[1] == Missing::None],
+        )
     }
 }
 

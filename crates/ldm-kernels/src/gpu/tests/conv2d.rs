@@ -5,7 +5,7 @@ use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
-use super::{TAKEN, device, exact, laid, types};
+use super::{TAKEN, device, exact, laid, types, work};
 use crate::conv2d::{Conv2dOptions, laid_out, plain};
 use crate::gpu;
 use crate::gpu::autodiff::More;
@@ -83,10 +83,8 @@ impl Tensors {
 
     /// By matrix units where the device has them, else emulated.
     fn work(&self, splits: Option<usize>) -> Work {
-        let (client, dtype) = (client(&primitive(&self.x).expect("on the device")), self.x.dtype());
-        let emulated = || Work::new(&client, dtype_to_storage_type(dtype), true);
-        let work = gpu::conv2d::work(&client, dtype).or_else(emulated);
-        Work { splits, ..work.expect("room for the tiles") }
+        let client = client(&primitive(&self.x).expect("on the device"));
+        Work { splits, ..work(&client, self.x.dtype()) }
     }
 
     /// The kernel, in so many splits.

@@ -1,6 +1,5 @@
 //! Linear layers against the plain twin, with matrix units emulated where there are none.
 
-use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
 use ldm_test_support::{assert_close, seeded_input};
 
@@ -15,9 +14,7 @@ const CASES: [([usize; 2], usize, usize); 5] =
     [([1, 1], 32, 8), ([2, 5], 70, 9), ([1, 77], 96, 33), ([3, 50], 40, 136), ([1, 9], 8, 200)];
 
 fn work(x: &Tensor<3>) -> Work {
-    let client = client(&primitive(x).expect("on the device"));
-    let emulated = || Work::new(&client, dtype_to_storage_type(x.dtype()), true);
-    gpu::conv2d::work(&client, x.dtype()).or_else(emulated).expect("room for the tiles")
+    super::work(&client(&primitive(x).expect("on the device")), x.dtype())
 }
 
 /// Input, weight and bias.

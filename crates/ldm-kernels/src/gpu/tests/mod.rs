@@ -13,9 +13,12 @@ mod linear;
 mod lists;
 mod plane_tile;
 
+use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::cubecl::prelude::Client;
 use ldm_test_support::{assert_close, seeded_input};
+
+use super::conv2d::Work;
 
 /// The float types of the kernels, and how far from the twin one may be: of the halves one unit in the last place of 1.
 const TYPES: [(DType, f64); 3] = [(DType::F32, 1e-5), (DType::F16, 1e-3), (DType::BF16, 8e-3)];
@@ -116,4 +119,13 @@ fn assert_alike<const D: usize>(name: &str, found: &Outcome<D>, expected: &Outco
     assert_close(&format!("{name}: x"), dx, dx2, tolerance);
     assert_close(&format!("{name}: weight"), dw, dw2, tolerance);
     assert_close(&format!("{name}: bias"), db, db2, tolerance);
+}
+
+/// Who makes products: matrix units where the device has them, else their emulation. Operands are packed wherever vectors are
+/// short: Metal's matrix units alone want other memory.
+fn work(client: &Client, dtype: DType) -> Work {
+    let emulated = || Work::new(client, dtype_to_storage_type(dtype), true);
+    let work = super::conv2d::work(client, dtype).or_else(emulated).expect("room for the tiles");
+    let packs = work.forms.iter().flatten().all(|form| form.tile.native.is_some());
+    Work { packs: work.packs || packs && !cfg!(target_os = "macos"), ..work }
 }

@@ -144,8 +144,8 @@ fn backward_kernel<E: Float, O: Float, N: Size, P: Size>(
     known.rows(logarithms, deltas, head * rows, first, rows);
     let ahead = comptime![!plan.once && plan.ahead(size)];
     let share = comptime![if ahead { walked.share(size) } else { 1 }];
-    let mut next_one = Waiting::<E, N>::new(share, comptime![walked.branches], false);
-    let mut next_two = Waiting::<E, N>::new(share, comptime![walked.branches], false);
+    let mut next_one = Waiting::<E, N>::new(share, comptime![walked.missing()]);
+    let mut next_two = Waiting::<E, N>::new(share, comptime![walked.missing()]);
     if comptime![ahead] {
         let next = begin + comptime![plan.lines()];
         fetch::<E, N>(lines_one, lines_one_place, one_start, next, lines, width, &mut next_one, walked);

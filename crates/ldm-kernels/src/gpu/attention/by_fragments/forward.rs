@@ -104,8 +104,8 @@ fn forward_kernel<E: Float, N: Size, P: Size>(
     load::<E, N>(k, k_place, k_start, 0, m, width, &mut keys, 0usize, walked);
     let ahead = comptime![plan.ahead(size)];
     let share = comptime![if ahead { walked.share(size) } else { 1 }];
-    let mut next_keys = Waiting::<E, N>::new(share, comptime![walked.branches], false);
-    let mut next_values = Waiting::<E, N>::new(share, comptime![walked.branches], false);
+    let mut next_keys = Waiting::<E, N>::new(share, comptime![walked.missing()]);
+    let mut next_values = Waiting::<E, N>::new(share, comptime![walked.missing()]);
     if comptime![plan.once] {
         load::<E, N>(v, v_place, v_start, 0, m, width, &mut values, 0usize, walked);
     } else if comptime![ahead] {
