@@ -55,8 +55,6 @@ enum Kernels {
     Portable,
     /// Ours.
     All,
-    /// Those too that wait for a device to be timed on.
-    Experimental,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -117,7 +115,6 @@ fn made(name: &str, arguments: &Arguments) -> Result<(Place, Pass), String> {
         Kernels::Burns => GpuKernels::Off,
         Kernels::Portable => GpuKernels::Portable,
         Kernels::All => GpuKernels::All,
-        Kernels::Experimental => GpuKernels::Experimental,
     });
     let run = make(Size { side, batch, steps, replay }, &place);
     Ok((place, run))

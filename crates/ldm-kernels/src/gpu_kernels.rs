@@ -17,8 +17,6 @@ pub enum GpuKernels {
     Portable,
     /// Those too that use instructions of one vendor's devices.
     All,
-    /// Those too that have not been run on the devices that they are for.
-    Experimental,
 }
 
 static KERNELS: AtomicU8 = AtomicU8::new(GpuKernels::All as u8);

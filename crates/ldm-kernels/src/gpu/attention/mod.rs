@@ -23,7 +23,7 @@
 //! time, as long as a unit's registers hold its rows beside the sums.
 //!
 //! Where nobody knows them but each can be changed where it is, as by `VK_NV_cooperative_matrix2`, weights stay in registers too
-//! ([`elements`]), in f16; not yet run on such a device, so only where [`GpuKernels::Experimental`] asks for it.
+//! ([`elements`]), in f16.
 //!
 //! Known weaknesses, none of them measured: matrix units are used as far as `cubecl::cmma` shows them, with both
 //! operands copied to registers, not Hopper's `wgmma`, which reads shared memory itself; lines come by ordinary loads that

@@ -372,7 +372,9 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::{CubeForm, DEPTH, Depth, FORMS, GROUPS, Plan, SIDE, STEPS, TILES, TileForm, Work};
+    use super::{
+        CubeForm, DEEP, DEEP_TILES, DEPTH, Depth, FORMS, GROUPS, Plan, SIDE, STEPS, TILES, TileForm, Work,
+    };
 
     fn form(planes: [usize; 2], [rows, columns]: [usize; 2]) -> CubeForm {
         let tile = TileForm { rows, columns, units: 32, native: Some(SIDE) };
@@ -449,6 +451,34 @@ mod tests {
         for group in [true, false] {
             let plan = work.among(132, [128, 64], depth(360), |form| group || !form.group);
             assert_eq!(plan.cube.group, group);
+        }
+    }
+
+    /// Stable Diffusion's layers on a device of an H200's size.
+    #[test]
+    fn deep_steps_go_first() {
+        let mut work = work();
+        for (at, (planes, tile, clocks)) in DEEP_TILES.into_iter().enumerate() {
+            let form = CubeForm { depth: DEEP, deep: Some(clocks), buffers: 1, ..form(planes, tile) };
+            assert_eq!(form.units(), 32 * form.planes());
+            // Where operands lay is room for two blocks of a plane's row of sums, beside a gap.
+            assert_eq!(form.blocks_out(form.columns() * (DEEP + 8)), 2);
+            work.forms[TILES.len() + at] = Some(form);
+        }
+        for (sides, depth, tile, splits) in [
+            ([2 * 64 * 64, 320], Depth { taps: 9, channels: 320 }, [128, 160], 1),
+            ([2 * 16 * 16, 1280], Depth { taps: 9, channels: 1280 }, [128, 160], 4),
+            ([2 * 8 * 8, 1280], Depth { taps: 9, channels: 1280 }, [128, 128], 12),
+            ([2 * 64 * 64, 320], Depth { taps: 1, channels: 320 }, [128, 160], 1),
+        ] {
+            let plan = work.among(128, sides, depth, |_| true);
+            let found = [plan.cube.rows(), plan.cube.columns()];
+            assert_eq!((plan.cube.depth, found, plan.splits), (DEEP, tile, splits), "{sides:?} {depth:?}");
+            // No split of fewer elements than of shallow steps.
+            assert!(plan.splits == 1 || plan.length * DEEP >= STEPS * DEPTH);
+            // Operands that are not packed.
+            let plan = work.among(128, sides, depth, |form| form.deep.is_none());
+            assert_eq!(plan.cube.depth, DEPTH);
         }
     }
 

@@ -372,4 +372,10 @@ fn plans_follow_the_device() {
             }
         }
     }
+    // By elements many planes have a multiprocessor to themselves, and as many keys at a time as its memory has room for.
+    for ((n, m, d), expected) in [((4096, 4096, 40), (8, 1, 6)), ((1024, 1024, 80), (8, 1, 2))] {
+        let by = Units { products: Products::Elements, native: Some(16) };
+        let plan = Plan::new(&properties, sizes(n, m, d), Pass::Forward, by).expect("room");
+        assert_eq!((plan.planes, plan.blocks, plan.columns), expected, "{n} {m} {d} by elements");
+    }
 }

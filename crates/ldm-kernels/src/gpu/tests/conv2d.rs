@@ -247,6 +247,37 @@ fn pictures_are_shifted_each_by_its_own() {
     }
 }
 
+/// Outputs that are whole blocks, which sums may leave for by matrices: more than one tile each way and tiles beyond the end, steps of
+/// all of a kernel's taps, with all that is added, by every tile, whole and in splits.
+#[test]
+fn outputs_of_whole_blocks_equal_their_twins() {
+    let Some(device) = device() else { return };
+    let pointwise = Case { kernel: [1, 1], padding: [[0, 0]; 2], ..ONE };
+    let cases = [
+        Case { x: [2, 64, 8, 6], outputs: 144, ..ONE },
+        Case { x: [3, 128, 4, 12], outputs: 80, ..pointwise },
+        Case { x: [1, 136, 16, 16], outputs: 64, ..pointwise },
+    ];
+    for ((dtype, tolerance), case) in types(&device).flat_map(|t| cases.map(|case| (t, case))) {
+        let given = Tensors::new(case, dtype, Layout::ChannelsLast, &device);
+        let [b, outputs] = [case.x[0], case.outputs];
+        let shift = seeded_input::<2>("shift", [b, outputs], &device).cast(dtype);
+        let expected = given.twin() + exact(&given.addend);
+        let shifted = expected.clone() + exact(&shift).reshape([b, outputs, 1, 1]);
+        let work = given.work(None);
+        let forms = (0..work.forms.len()).filter(|form| work.forms[*form].is_some());
+        for (form, splits) in forms.flat_map(|form| [1, 2].map(|splits| (form, splits))) {
+            let work = Work { form: Some(form), splits: Some(splits), ..work };
+            let [x, weight] = [&given.x, &given.weight].map(|x| primitive(x).expect(TAKEN));
+            let (bias, addend) = (Some(&given.bias), Some(&given.addend));
+            let y = gpu::convolve(x, weight, bias, given.options, Some(&shift), addend, work).expect(TAKEN);
+            let name = format!("{case:?}, tile {form}, {splits} splits, {dtype:?}");
+            assert_close(&name, &y, &shifted, tolerance);
+            assert_close(&format!("{name}, no shift"), &given.formed(work), &expected, tolerance);
+        }
+    }
+}
+
 /// What is added has gradients too, whole and in splits, with a bias beside it and without.
 #[test]
 fn what_is_added_has_gradients() {

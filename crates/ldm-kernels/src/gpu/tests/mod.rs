@@ -121,11 +121,8 @@ fn assert_alike<const D: usize>(name: &str, found: &Outcome<D>, expected: &Outco
     assert_close(&format!("{name}: bias"), db, db2, tolerance);
 }
 
-/// Who makes products: matrix units where the device has them, else their emulation. Operands are packed wherever vectors are
-/// short: Metal's matrix units alone want other memory.
+/// Who makes products: matrix units where the device has them, else their emulation.
 fn work(client: &Client, dtype: DType) -> Work {
     let emulated = || Work::new(client, dtype_to_storage_type(dtype), true);
-    let work = super::conv2d::work(client, dtype).or_else(emulated).expect("room for the tiles");
-    let packs = work.forms.iter().flatten().all(|form| form.tile.native.is_some());
-    Work { packs: work.packs || packs && !cfg!(target_os = "macos"), ..work }
+    super::conv2d::work(client, dtype).or_else(emulated).expect("room for the tiles")
 }
