@@ -48,10 +48,21 @@ impl<P: Numeric, N: Size> Waiting<P, N> {
                 self.vectors[which] = from[at];
             }
         } else {
-            self.vectors[which] = from[at];
-            if comptime![self.missing != Missing::None] {
-                self.there[which] = u32::cast_from(there);
-            }
+            self.read(which, from, at);
+            self.note(which, there);
+        }
+    }
+
+    /// [`ask`](Self::ask) in two parts, of which the second can stand outside a branch around the first: what both of its ways tell
+    /// NVIDIA's Vulkan compiler is used in each of them, so before it is waited for.
+    pub fn read(&mut self, which: usize, from: &[Vector<P, N>], at: usize) {
+        self.vectors[which] = from[at];
+    }
+
+    /// Whether it is there.
+    pub fn note(&mut self, which: usize, there: bool) {
+        if comptime![self.missing != Missing::None] {
+            self.there[which] = u32::cast_from(there);
         }
     }
 

@@ -128,6 +128,7 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
     } else {
         supply.aim(sizes, from, taps);
         supply.fetch(x, weights);
+        supply.note();
         supply.aim(sizes, from, taps);
         let mut step = part.begin;
         while step < part.end {
@@ -142,6 +143,7 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             if step + 1 < part.end {
                 supply.fetch(x, weights);
             }
+            supply.note();
             supply.aim(sizes, from, taps);
             multiply::<E, P, X, W>(
                 &mut tile,

@@ -196,11 +196,24 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
         let form = comptime![self.form];
         #[unroll]
         for i in 0..comptime![form.x.passes()] {
-            self.x_next.ask(i, x, self.x_spots.at[i], self.x_spots.there[i]);
+            self.x_next.read(i, x, self.x_spots.at[i]);
         }
         #[unroll]
         for i in 0..comptime![form.weight.passes()] {
-            self.w_next.ask(i, weights, self.w_spots.at[i], self.w_spots.there[i]);
+            self.w_next.read(i, weights, self.w_spots.at[i]);
+        }
+    }
+
+    /// Notes what of that is there.
+    pub fn note(&mut self) {
+        let form = comptime![self.form];
+        #[unroll]
+        for i in 0..comptime![form.x.passes()] {
+            self.x_next.note(i, self.x_spots.there[i]);
+        }
+        #[unroll]
+        for i in 0..comptime![form.weight.passes()] {
+            self.w_next.note(i, self.w_spots.there[i]);
         }
     }
 
