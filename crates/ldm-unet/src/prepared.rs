@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::module::ParamId;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 use ldm_nn::silu;
 
 use crate::{
@@ -45,6 +45,22 @@ pub struct Prepared {
     context: Option<PreparedContext>,
     /// What is added to the embedded timestep, `[b, width]` each, in this order.
     embeddings: Vec<Tensor<2>>,
+}
+
+/// The timesteps of a run, embedded all at once for one U-Net and the conditions of one [`Prepared`].
+#[derive(Debug, Clone)]
+pub struct Timesteps {
+    values: Vec<f32>,
+    /// As the blocks read it, `[n, b, width]`.
+    embedded: Tensor<3>,
+}
+
+impl Timesteps {
+    /// What the blocks read at this timestep, `[b, width]`; `None` where it or that number of items isn't among what was embedded.
+    pub fn at(&self, timestep: f32, b: usize) -> Option<Tensor<2>> {
+        let place = self.values.iter().position(|value| *value == timestep)?;
+        (self.embedded.dims()[1] == b).then(|| self.embedded.clone().narrow(0, place, 1).squeeze_dim(0))
+    }
 }
 
 impl<'a> From<&'a Tensor<3>> for Context<'a> {
@@ -176,12 +192,57 @@ impl UNet {
         prepared: &Prepared,
     ) -> Result<Entry, UNetError> {
         let given = &prepared.conditioning;
-        self.check(&x, &timesteps, given)?;
+        self.check(&x, timesteps.dims()[0], given)?;
         let b = x.dims()[0];
         let x = self.join(x, given);
         let time = self.embed_timesteps(timesteps, b, given);
         let time = prepared.embeddings.iter().fold(time, |time, part| time + part.clone());
         Ok(Entry { x, time: silu(time), context: None })
+    }
+
+    /// The same at a timestep that was embedded before: `time` `[b, width]` is what [`Timesteps::at`] gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn enter_embedded(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<2>,
+        prepared: &Prepared,
+    ) -> Result<Entry, UNetError> {
+        let given = &prepared.conditioning;
+        self.check(&x, time.dims()[0], given)?;
+        Ok(Entry { x: self.join(x, given), time, context: None })
+    }
+
+    /// Embeds the timesteps of a run for `b` items each at once, which step by step would be some thirty small operations a step.
+    ///
+    /// # Errors
+    ///
+    /// [`UNetError::Shape`] where the conditions are those of another number of items.
+    pub fn prepare_timesteps(
+        &self,
+        timesteps: &[f32],
+        b: usize,
+        prepared: &Prepared,
+    ) -> Result<Timesteps, UNetError> {
+        self.check_conditions(b, &prepared.conditioning)?;
+        // Samplers of second order come to a timestep twice.
+        let mut values = timesteps.to_vec();
+        values.dedup();
+        let n = values.len();
+        let each = values.iter().flat_map(|value| std::iter::repeat_n(*value, b));
+        let each = TensorData::new(each.collect::<Vec<f32>>(), [n * b]);
+        let each = Tensor::from_data(each, (&self.device(), DType::F32));
+        let timestep_cond =
+            prepared.conditioning.timestep_cond.as_ref().map(|cond| cond.clone().repeat_dim(0, n));
+        let conditions = Conditioning { timestep_cond, ..Conditioning::none() };
+        let time = self.embed_timesteps(each, n * b, &conditions);
+        let parts = prepared.embeddings.iter().map(|part| part.clone().repeat_dim(0, n));
+        let time = silu(parts.fold(time, |time, part| time + part));
+        let width = time.dims()[1];
+        Ok(Timesteps { values, embedded: time.reshape([n, b, width]) })
     }
 
     /// All blocks, on the latent and the time of [`enter_prepared`](Self::enter_prepared): `[b, out_channels, h, w]` in

@@ -167,7 +167,7 @@ impl UNet {
         timesteps: Tensor<1>,
         conditioning: &Conditioning,
     ) -> Result<Entry, UNetError> {
-        self.check(&x, &timesteps, conditioning)?;
+        self.check(&x, timesteps.dims()[0], conditioning)?;
         let b = x.dims()[0];
         // In the order of the fields that they read: lazy weights are drawn at their first use.
         let x = self.join(x, conditioning);
@@ -343,7 +343,7 @@ impl UNet {
     pub(crate) fn check(
         &self,
         x: &Tensor<4>,
-        timesteps: &Tensor<1>,
+        timesteps: usize,
         given: &Conditioning,
     ) -> Result<(), UNetError> {
         let [b, _, h, w] = x.dims();
@@ -356,8 +356,8 @@ impl UNet {
                 return Err(UNetError::TooSmall { axis, side, levels: self.down_blocks.len() });
             }
         }
-        if timesteps.dims()[0] != 1 {
-            size("timesteps", BATCH, b, timesteps.dims()[0])?;
+        if timesteps != 1 {
+            size("timesteps", BATCH, b, timesteps)?;
         }
         self.check_conditions(b, given)
     }

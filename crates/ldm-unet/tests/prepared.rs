@@ -33,6 +33,31 @@ fn every_kind_of_model_and_condition() {
     }
 }
 
+/// Timesteps of a run, embedded all at once: products of more rows may add up in another order.
+#[test]
+fn timesteps_embedded_ahead() {
+    for case in cases() {
+        let model = case.model(DType::F32);
+        let (x, _, conditioning) = case.inputs();
+        let b = x.dims()[0];
+        let prepared = model.prepare(&conditioning).expect("fitting conditions");
+        let values = [999.0, 500.5, 500.5, 0.0];
+        let timesteps = model.prepare_timesteps(&values, b, &prepared).expect("fitting conditions");
+        let mut found = vec![];
+        for value in values {
+            let time = timesteps.at(value, b).expect("one of them");
+            let entry = model.enter_embedded(x.clone(), time, &prepared).expect("an entry");
+            found.push(model.run_blocks(entry.x, &entry.time, &prepared));
+            let at = Tensor::<1>::full([b], value, (&case.device, DType::F32));
+            let expected = model.forward(x.clone(), at, &conditioning).expect("a sample");
+            let difference = relative_difference(&found[found.len() - 1], &expected);
+            assert!(difference <= 1e-5, "{} at {value}: {difference}", case.name);
+        }
+        assert!(relative_difference(&found[0], &found[3]) > 1e-4, "{}: the timestep does nothing", case.name);
+        assert!(timesteps.at(1.0, b).is_none() && timesteps.at(0.0, b + 1).is_none(), "{}", case.name);
+    }
+}
+
 /// Attention in f32 and in f16.
 #[test]
 fn half_precision() {

@@ -26,6 +26,7 @@ mod processors;
 mod ptx;
 mod shares;
 mod silu;
+mod spirv;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -216,11 +216,10 @@ impl LatentDiffusion {
     ///
     /// Source: `apply_model` in the reference's `ddpm.py`.
     fn apply(&self, x: Tensor<4>, t: f32, evaluators: &mut [Evaluator<'_>]) -> Result<Tensor<4>, Error> {
-        let time = Tensor::<1>::full([1], t, (&x.device(), DType::F32));
         let mut evaluate = |i: usize, x: Tensor<4>| {
             let evaluator = evaluators.get_mut(i);
             let evaluator = evaluator.ok_or_else(|| Error::argument("patches", "not those of the run"))?;
-            evaluator.evaluate(x, time.clone())
+            evaluator.evaluate(x, t)
         };
         match self.checked_patches()? {
             Some(patches) => patches.map(&x, Resize::Same, |i, _, x| evaluate(i, x)),

@@ -253,7 +253,12 @@ impl<'a> Sampling<'a> {
         let replay = self.replay && prepared.len() == 1;
         let recorder = Recorder::new(&model.unet);
         let recorder = if replay { Some(&recorder as &dyn Passes) } else { None };
-        let evaluator = |prepared| Evaluator::new(&model.unet, prepared, recorder);
+        let items = if self.away_from().is_some() { 2 * x.dims()[0] } else { x.dims()[0] };
+        let evaluator = |prepared| -> Result<Evaluator<'_>, Error> {
+            let mut evaluator = Evaluator::new(&model.unet, prepared, recorder)?;
+            evaluator.expect(sampler.timesteps(), items)?;
+            Ok(evaluator)
+        };
         let mut evaluators = prepared.iter().map(evaluator).collect::<Result<Vec<_>, _>>()?;
         let of = sampler.timesteps().len();
         let mut failure: Option<VaeError> = None;
@@ -314,7 +319,7 @@ impl<'a> Sampling<'a> {
             return self.model.apply(x, t, evaluators);
         }
         let b = x.dims()[0];
-        let e = self.model.apply(Tensor::cat(vec![x.clone(), x], 0), t, evaluators)?;
+        let e = self.model.apply(x.repeat_dim(0, 2), t, evaluators)?;
         let [unconditional, conditional] = [0, b].map(|at| e.clone().narrow(0, at, b));
         Ok(self.guidance.apply(unconditional, conditional))
     }

@@ -140,9 +140,10 @@ impl<'a> Denoiser<'a> {
     ) -> Result<Tensor<4>, Error> {
         let dtype = self.unet.dtype();
         let mut evaluator = Evaluator::new(self.unet, self.prepared()?, recorder)?;
+        let halves = if self.guided { 2 } else { 1 };
+        evaluator.expect(sampler.timesteps(), halves * latents.dims()[0])?;
         let predict = |x: Tensor<4>, t: f32| -> Result<Tensor<4>, Error> {
-            let prediction = self.predict_with(x, f64::from(t), |x, t, _| evaluator.evaluate(x, t))?;
-            Ok(prediction.cast(dtype))
+            Ok(self.guide(x, |x| evaluator.evaluate(x, t))?.cast(dtype))
         };
         denoise(sampler, latents, noise, blend, observer, predict)
     }
@@ -168,11 +169,22 @@ impl<'a> Denoiser<'a> {
         t: f64,
         network: impl FnOnce(Tensor<4>, Tensor<1>, &Conditioning) -> Result<Tensor<4>, Error>,
     ) -> Result<Tensor<4>, Error> {
+        self.guide(latent, |input| {
+            let timesteps = Tensor::full([input.dims()[0]], t, (&input.device(), DType::F32));
+            network(input, timesteps, &self.conditioning)
+        })
+    }
+
+    /// The guided prediction of a network that knows timestep and conditions.
+    fn guide(
+        &self,
+        latent: Tensor<4>,
+        network: impl FnOnce(Tensor<4>) -> Result<Tensor<4>, Error>,
+    ) -> Result<Tensor<4>, Error> {
         let batch = latent.dims()[0];
-        let input = if self.guided { Tensor::cat(vec![latent.clone(), latent], 0) } else { latent };
+        let input = if self.guided { latent.repeat_dim(0, 2) } else { latent };
         let [items, _, h, w] = input.dims();
-        let timesteps = Tensor::<1>::full([items], t, (&input.device(), DType::F32));
-        let prediction = network(input, timesteps, &self.conditioning)?;
+        let prediction = network(input)?;
         let found = prediction.dims();
         if [found[0], found[2], found[3]] != [items, h, w] {
             let reason = format!("it gives {found:?} for {items} latents of {h} x {w}");

@@ -1,16 +1,21 @@
 //! The evaluations of one run: launched, or recorded once and replayed.
 
-use burn::tensor::Tensor;
-use ldm_unet::{Entry, Prepared, UNet};
+use burn::tensor::{DType, Tensor};
+use ldm_unet::{Entry, Prepared, Timesteps, UNet};
 
 use super::recorder::Passes;
 use super::replay::is_supported;
 use crate::Error;
 
+/// The most timesteps and items that are embedded ahead: a few MB.
+const MOST_ROWS: usize = 4096;
+
 /// epsilon_theta under the conditions of a run, evaluated again and again on latents of one shape.
 pub(crate) struct Evaluator<'a> {
     unet: &'a UNet,
     prepared: &'a Prepared,
+    /// Those of the run.
+    timesteps: Option<Timesteps>,
     /// Where a pass is or will be recorded, with the run's number there.
     recorder: Option<(&'a dyn Passes, u64)>,
     /// Whether a pass has been launched, which compiles and tunes the kernels.
@@ -31,16 +36,35 @@ impl<'a> Evaluator<'a> {
             return Err(Error::argument("recorder", "it is for another model"));
         }
         let recorder = recorder.map(|recorder| (recorder, recorder.enter()));
-        Ok(Self { unet, prepared, recorder, launched: false })
+        Ok(Self { unet, prepared, timesteps: None, recorder, launched: false })
     }
 
-    /// As [`UNet::forward_prepared`].
+    /// Embeds the timesteps of a run for so many items at once; others are embedded when they come.
+    ///
+    /// # Errors
+    /// [`Error::UNet`] where the conditions are those of another number of items.
+    pub fn expect(&mut self, timesteps: &[f32], items: usize) -> Result<(), Error> {
+        if timesteps.len() * items <= MOST_ROWS {
+            self.timesteps = Some(self.unet.prepare_timesteps(timesteps, items, self.prepared)?);
+        }
+        Ok(())
+    }
+
+    /// As [`UNet::forward_prepared`], with all items at one timestep.
     ///
     /// # Errors
     /// [`Error::UNet`] where the latent doesn't fit the conditions or the U-Net.
-    pub fn evaluate(&mut self, x: Tensor<4>, timesteps: Tensor<1>) -> Result<Tensor<4>, Error> {
+    pub fn evaluate(&mut self, x: Tensor<4>, timestep: f32) -> Result<Tensor<4>, Error> {
         let outer = x.dtype();
-        let Entry { x, time, .. } = self.unet.enter_prepared(x, timesteps, self.prepared)?;
+        let items = x.dims()[0];
+        let known = self.timesteps.as_ref().and_then(|timesteps| timesteps.at(timestep, items));
+        let Entry { x, time, .. } = match known {
+            Some(time) => self.unet.enter_embedded(x, time, self.prepared)?,
+            None => {
+                let timesteps = Tensor::full([items], timestep, (&x.device(), DType::F32));
+                self.unet.enter_prepared(x, timesteps, self.prepared)?
+            }
+        };
         Ok(self.blocks(x, time).cast(outer))
     }
 

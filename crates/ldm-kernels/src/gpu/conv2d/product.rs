@@ -9,6 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use super::super::fours::Four;
 use super::super::plane_tile::{ALIGNMENT, Place, PlaneTile, SIDE};
 use super::super::ptx::commit;
+use super::super::spirv::keep_loops;
 use super::super::waiting::Missing;
 use super::Added;
 use super::fetch::{Fetch, arrive};
@@ -157,6 +158,9 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
                 w_fetch,
             );
             step += 1usize;
+        }
+        if comptime![x_fetch.packed > 1] {
+            keep_loops();
         }
     }
     let rows = sizes.batch * sizes.height * sizes.width;
