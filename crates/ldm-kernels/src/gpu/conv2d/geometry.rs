@@ -54,6 +54,76 @@ pub struct Strides {
     pub column: usize,
 }
 
+/// Sizes and strides of one product, in the order of [`Sizes`]' and [`Strides`]' fields: what a kernel that is compiled for it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// Of the convolution.
+    pub sizes: [usize; 15],
+    /// Of the input.
+    pub from: [usize; 4],
+    /// Of the weights.
+    pub taps: [usize; 4],
+}
+
+impl SizesLaunch {
+    /// As a kernel's argument.
+    pub fn of(n: [usize; 15]) -> Self {
+        Self::new(
+            n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14],
+        )
+    }
+}
+
+impl StridesLaunch {
+    /// As a kernel's argument.
+    pub fn of([outer, channel, row, column]: [usize; 4]) -> Self {
+        Self::new(outer, channel, row, column)
+    }
+}
+
+#[cube]
+impl Sizes {
+    /// These, or those that are known when the kernel is compiled.
+    pub fn or_known(&self, #[comptime] n: Option<[usize; 15]>) -> Sizes {
+        Sizes {
+            batch: or_known(self.batch, comptime![n.map(|n| n[0])]),
+            height: or_known(self.height, comptime![n.map(|n| n[1])]),
+            width: or_known(self.width, comptime![n.map(|n| n[2])]),
+            outputs: or_known(self.outputs, comptime![n.map(|n| n[3])]),
+            input_height: or_known(self.input_height, comptime![n.map(|n| n[4])]),
+            input_width: or_known(self.input_width, comptime![n.map(|n| n[5])]),
+            channels: or_known(self.channels, comptime![n.map(|n| n[6])]),
+            kernel_height: or_known(self.kernel_height, comptime![n.map(|n| n[7])]),
+            kernel_width: or_known(self.kernel_width, comptime![n.map(|n| n[8])]),
+            down: or_known(self.down, comptime![n.map(|n| n[9])]),
+            across: or_known(self.across, comptime![n.map(|n| n[10])]),
+            above: or_known(self.above, comptime![n.map(|n| n[11])]),
+            left: or_known(self.left, comptime![n.map(|n| n[12])]),
+            spread_down: or_known(self.spread_down, comptime![n.map(|n| n[13])]),
+            spread_across: or_known(self.spread_across, comptime![n.map(|n| n[14])]),
+        }
+    }
+}
+
+#[cube]
+impl Strides {
+    /// These, or those that are known when the kernel is compiled.
+    pub fn or_known(&self, #[comptime] n: Option<[usize; 4]>) -> Strides {
+        Strides {
+            outer: or_known(self.outer, comptime![n.map(|n| n[0])]),
+            channel: or_known(self.channel, comptime![n.map(|n| n[1])]),
+            row: or_known(self.row, comptime![n.map(|n| n[2])]),
+            column: or_known(self.column, comptime![n.map(|n| n[3])]),
+        }
+    }
+}
+
+/// A number that may be known when the kernel is compiled.
+#[cube]
+pub fn or_known(n: usize, #[comptime] known: Option<usize>) -> usize {
+    if comptime![known.is_some()] { comptime![known.unwrap_or_default()].runtime() } else { n }
+}
+
 /// `i` counted as so many inner and middle ones: `[inner, middle, outer]`, at a place of `digits`.
 #[cube]
 pub fn count(digits: &mut Array<usize>, #[comptime] at: usize, i: usize, inner: usize, middle: usize) {

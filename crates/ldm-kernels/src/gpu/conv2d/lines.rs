@@ -7,7 +7,6 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::super::waiting::NUMBERS;
 use super::fetch::{Fetch, Way};
-use super::geometry::StridesLaunch;
 use super::plan::CubeForm;
 
 /// How a tensor of four axes is read.
@@ -129,10 +128,9 @@ impl Lines {
         Fetch { rows: cube.columns(), ..self.left(cube) }
     }
 
-    /// In vectors, as a kernel's argument.
-    pub fn strides(&self) -> StridesLaunch {
-        let stride = |i: usize| self.strides[i] / if i == self.axis { 1 } else { self.vector };
-        StridesLaunch::new(stride(0), stride(1), stride(2), stride(3))
+    /// In vectors.
+    pub fn strides(&self) -> [usize; 4] {
+        std::array::from_fn(|i| self.strides[i] / if i == self.axis { 1 } else { self.vector })
     }
 }
 
@@ -162,7 +160,7 @@ pub fn dims(x: &CubeTensor) -> [usize; 4] {
 }
 
 /// 0 for an axis of one element.
-fn strides(x: &CubeTensor) -> [usize; 4] {
+pub fn strides(x: &CubeTensor) -> [usize; 4] {
     let dims = dims(x);
     std::array::from_fn(|i| if dims[i] == 1 { 0 } else { x.meta.strides()[i] })
 }

@@ -23,6 +23,7 @@
 mod channels;
 mod combine;
 mod fetch;
+mod few;
 mod geometry;
 #[cfg(feature = "autodiff")]
 mod gradient_supply;
@@ -61,7 +62,7 @@ use super::walk::cubes;
 use crate::conv2d::Conv2dOptions;
 use combine::{Parts, combine};
 use fetch::Fetch;
-use geometry::{SizesLaunch, StridesLaunch};
+use geometry::{Known, SizesLaunch, StridesLaunch};
 use group::group_kernel;
 use lines::{Lines, dims, laid_out, strided};
 use plan::{CubeForm, Depth, SMALLEST};
@@ -199,6 +200,11 @@ pub fn forward(
     let shift = if added.shift { into_contiguous(shift) } else { shift };
     let addend = if added.addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
 
+    if few::takes(w_dims, &convolution) {
+        let parts = Parts::new(&x, [b, height, width, outputs], x.dtype, 1);
+        let sizes = SizesLaunch::of(sizes(x_dims, w_dims, y_dims, options, spread));
+        return permute(few::forward(x, weight, [bias, shift, addend], parts, added, sizes), &[0, 3, 1, 2]);
+    }
     let client = x.client.clone();
     let rows = b * height * width;
     let depth = Depth { taps: w_dims[2] * w_dims[3], channels: w_dims[1] };
@@ -213,6 +219,11 @@ pub fn forward(
     let dtype = if exact { DType::F32 } else { x.dtype };
     let parts = Parts::new(&x, [b, height, width, written], dtype, plan.splits);
     let split = plan.splits > 1;
+    let known = Known {
+        sizes: sizes(x_dims, w_dims, y_dims, options, spread),
+        from: from.strides(),
+        taps: taps.strides(),
+    };
     let form = Form {
         cube,
         x: from.left(cube),
@@ -224,7 +235,8 @@ pub fn forward(
         gated,
         missing: missing(&from, cube, w_dims, rows, options, spread),
         flat: cube.deep.is_some() && pointwise(w_dims, options, spread) && from.flat(y_dims),
-        known: cube.deep.map(|_| [w_dims[2], w_dims[3], outputs]),
+        known: cube.deep.map(|_| (known, [plan.splits, plan.length])),
+        inside: rows.is_multiple_of(cube.rows()) && outputs.is_multiple_of(cube.columns()),
         way_out: WayOut::Stage,
         packed: [1; 2],
     };
@@ -240,7 +252,7 @@ pub fn forward(
         plan,
         form,
     };
-    launch.go(sizes(x_dims, w_dims, y_dims, options, spread), from.strides(), taps.strides());
+    launch.go(known);
     permute(combine(parts, [bias, shift, addend], added), &[0, 3, 1, 2])
 }
 
@@ -330,7 +342,9 @@ struct Launch {
 }
 
 impl Launch {
-    fn go(self, sizes: SizesLaunch, from: StridesLaunch, taps: StridesLaunch) {
+    fn go(self, Known { sizes, from, taps }: Known) {
+        let sizes = SizesLaunch::of(sizes);
+        let [from, taps] = [from, taps].map(StridesLaunch::of);
         let Self {
             x,
             weight,
@@ -450,15 +464,15 @@ pub fn linear(
     reshape(permute(y, &[0, 2, 3, 1]), shape)
 }
 
-/// As a kernel's argument.
+/// In the order of the kernel's.
 fn sizes(
     x: [usize; 4],
     weight: [usize; 4],
     y: [usize; 4],
     Conv2dOptions { stride, padding }: Conv2dOptions,
     spread: [usize; 2],
-) -> SizesLaunch {
-    SizesLaunch::new(
+) -> [usize; 15] {
+    [
         x[0],
         y[2],
         y[3],
@@ -474,5 +488,5 @@ fn sizes(
         padding[1][0],
         spread[0],
         spread[1],
-    )
+    ]
 }

@@ -270,6 +270,11 @@ impl Work {
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None, packs })
     }
 
+    /// Whether tile or splits are told.
+    pub fn is_told(&self) -> bool {
+        self.form.is_some() || self.splits.is_some()
+    }
+
     /// For an output of so many rows and columns and so deep: tile and splits that take the least time. `reads` tells
     /// whether cubes of this form can read the operands.
     pub fn plan(

@@ -13,7 +13,7 @@ use super::super::spirv::keep_loops;
 use super::super::waiting::Missing;
 use super::Added;
 use super::fetch::{Fetch, arrive};
-use super::geometry::{Sizes, Strides};
+use super::geometry::{Known, Sizes, Strides, or_known};
 use super::plan::{CubeForm, OUT};
 use super::supply::{Part, Supply, part};
 use super::tile::{multiply, part_column, part_row, stage, write};
@@ -41,9 +41,11 @@ pub struct Form {
     pub missing: [Missing; 2],
     /// Whether all pixels lie in one row, of which each is its own tap.
     pub flat: bool,
-    /// Rows and columns of the kernel and channels of the output, which compilers make use of; `None` where there would be too many
-    /// kernels of them.
-    pub known: Option<[usize; 3]>,
+    /// Sizes, strides, splits and their length. A kernel that knows them reads none, one after the other, before the first operands,
+    /// and computes little; `None` where there would be too many kernels of them.
+    pub known: Option<(Known, [usize; 2])>,
+    /// Whether tiles end where the output does.
+    pub inside: bool,
     /// How the sums leave.
     pub way_out: WayOut,
     /// By matrices, elements of the output and of the addend in one number of their memory.
@@ -83,9 +85,13 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
     #[define(A)] _added: ElemType,
 ) {
     let cube = comptime![form.cube];
-    let sizes = known(sizes, form);
-    let sizes = &sizes;
-    let part = part(sizes, length, cube);
+    let known = comptime![form.known];
+    let sizes = sizes.or_known(comptime![known.map(|(known, _)| known.sizes)]);
+    let from = from.or_known(comptime![known.map(|(known, _)| known.from)]);
+    let taps = taps.or_known(comptime![known.map(|(known, _)| known.taps)]);
+    let (sizes, from, taps) = (&sizes, &from, &taps);
+    let splits = or_known(splits, comptime![known.map(|(_, parts)| parts[0])]);
+    let part = part(sizes, or_known(length, comptime![known.map(|(_, parts)| parts[1])]), cube);
     // The whole cube ends, so no unit waits for another.
     if part.split >= splits {
         terminate!();
@@ -96,6 +102,11 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
         Shared::<[Vector<P, X>]>::new_aligned_slice(comptime![cube.buffers * x_fetch.size()], ALIGNMENT);
     let mut right =
         Shared::<[Vector<P, W>]>::new_aligned_slice(comptime![cube.buffers * w_fetch.size()], ALIGNMENT);
+    if comptime![!cube.copies] {
+        supply.aim(sizes, from, taps);
+        supply.fetch(x, weights);
+    }
+    // What is added is on its way behind the first operands.
     let mut tile = begun::<E, A, Y>(bias, shift, addend, &part, sizes, form);
     // Steps are on their way from memory while one before them is multiplied.
     if comptime![cube.copies] {
@@ -127,8 +138,6 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             step += 1usize;
         }
     } else {
-        supply.aim(sizes, from, taps);
-        supply.fetch(x, weights);
         supply.note();
         supply.aim(sizes, from, taps);
         let mut step = part.begin;
@@ -208,46 +217,24 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             );
         }
         WayOut::Matrices => {
-            let at = place(&part, sizes, cube);
+            let at = place(&part, sizes, form);
             let begin = part.split * rows * sizes.outputs;
             tile.write::<O, M, Y>(y, &at, begin, comptime![form.matrices], comptime![form.packed[0]]);
         }
     }
 }
 
-/// The sizes, as far as they are known when the kernel is compiled.
-#[cube]
-fn known(sizes: &Sizes, #[comptime] form: Form) -> Sizes {
-    let [height, width, outputs] = comptime![form.known.unwrap_or_default()];
-    let known = comptime![form.known.is_some()];
-    Sizes {
-        batch: sizes.batch,
-        height: sizes.height,
-        width: sizes.width,
-        outputs: if known { outputs.runtime() } else { sizes.outputs },
-        input_height: sizes.input_height,
-        input_width: sizes.input_width,
-        channels: sizes.channels,
-        kernel_height: if known { height.runtime() } else { sizes.kernel_height },
-        kernel_width: if known { width.runtime() } else { sizes.kernel_width },
-        down: sizes.down,
-        across: sizes.across,
-        above: sizes.above,
-        left: sizes.left,
-        spread_down: sizes.spread_down,
-        spread_across: sizes.spread_across,
-    }
-}
-
 /// Where a plane's part of the tile is in the output.
 #[cube]
-fn place(part: &Part, sizes: &Sizes, #[comptime] cube: CubeForm) -> Place {
+fn place(part: &Part, sizes: &Sizes, #[comptime] form: Form) -> Place {
+    let cube = comptime![form.cube];
     let plane = UNIT_POS_Y as usize;
     Place {
         row: part.row + part_row(plane, cube),
         column: part.column + part_column(plane, cube),
         rows: sizes.batch * sizes.height * sizes.width,
         columns: sizes.outputs,
+        inside: comptime![form.inside],
     }
 }
 
@@ -263,7 +250,7 @@ fn begun<E: Float, A: Numeric, Y: Size>(
 ) -> PlaneTile {
     let added = comptime![if form.way_out == WayOut::Matrices { form.added } else { Added::default() }];
     let cube = comptime![form.cube];
-    let at = place(part, sizes, cube);
+    let at = place(part, sizes, form);
     let mut tile = if comptime![added.addend] {
         PlaneTile::of::<E, A, Y>(addend, &at, comptime![form.packed[1]], comptime![cube.tile])
     } else {
@@ -275,7 +262,7 @@ fn begun<E: Float, A: Numeric, Y: Size>(
             tile.add_vector::<E, Y>(bias, 0usize, &at, block);
         }
         if comptime![added.shift] {
-            let row = min(at.row + comptime![block * SIDE], at.rows - SIDE);
+            let row = at.begin_row(comptime![block * SIDE], SIDE);
             let picture = row / (sizes.height * sizes.width);
             tile.add_vector::<E, Y>(shift, picture * sizes.outputs, &at, block);
         }

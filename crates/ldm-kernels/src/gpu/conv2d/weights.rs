@@ -16,7 +16,7 @@ use super::super::ptx::commit;
 use super::super::walk::cubes;
 use super::combine::{Parts, combine};
 use super::fetch::arrive;
-use super::geometry::{Sizes, Strides};
+use super::geometry::{Sizes, SizesLaunch, Strides, StridesLaunch};
 use super::gradient_supply::{GradientForm, GradientSupply, gradient_part};
 use super::group::group_gradient_kernel;
 use super::lines::{Lines, dims, strided};
@@ -50,7 +50,7 @@ pub fn weight_gradient(
     let parts = Parts::new(&x, [outputs, height, width, channels], x.dtype, plan.splits);
     let cube = plan.cube;
     let form = GradientForm { cube, gradient: gradients.left(cube), x: from.right(cube) };
-    let sizes = sizes(x_dims, w_dims, y_dims, options, [1, 1]);
+    let sizes = SizesLaunch::of(sizes(x_dims, w_dims, y_dims, options, [1, 1]));
     let (count, dim) = (cubes(&client, plan.cubes()), cube.dim());
     let [inputs, results] = [x.dtype, parts.sums.dtype].map(dtype_to_storage_type);
     let arguments = [&gradient, &x, &x, &parts.sums].map(|x| x.clone().into_buffer_arg());
@@ -72,8 +72,8 @@ pub fn weight_gradient(
                 unused,
                 y,
                 sizes,
-                gradients.strides(),
-                from.strides(),
+                StridesLaunch::of(gradients.strides()),
+                StridesLaunch::of(from.strides()),
                 plan.splits,
                 plan.length,
                 form,
@@ -93,8 +93,8 @@ pub fn weight_gradient(
                 unused,
                 y,
                 sizes,
-                gradients.strides(),
-                from.strides(),
+                StridesLaunch::of(gradients.strides()),
+                StridesLaunch::of(from.strides()),
                 plan.splits,
                 plan.length,
                 form,

@@ -20,6 +20,33 @@ pub struct Place {
     pub rows: usize,
     /// Columns of the matrix.
     pub columns: usize,
+    /// Whether the tile is known not to reach beyond it.
+    #[cube(comptime)]
+    pub inside: bool,
+}
+
+#[cube]
+impl Place {
+    /// The first row of the tile's block that many rows further down; of those beyond the matrix, its last block's.
+    pub fn begin_row(&self, #[comptime] further: usize, #[comptime] side: usize) -> usize {
+        let row = self.row + further;
+        if comptime![self.inside] { row } else { min(row, self.rows - side) }
+    }
+
+    /// Likewise, across.
+    pub fn begin_column(&self, #[comptime] further: usize, #[comptime] side: usize) -> usize {
+        let column = self.column + further;
+        if comptime![self.inside] { column } else { min(column, self.columns - side) }
+    }
+
+    /// Whether that block is in the matrix.
+    fn has(&self, #[comptime] down: usize, #[comptime] across: usize) -> bool {
+        if comptime![self.inside] {
+            true.runtime()
+        } else {
+            self.row + down < self.rows && self.column + across < self.columns
+        }
+    }
 }
 
 #[cube]
@@ -39,8 +66,8 @@ impl PlaneTile {
         for i in 0..down {
             #[unroll]
             for j in 0..across {
-                let row = min(at.row + comptime![i * side], at.rows - side);
-                let column = min(at.column + comptime![j * side], at.columns - side);
+                let row = at.begin_row(comptime![i * side], side);
+                let column = at.begin_column(comptime![j * side], side);
                 let start = (row * at.columns + column) / comptime![numbers * packed];
                 let mut found = operand::<E>(MatrixIdent::Accumulator, side, MatrixLayout::Undefined);
                 let stride = (at.columns / packed) as u32;
@@ -70,7 +97,7 @@ impl PlaneTile {
                     Matrix::<E>::from_value(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor, share);
                 #[unroll]
                 for j in 0..across {
-                    let column = min(at.column + comptime![j * side], at.columns - side);
+                    let column = at.begin_column(comptime![j * side], side);
                     let start = (begin + column) / N::value();
                     let mut right = operand::<E>(MatrixIdent::B, side, MatrixLayout::RowMajor);
                     cmma::load(&mut right, &from[start..from.len()], 0u32);
@@ -107,7 +134,7 @@ impl PlaneTile {
                     for j in 0..across {
                         let row = at.row + comptime![i * side];
                         let column = at.column + comptime![j * side];
-                        if row < at.rows && column < at.columns {
+                        if at.has(comptime![i * side], comptime![j * side]) {
                             let mut start = begin + row * width + column;
                             if comptime![matrices > 1] {
                                 start += column / width * (at.rows - 1usize) * width;

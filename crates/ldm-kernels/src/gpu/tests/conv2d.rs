@@ -26,7 +26,7 @@ const ONE: Case = Case { x: [1, 1, 1, 1], outputs: 1, kernel: [3, 3], stride: [1
 
 /// Small, and each with something odd: channels that vectors don't divide, maps of one pixel, few channels, kernels
 /// that are no squares, padding at one side only, strides, more than one tile each way.
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case { x: [2, 32, 9, 9], outputs: 64, ..ONE },
     Case { x: [1, 20, 5, 7], outputs: 36, ..ONE },
     Case { x: [3, 7, 6, 5], outputs: 5, ..ONE },
@@ -37,6 +37,7 @@ const CASES: [Case; 10] = [
     Case { x: [1, 16, 9, 8], outputs: 16, stride: [2, 2], padding: [[0, 1]; 2], ..ONE },
     Case { x: [1, 3, 11, 10], outputs: 8, kernel: [4, 2], stride: [3, 1], padding: [[2, 0], [0, 3]], ..ONE },
     Case { x: [1, 8, 3, 3], outputs: 4, kernel: [5, 5], padding: [[4, 4]; 2], ..ONE },
+    Case { x: [2, 4, 9, 7], outputs: 320, ..ONE },
 ];
 
 /// How tensors lie in memory: as they are counted, with channels (of the weights: of the input) together, or with
@@ -97,6 +98,13 @@ impl Tensors {
         assert!(gpu::takes_conv2d(x, weight, bias, *options, addend), "{TAKEN}");
         let [x, weight] = [x, weight].map(|x| primitive(x).expect(TAKEN));
         gpu::convolve(x, weight, bias, *options, None, addend, self.work(splits)).expect(TAKEN)
+    }
+
+    /// With a shift `[b, c_out]` for every picture instead of the addend.
+    fn shifted(&self, splits: Option<usize>, shift: &Tensor<2>) -> Tensor<4> {
+        let [x, weight] = [&self.x, &self.weight].map(|x| primitive(x).expect(TAKEN));
+        let (bias, work) = (Some(&self.bias), self.work(splits));
+        gpu::convolve(x, weight, bias, self.options, Some(shift), None, work).expect(TAKEN)
     }
 
     /// By tiles of one form.
@@ -239,11 +247,14 @@ fn pictures_are_shifted_each_by_its_own() {
         let shift = seeded_input::<2>("shift", [2, 64], &device).cast(dtype);
         let expected = given.twin() + exact(&shift).reshape([2, 64, 1, 1]);
         for splits in [1, 2] {
-            let [x, weight] = [&given.x, &given.weight].map(|x| primitive(x).expect(TAKEN));
-            let (bias, work) = (Some(&given.bias), given.work(Some(splits)));
-            let y = gpu::convolve(x, weight, bias, given.options, Some(&shift), None, work).expect(TAKEN);
+            let y = given.shifted(Some(splits), &shift);
             assert_close(&format!("{splits} splits, {dtype:?}"), &y, &expected, tolerance);
         }
+        // Of few channels, and cubes with pixels of both.
+        let given = Tensors::new(CASES[10], dtype, Layout::ChannelsLast, &device);
+        let shift = seeded_input::<2>("shift", [2, 320], &device).cast(dtype);
+        let expected = given.twin() + exact(&shift).reshape([2, 320, 1, 1]);
+        assert_close(&format!("few channels, {dtype:?}"), &given.shifted(None, &shift), &expected, tolerance);
     }
 }
 
