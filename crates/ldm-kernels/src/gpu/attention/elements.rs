@@ -5,19 +5,29 @@
 //! large, a score has outgrown the reference. Only then scores go to shared memory, a block's width at a time.
 
 use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four};
-use super::super::plane_tile::{PlaneTile, SIDE};
+use super::super::plane_tile::{PlaneTile, Rounded, SIDE};
 use super::forward::{LOWEST, row_of, scores_of, top, weights_of};
 use super::plan::Plan;
 use super::sums::{add_scores, steps, wait};
+
+/// A plane's rows: in the matrix units' registers, or where they are emulated in shared memory.
+#[derive(CubeType)]
+pub struct Rows<E: Float, P: Numeric, N: Size> {
+    /// Of all planes.
+    pub shared: Shared<[Vector<P, N>]>,
+    /// This one's.
+    pub held: Rounded<E>,
+}
 
 /// `exp(score - reference)` of the lines from one on, of which so many are `there`.
 #[cube]
 pub fn weigh<E: Float, P: Numeric, N: Size>(
     tile: &mut PlaneTile,
-    rows: &Shared<[Vector<P, N>]>,
+    rows: &Rows<E, P, N>,
     lines: &Shared<[Vector<P, N>]>,
     offsets: &Shared<[f32]>,
     there: usize,
@@ -32,16 +42,24 @@ pub fn weigh<E: Float, P: Numeric, N: Size>(
 #[cube]
 pub fn relative<E: Float, P: Numeric, N: Size>(
     tile: &mut PlaneTile,
-    rows: &Shared<[Vector<P, N>]>,
+    rows: &Rows<E, P, N>,
     lines: &Shared<[Vector<P, N>]>,
     offsets: &Shared<[f32]>,
     there: usize,
     #[comptime] plan: Plan,
 ) {
     tile.set_columns(&offsets[top(plan)..offsets.len()]);
-    add_scores::<E, P, N>(tile, rows, lines, plan);
-    if there < comptime![plan.lines()] {
-        tile.hide(there, LOWEST);
+    if comptime![plan.holds_rows()] {
+        let (lines, stride) = (&lines[0usize..lines.len()], comptime![plan.stride()]);
+        tile.add_product::<E, P, N>(&rows.held, lines, stride, MatrixLayout::ColMajor, plan.packed);
+    } else {
+        add_scores::<E, P, N>(tile, &rows.shared, lines, plan);
+    }
+    // A branch that is there costs a plane a copy of each of its scores, where its ways join.
+    if comptime![!plan.whole] {
+        if there < comptime![plan.lines()] {
+            tile.hide(there, LOWEST);
+        }
     }
 }
 

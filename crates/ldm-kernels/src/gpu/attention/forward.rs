@@ -12,11 +12,11 @@ use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
 use super::super::waiting::Waiting;
 use super::super::walk::cubes;
-use super::elements::{highest, relative, totals, weigh};
+use super::elements::{Rows, highest, relative, totals, weigh};
 use super::heads::{Heads, Place, pairs, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::{Plan, Products};
-use super::sums::{Sums, scores, steps, wait};
+use super::sums::{Sums, held_rows, scores, steps, wait};
 
 /// How far above its reference a score may be before the reference follows: e^5 is far below f16's largest.
 pub const SLACK: f32 = 5.0;
@@ -101,8 +101,11 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
     let size = comptime![numbers * plan.packed];
     let kept = comptime![plan.kept()];
     let walked = comptime![plan.walked()];
-    let mut queries = Shared::<[Vector<P, N>]>::new_aligned_slice(comptime![kept.vectors(size)], ALIGNMENT);
-    let mut keys = Shared::<[Vector<P, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
+    // Rows that planes hold come to them by way of the first lines' memory.
+    let holds = comptime![plan.holds_rows()];
+    let [queries_there, keys_there] = comptime![plan.kept_and_keys(size)];
+    let mut queries = Shared::<[Vector<P, N>]>::new_aligned_slice(queries_there, ALIGNMENT);
+    let mut keys = Shared::<[Vector<P, N>]>::new_aligned_slice(keys_there, ALIGNMENT);
     let mut values = Shared::<[Vector<P, N>]>::new_aligned_slice(comptime![walked.vectors(size)], ALIGNMENT);
     let mut products = Shared::<[Vector<f32, Four>]>::new_aligned_slice(
         comptime![plan.rows() * plan.score_stride() / COUNT],
@@ -111,11 +114,17 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
     let mut weights = Shared::<[Vector<E, Four>]>::new_aligned_slice(comptime![plan.weights()], ALIGNMENT);
     let mut offsets = Shared::<[f32]>::new_aligned_slice(comptime![plan.offsets()], ALIGNMENT);
     let mut factors = Shared::<[f32]>::new_slice(comptime![plan.rows()]);
-    let mut votes = Shared::<[u32]>::new_slice(comptime![plan.planes * plan.units]);
+    let mut votes = Shared::<[u32]>::new_slice(comptime![plan.votes().max(1)]);
 
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
-    load::<P, N>(q, q_place, start(q_place, head, heads), first, n, width, &mut queries, 0usize, kept);
+    let q_start = start(q_place, head, heads);
+    if comptime![holds] {
+        load::<P, N>(q, q_place, q_start, first, n, width, &mut keys, 0usize, kept);
+        sync_cube();
+    } else {
+        load::<P, N>(q, q_place, q_start, first, n, width, &mut queries, 0usize, kept);
+    }
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
     let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.missing()]);
     let mut next_values = Waiting::<P, N>::new(share, comptime![walked.missing()]);
@@ -124,6 +133,7 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
         fetch::<P, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
     }
 
+    let rows = Rows::<E, P, N> { held: held_rows::<E, P, N>(&keys, plan), shared: queries };
     let mut sums = Sums::zero(plan);
     let mut softmax = Softmax::new(plan);
     if comptime![plan.by.products == Products::Elements] {
@@ -150,16 +160,16 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
             // The first are never weighed by what is known before.
             let mut unknown = true.runtime();
             if comptime![!plan.once] {
-                weigh::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, scale, plan);
+                weigh::<E, P, N>(&mut tile, &rows, &keys, &offsets, m - at, scale, plan);
                 totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
                 unknown = softmax.has_outgrown(&mut votes) || at == 0;
             }
             if unknown {
-                relative::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, plan);
+                relative::<E, P, N>(&mut tile, &rows, &keys, &offsets, m - at, plan);
                 highest(&tile, &mut products, &mut softmax.highest, plan);
                 let old = softmax.follow_relative(&mut offsets, scale);
                 sums.scale(&mut products, &old);
-                weigh::<E, P, N>(&mut tile, &queries, &keys, &offsets, m - at, scale, plan);
+                weigh::<E, P, N>(&mut tile, &rows, &keys, &offsets, m - at, scale, plan);
                 totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
             }
             softmax.count();
@@ -169,7 +179,7 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
                 sums.add::<E, P, N>(&weights, &values);
             }
         } else {
-            scores::<E, P, N>(&queries, &keys, &mut products, plan);
+            scores::<E, P, N>(&rows.shared, &keys, &mut products, plan);
             wait(plan);
             if after > m {
                 hide(&mut products, m - at, plan);
@@ -322,7 +332,7 @@ impl Softmax {
             }
             sync_cube();
             let mut count = 0u32;
-            for i in 0..comptime![if plan.by.hardware() { plan.planes } else { plan.planes * plan.units }] {
+            for i in 0..comptime![plan.votes()] {
                 count += votes[i];
             }
             count > 0

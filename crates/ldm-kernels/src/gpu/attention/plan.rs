@@ -97,6 +97,8 @@ pub struct Plan {
     pub columns: usize,
     /// Whether those are all.
     pub once: bool,
+    /// Whether there are so many each time, the last included.
+    pub whole: bool,
     /// By fragments, whether a plane's rows stay in its registers.
     pub held: bool,
     /// Blocks of 16 elements of a row.
@@ -173,9 +175,22 @@ impl Plan {
         let long = by.products == Products::Fragments && !by.hardware();
         let (blocks, columns) = if long { (1, 1) } else { (blocks, columns) };
         let eights = d.div_ceil(8);
-        let (once, held, ptx, packed) = (false, false, false, 1);
-        let whole =
-            Self { planes: 4, units, blocks, columns, once, held, depth, eights, size, by, ptx, packed };
+        let (once, whole, held, ptx, packed) = (false, false, false, false, 1);
+        let first = Self {
+            planes: 4,
+            units,
+            blocks,
+            columns,
+            once,
+            whole,
+            held,
+            depth,
+            eights,
+            size,
+            by,
+            ptx,
+            packed,
+        };
         // Smaller cubes where there would be less than three for two multiprocessors, but with planes enough to bring the lines: one
         // plane by itself takes longer for that than all the rest.
         let processors = processors(properties);
@@ -197,10 +212,12 @@ impl Plan {
             .then_some((alone, blocks));
         let candidates = [2, 1].into_iter().flat_map(move |least| {
             alone.into_iter().chain(divisions).flat_map(move |(planes, blocks)| {
-                // Many planes have registers for as many lines as memory has room for: they meet less often.
-                let widths = if planes == MANY { [6, 5, 4, 3] } else { [columns; 4] };
+                // Many planes have registers for as many lines as memory has room for: they meet less often. Rather fewer, if
+                // there are so many each time.
+                let mut widths = if planes == MANY { [8, 6, 5, 4, 3] } else { [columns; 5] };
+                widths.sort_by_key(|columns| !lines.is_multiple_of(columns * SIDE));
                 let widths = widths.into_iter().chain([least]);
-                widths.map(move |columns| Self { planes, blocks, columns: columns.min(few), ..whole })
+                widths.map(move |columns| Self { planes, blocks, columns: columns.min(few), ..first })
             })
         });
         let fits = |plan: &Self, limit: usize| {
@@ -220,7 +237,10 @@ impl Plan {
         };
         let found =
             [half, limit].into_iter().find_map(|limit| candidates.clone().find(|plan| fits(plan, limit)));
-        found.map(|plan| Self { once: plan.columns >= few, held: plan.holds(pass), ..plan })
+        found.map(|plan| {
+            let whole = lines.is_multiple_of(plan.lines());
+            Self { once: plan.columns >= few, whole, held: plan.holds(pass), ..plan }
+        })
     }
 
     /// What else could be done for so many keys, this among it: for benches.
@@ -234,12 +254,14 @@ impl Plan {
                 blocks,
                 columns,
                 once: columns >= few,
+                whole: keys.is_multiple_of(columns * SIDE),
                 ..self
             })
         });
         plans.filter(move |plan| {
             // Sums and scores of a unit.
-            let registers = plan.blocks * (4 * plan.eights + 8 * plan.columns);
+            let rows = if plan.holds_rows() { 4 * plan.depth } else { 0 };
+            let registers = plan.blocks * (4 * plan.eights + 8 * plan.columns + rows);
             registers <= SUMS && plan.planes * plan.units <= units && plan.bytes(Pass::Forward) <= memory
         })
     }
@@ -324,9 +346,36 @@ impl Plan {
         }
     }
 
+    /// Votes in shared memory: a plane's, where all of a cube follow a score together, or an emulated unit's. Other planes' units ask
+    /// each other.
+    pub fn votes(&self) -> usize {
+        match self.by.native {
+            Some(SIDE) => 0,
+            Some(_) => self.planes,
+            None => self.planes * self.units,
+        }
+    }
+
     /// References in shared memory.
     pub fn offsets(&self) -> usize {
         if self.by.products == Products::Elements { self.rows() } else { 1 }
+    }
+
+    /// Whether the plane's rows stay in the matrix units' registers.
+    pub fn holds_rows(&self) -> bool {
+        self.by.products == Products::Elements && self.by.hardware()
+    }
+
+    /// Those.
+    pub fn row_blocks(&self) -> TileForm {
+        TileForm { columns: self.depth, ..self.scores() }
+    }
+
+    /// Vectors of so many elements of the forward pass' shared memory for rows, as few as can be where planes hold them, and for keys,
+    /// where they lie before.
+    pub fn kept_and_keys(&self, vector: usize) -> [usize; 2] {
+        let [kept, walked] = [self.kept(), self.walked()].map(|lines| lines.vectors(vector));
+        if self.holds_rows() { [1, walked.max(kept)] } else { [kept, walked] }
     }
 
     /// A plane's scores.
@@ -385,7 +434,11 @@ impl Plan {
             (_, Products::Tiles | Products::Elements) => (2, 2),
             (_, Products::Fragments) => (2, 4),
         };
-        let tiles = (kept * self.rows() + walked * self.lines()) * self.stride() * self.size;
+        let lines = match pass {
+            Pass::Forward if self.holds_rows() => self.lines() + self.lines().max(self.rows()),
+            _ => kept * self.rows() + walked * self.lines(),
+        };
+        let tiles = lines * self.stride() * self.size;
         let scores = match self.by.products {
             Products::Tiles | Products::Elements => {
                 4 * (self.rows() * self.score_stride() + self.offsets()) + COUNT * self.size * self.weights()
@@ -393,8 +446,9 @@ impl Plan {
             Products::Fragments if self.by.hardware() => 0,
             Products::Fragments => self.planes * BOARD * size_of::<f32>(),
         };
-        // A factor a row, what the gradients know of a line, votes of the emulation.
-        let rest = 4 * (self.rows() + walked * self.lines() + self.planes * self.units);
+        // A factor a row; the forward pass' votes, what the gradients know of a line.
+        let others = if pass == Pass::Forward { self.votes() } else { walked * self.lines() };
+        let rest = 4 * (self.rows() + others);
         tiles + scores + rest
     }
 }

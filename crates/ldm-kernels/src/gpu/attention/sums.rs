@@ -62,6 +62,23 @@ pub fn add_scores<E: Float, P: Numeric, N: Size>(
     }
 }
 
+/// The plane's rows, where they stay in the matrix units' registers.
+#[cube]
+pub fn held_rows<E: Float, P: Numeric, N: Size>(
+    rows: &Shared<[Vector<P, N>]>,
+    #[comptime] plan: Plan,
+) -> Rounded<E> {
+    if comptime![plan.holds_rows()] {
+        let numbers = N::value();
+        let start =
+            UNIT_POS_Y as usize * comptime![plan.plane_rows() * plan.stride() / (numbers * plan.packed)];
+        let form = comptime![plan.row_blocks()];
+        Rounded::load::<P, N>(&rows[start..rows.len()], comptime![plan.stride()], plan.packed, form)
+    } else {
+        Rounded::none(comptime![plan.row_blocks()])
+    }
+}
+
 /// Adds the products of sixteen elements of the plane's rows, which begin at `left`, and of every line, so many vectors further each.
 #[cube]
 fn score<E: Float, P: Numeric, N: Size>(
@@ -147,6 +164,7 @@ impl Sums {
                 weights,
                 lines,
                 comptime![plan.stride()],
+                MatrixLayout::RowMajor,
                 plan.packed,
             );
         }

@@ -14,12 +14,45 @@ use super::{
     PlaneTile, PlaneTileExpand, SIDE, Sums, SumsExpand, TileForm, four, operand, place, share, veiled,
 };
 
-/// A tile's sums as the left operand of a product; none where they are emulated, which have theirs in shared memory.
+/// A left operand in the matrix units' registers: a tile's sums, or what lay in memory. None where they are emulated, which have theirs in
+/// shared memory.
 #[derive(CubeType)]
 pub struct Rounded<E: Float> {
     matrices: Sequence<Matrix<E>>,
     #[cube(comptime)]
     form: TileForm,
+}
+
+#[cube]
+impl<E: Float> Rounded<E> {
+    /// Of no rows.
+    pub fn none(#[comptime] form: TileForm) -> Rounded<E> {
+        Rounded::<E> { matrices: Sequence::new(), form }
+    }
+
+    /// What lies there row by row, so many elements from one to the next, which are moved as numbers of so many.
+    pub fn load<P: Numeric, N: Size>(
+        from: &[Vector<P, N>],
+        #[comptime] stride: usize,
+        #[comptime] packed: usize,
+        #[comptime] form: TileForm,
+    ) -> Rounded<E> {
+        let numbers = N::value();
+        let side = comptime![form.side()];
+        let [down, across, _] = comptime![form.matrices()];
+        let mut matrices = Sequence::<Matrix<E>>::new();
+        #[unroll]
+        for i in 0..down {
+            #[unroll]
+            for k in 0..across {
+                let start = comptime![(i * side * stride + k * side) / (numbers * packed)];
+                let mut found = operand::<E>(MatrixIdent::A, side, MatrixLayout::RowMajor);
+                cmma::load(&mut found, &from[start..from.len()], comptime![(stride / packed) as u32]);
+                matrices.push(found);
+            }
+        }
+        Rounded::<E> { matrices, form }
+    }
 }
 
 #[cube]
@@ -138,12 +171,13 @@ impl PlaneTile {
         }
     }
 
-    /// Adds `a b` as [`multiply_add`](Self::multiply_add) does, `b` row-major and of as many rows as `a` has columns.
+    /// Adds `a b` as [`multiply_add`](Self::multiply_add) does, `b` of as many rows as `a` has columns.
     pub fn add_product<E: Float, P: Numeric, B: Size>(
         &mut self,
         a: &Rounded<E>,
         b: &[Vector<P, B>],
         #[comptime] stride: usize,
+        #[comptime] layout: MatrixLayout,
         #[comptime] packed: usize,
     ) {
         let (form, of) = comptime![(self.form, a.form)];
@@ -157,8 +191,10 @@ impl PlaneTile {
                 for k in 0..deep {
                     #[unroll]
                     for j in 0..across {
-                        let start = comptime![(j * side + k * side * stride) / (b_width * packed)];
-                        let mut right = operand::<E>(MatrixIdent::B, side, MatrixLayout::RowMajor);
+                        let (line, along) =
+                            comptime![if layout == MatrixLayout::ColMajor { (j, k) } else { (k, j) }];
+                        let start = comptime![(line * stride + along) * side / (b_width * packed)];
+                        let mut right = operand::<E>(MatrixIdent::B, side, layout);
                         cmma::load(&mut right, &b[start..b.len()], comptime![(stride / packed) as u32]);
                         #[unroll]
                         for i in 0..down {

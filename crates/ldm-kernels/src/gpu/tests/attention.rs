@@ -190,30 +190,35 @@ fn any_division_of_the_work_gives_the_same() {
     }
 }
 
-/// Small cubes, whose kernels are compiled soon where units are a CPU's.
+/// Small cubes, whose kernels are compiled soon where units are a CPU's, and where there is room a large one; keys that divide into turns
+/// and others.
 #[test]
 fn weights_may_stay_in_registers() {
     let Some(device) = device() else { return };
-    for (dtype, tolerance) in types(&device).filter(|(dtype, _)| *dtype != DType::F32) {
-        let [q, k, v] = inputs([2, 2, 40, 50, 20], dtype, &device);
+    let types = types(&device).filter(|(dtype, _)| *dtype != DType::F32);
+    for ((dtype, tolerance), m) in types.flat_map(|of| [50, 48].map(|m| (of, m))) {
+        let [q, k, v] = inputs([2, 2, 40, m, 20], dtype, &device);
         let (on, elements) = (client(&primitive(&q).expect("on the device")), dtype_to_storage_type(dtype));
         let native = plane_tile::native(&on, elements).filter(|_| changes(&on));
         let by = Units { products: Products::Elements, native };
-        let sizes = Sizes { heads: 4, n: 40, m: 50, d: 20, size: 2 };
+        let sizes = Sizes { heads: 4, n: 40, m, d: 20, size: 2 };
         let plan = Plans::new(&on, sizes, dtype, Some(by)).expect(TAKEN).forward;
+        let mut plans = plan.others(&on.properties().hardware, m).collect::<Vec<_>>();
+        let some = [(1, 1, 1), (2, 1, 2), (1, 2, 1), (8, 1, 3)];
+        plans.retain(|plan| some.contains(&(plan.planes, plan.blocks, plan.columns)));
+        assert!(plans.len() >= 3, "{plans:?}");
         // As they come, of both signs, and rising from key to key.
-        let rise: Vec<f32> = (0..50).map(|i| i as f32 / 4.0).collect();
-        let rise = Tensor::<1>::from_floats(rise.as_slice(), &device).reshape([1, 1, 50, 1]);
+        let rise: Vec<f32> = (0..m).map(|i| i as f32 / 4.0).collect();
+        let rise = Tensor::<1>::from_floats(rise.as_slice(), &device).reshape([1, 1, m, 1]);
         let rising = (k.clone().cast(DType::F32).abs() * rise).cast(dtype);
         for (name, q, k) in [("as they come", q.clone(), k), ("rising", q.abs(), rising)] {
             let expected = twin(exact(&q), exact(&k), exact(&v));
-            for (planes, blocks, columns) in [(1, 1, 1), (2, 1, 2), (1, 2, 1)] {
-                let plan = Plan { planes, blocks, columns, ..plan };
+            for plan in &plans {
                 let [q, k, v] = [&q, &k, &v].map(|x| primitive(x).expect("on the device"));
-                let y = tensor::<4>(Gpu::attention(q, k, v, plan).0).expect("the device's tensor");
-                let name = format!(
-                    "{name}, {dtype:?}, {native:?}, {planes} planes of {blocks} blocks, {columns} columns"
-                );
+                let y = tensor::<4>(Gpu::attention(q, k, v, *plan).0).expect("the device's tensor");
+                let Plan { planes, blocks, columns, .. } = plan;
+                let name =
+                    format!("{name}, {m} keys, {dtype:?}, {planes} planes of {blocks}, {columns} columns");
                 assert_close(&name, &y, &expected, tolerance);
             }
         }
@@ -372,8 +377,10 @@ fn plans_follow_the_device() {
             }
         }
     }
-    // By elements many planes have a multiprocessor to themselves, and as many keys at a time as its memory has room for.
-    for ((n, m, d), expected) in [((4096, 4096, 40), (8, 1, 6)), ((1024, 1024, 80), (8, 1, 2))] {
+    // By elements many planes have a multiprocessor to themselves, and as many keys at a time as its memory has room for and divide all.
+    for ((n, m, d), expected) in
+        [((4096, 4096, 40), (8, 1, 8)), ((1024, 1024, 80), (8, 1, 4)), ((256, 256, 160), (4, 1, 4))]
+    {
         let by = Units { products: Products::Elements, native: Some(16) };
         let plan = Plan::new(&properties, sizes(n, m, d), Pass::Forward, by).expect("room");
         assert_eq!((plan.planes, plan.blocks, plan.columns), expected, "{n} {m} {d} by elements");

@@ -6,6 +6,7 @@
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Shape, Tensor};
 use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::cmma::MatrixLayout;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -108,7 +109,8 @@ fn elements<E: Float>(
         let narrow = comptime![TileForm { columns: 1, ..form }];
         let rounded = found.rounded::<E>();
         let mut product = PlaneTile::zero(narrow);
-        product.add_product::<E, E, Const<1>>(&rounded, &right[0usize..right.len()], SIDE, 1usize);
+        let right = &right[0usize..right.len()];
+        product.add_product::<E, E, Const<1>>(&rounded, right, SIDE, MatrixLayout::RowMajor, 1usize);
         out(&product, &mut memory, y, 4usize, form, SIDE);
         let mut sums = PlaneTile::zero(narrow);
         sums.add_rows::<E>(&rounded);
