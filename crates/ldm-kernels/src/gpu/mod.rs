@@ -16,6 +16,7 @@ mod fragments;
 mod geglu;
 mod join;
 mod kept;
+mod known;
 pub mod lists;
 mod norm;
 #[cfg(feature = "autodiff")]

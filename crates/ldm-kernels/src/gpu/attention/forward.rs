@@ -9,6 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::fours::{COUNT, Four};
+use super::super::known::or_known;
 use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE};
 use super::super::waiting::Waiting;
 use super::super::walk::cubes;
@@ -37,6 +38,12 @@ pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, pla
     let (plan, vector) = (Plan { packed, ..plan }, numbers * packed);
     let [_, heads, n, d] = q.shape;
     let count = q.all() * n.div_ceil(plan.rows());
+    let sizes = [heads, q.all(), n, k.shape[2], d / vector, d / numbers];
+    let places = [(q, vector), (k, vector), (v, vector), (y, numbers)].map(|(x, n)| x.in_vectors(n));
+    // Models have few shapes of them.
+    let known =
+        (plan.by.products == Products::Elements && plan.by.hardware()).then_some(Known { sizes, places });
+    let [heads, all, n, m, width, y_width] = sizes;
     // SAFETY: every index is in the tensors' views; cubes beyond the last head end at once.
     unsafe {
         forward_kernel::launch_unchecked(
@@ -55,17 +62,27 @@ pub fn launch(q: &Heads, k: &Heads, v: &Heads, y: &Heads, sums: &CubeTensor, pla
             v.place(vector),
             y.place(numbers),
             heads,
-            q.all(),
+            all,
             n,
-            k.shape[2],
-            d / vector,
-            d / numbers,
+            m,
+            width,
+            y_width,
             super::scale(d),
             plan,
+            known,
             q.elements(),
             if packed == 1 { q.elements() } else { ElemType::UInt(UIntKind::U32) },
         );
     }
+}
+
+/// What a kernel that is compiled for one shape knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Known {
+    /// Heads of a picture and of all, queries, keys, vectors of a row of operands and of the output.
+    sizes: [usize; 6],
+    /// Strides of queries, keys, values and output, in vectors.
+    places: [[usize; 4]; 4],
 }
 
 /// A cube's queries and all keys.
@@ -88,9 +105,21 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
     y_width: usize,
     scale: f32,
     #[comptime] plan: Plan,
+    #[comptime] known: Option<Known>,
     #[define(E)] _dtype: ElemType,
     #[define(P)] _moved: ElemType,
 ) {
+    let q_place = q_place.or_known(comptime![known.map(|known| known.places[0])]);
+    let k_place = k_place.or_known(comptime![known.map(|known| known.places[1])]);
+    let v_place = v_place.or_known(comptime![known.map(|known| known.places[2])]);
+    let y_place = y_place.or_known(comptime![known.map(|known| known.places[3])]);
+    let (q_place, k_place, v_place, y_place) = (&q_place, &k_place, &v_place, &y_place);
+    let heads = or_known(heads, comptime![known.map(|known| known.sizes[0])]);
+    let all = or_known(all, comptime![known.map(|known| known.sizes[1])]);
+    let n = or_known(n, comptime![known.map(|known| known.sizes[2])]);
+    let m = or_known(m, comptime![known.map(|known| known.sizes[3])]);
+    let width = or_known(width, comptime![known.map(|known| known.sizes[4])]);
+    let y_width = or_known(y_width, comptime![known.map(|known| known.sizes[5])]);
     let tiles = (n + comptime![plan.rows() - 1]) / comptime![plan.rows()];
     let head = CUBE_POS / tiles;
     if head >= all {
@@ -118,19 +147,19 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
 
     let k_start = start(k_place, head, heads);
     let v_start = start(v_place, head, heads);
-    let q_start = start(q_place, head, heads);
-    if comptime![holds] {
-        load::<P, N>(q, q_place, q_start, first, n, width, &mut keys, 0usize, kept);
-        sync_cube();
-    } else {
-        load::<P, N>(q, q_place, q_start, first, n, width, &mut queries, 0usize, kept);
-    }
     let share = comptime![if plan.ahead(size) { walked.share(size) } else { 1 }];
     let mut next_keys = Waiting::<P, N>::new(share, comptime![walked.missing()]);
     let mut next_values = Waiting::<P, N>::new(share, comptime![walked.missing()]);
     if comptime![plan.ahead(size)] {
         fetch::<P, N>(k, k_place, k_start, 0, m, width, &mut next_keys, walked);
         fetch::<P, N>(v, v_place, v_start, 0, m, width, &mut next_values, walked);
+    }
+    let q_start = start(q_place, head, heads);
+    if comptime![holds] {
+        load::<P, N>(q, q_place, q_start, first, n, width, &mut keys, 0usize, kept);
+        sync_cube();
+    } else {
+        load::<P, N>(q, q_place, q_start, first, n, width, &mut queries, 0usize, kept);
     }
 
     let rows = Rows::<E, P, N> { held: held_rows::<E, P, N>(&keys, plan), shared: queries };
@@ -151,7 +180,7 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
         }
         sync_cube();
         let after = at + comptime![plan.lines()];
-        if comptime![plan.ahead(size)] {
+        if comptime![plan.ahead(size) && !plan.once] {
             fetch::<P, N>(k, k_place, k_start, after, m, width, &mut next_keys, walked);
             fetch::<P, N>(v, v_place, v_start, after, m, width, &mut next_values, walked);
         }
@@ -168,7 +197,10 @@ fn forward_kernel<E: Float, P: Numeric, N: Size, Y: Size>(
                 relative::<E, P, N>(&mut tile, &rows, &keys, &offsets, m - at, plan);
                 highest(&tile, &mut products, &mut softmax.highest, plan);
                 let old = softmax.follow_relative(&mut offsets, scale);
-                sums.scale(&mut products, &old);
+                // All lines at once follow nothing.
+                if comptime![!plan.once] {
+                    sums.scale(&mut products, &old);
+                }
                 weigh::<E, P, N>(&mut tile, &rows, &keys, &offsets, m - at, scale, plan);
                 totals::<E>(&tile, &mut products, &mut weights, &mut softmax.sum, plan);
             }

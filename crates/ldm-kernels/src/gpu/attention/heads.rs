@@ -9,6 +9,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::known::or_known;
 use super::super::waiting::NUMBERS;
 
 /// A tensor `[b, heads, n, d]`; split heads are views and stay so.
@@ -70,9 +71,15 @@ impl Heads {
 
     /// The strides as a kernel's argument, in vectors of so many elements.
     pub fn place(&self, vector: usize) -> PlaceLaunch {
+        let [batch, head, row, column] = self.in_vectors(vector);
+        PlaceLaunch::new(batch, head, row, column)
+    }
+
+    /// The strides in vectors of so many elements.
+    pub fn in_vectors(&self, vector: usize) -> [usize; 4] {
         let [batch, head, row, column] = self.strides;
         // A vector is of neighbours: the last stride is 1 wherever there is more than one element of it.
-        PlaceLaunch::new(batch / vector, head / vector, row / vector, column)
+        [batch / vector, head / vector, row / vector, column]
     }
 }
 
@@ -106,6 +113,19 @@ pub struct Place {
     pub row: usize,
     /// To the next vector of a row.
     pub column: usize,
+}
+
+#[cube]
+impl Place {
+    /// These strides, or those that are known when the kernel is compiled.
+    pub fn or_known(&self, #[comptime] n: Option<[usize; 4]>) -> Place {
+        Place {
+            batch: or_known(self.batch, comptime![n.map(|n| n[0])]),
+            head: or_known(self.head, comptime![n.map(|n| n[1])]),
+            row: or_known(self.row, comptime![n.map(|n| n[2])]),
+            column: or_known(self.column, comptime![n.map(|n| n[3])]),
+        }
+    }
 }
 
 /// Where a head of the batch starts.

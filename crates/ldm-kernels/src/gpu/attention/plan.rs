@@ -409,10 +409,10 @@ impl Plan {
         TileForm { columns: 1, ..self.scores() }
     }
 
-    /// Whether the next lines wait in registers while these are computed with, in vectors of so many elements.
+    /// Whether lines wait in registers, in vectors of so many elements: the first for the rows, the next while these are computed with.
     pub fn ahead(&self, vector: usize) -> bool {
         let registers = (vector * self.size).div_ceil(4);
-        !self.once && 2 * self.walked().share(vector) * registers <= AHEAD
+        2 * self.walked().share(vector) * registers <= AHEAD
     }
 
     /// By fragments, whether a unit has registers for the plane's rows beside sums, scores and weights.

@@ -6,6 +6,8 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::known::or_known;
+
 /// What the kernels know of a convolution.
 #[derive(CubeType, CubeLaunch)]
 pub struct Sizes {
@@ -116,12 +118,6 @@ impl Strides {
             column: or_known(self.column, comptime![n.map(|n| n[3])]),
         }
     }
-}
-
-/// A number that may be known when the kernel is compiled.
-#[cube]
-pub fn or_known(n: usize, #[comptime] known: Option<usize>) -> usize {
-    if comptime![known.is_some()] { comptime![known.unwrap_or_default()].runtime() } else { n }
 }
 
 /// `i` counted as so many inner and middle ones: `[inner, middle, outer]`, at a place of `digits`.

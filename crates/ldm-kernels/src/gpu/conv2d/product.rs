@@ -7,13 +7,14 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::Four;
+use super::super::known::or_known;
 use super::super::plane_tile::{ALIGNMENT, Place, PlaneTile, SIDE};
 use super::super::ptx::commit;
 use super::super::spirv::keep_loops;
 use super::super::waiting::Missing;
 use super::Added;
 use super::fetch::{Fetch, arrive};
-use super::geometry::{Known, Sizes, Strides, or_known};
+use super::geometry::{Known, Sizes, Strides};
 use super::plan::{CubeForm, OUT};
 use super::supply::{Part, Supply, part};
 use super::tile::{multiply, part_column, part_row, stage, write};
