@@ -11,6 +11,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::known::{is_known, or_known};
 use super::view::View;
 use super::walk::{Units, cubes};
 
@@ -30,7 +31,10 @@ pub fn forward(left: CubeTensor, right: CubeTensor) -> CubeTensor {
         empty_device_contiguous_dtype(client.clone(), left.tensor.device.clone(), shape, left.tensor.dtype);
     let count = b * left.shape[2] * channels / vector;
     let units = Units::together(&client);
-    let steps = |x: &View| StepsLaunch::new(x.strides[0] / vector, x.strides[2] / vector);
+    let [lefts, rights] = [&left, &right].map(|x| [x.strides[0] / vector, x.strides[2] / vector]);
+    let (pixels, widths) = (left.shape[2], [&left, &right].map(|x| x.shape[1] / vector));
+    let known = is_known(&client)
+        .then_some([lefts[0], lefts[1], rights[0], rights[1], pixels, widths[0], widths[1], count]);
     // SAFETY: the indices are in the views; units beyond the output end at once.
     unsafe {
         join_kernel::launch_unchecked(
@@ -41,12 +45,13 @@ pub fn forward(left: CubeTensor, right: CubeTensor) -> CubeTensor {
             left.buffer(),
             right.buffer(),
             y.clone().into_buffer_arg(),
-            steps(&left),
-            steps(&right),
-            left.shape[2],
-            left.shape[1] / vector,
-            right.shape[1] / vector,
+            StepsLaunch::new(lefts[0], lefts[1]),
+            StepsLaunch::new(rights[0], rights[1]),
+            pixels,
+            widths[0],
+            widths[1],
             count,
+            known,
             elements,
         );
     }
@@ -126,19 +131,31 @@ fn join_kernel<E: Float, N: Size>(
     left_width: usize,
     right_width: usize,
     count: usize,
+    #[comptime] known: Option<[usize; 8]>,
     #[define(E)] _dtype: ElemType,
 ) {
+    let (left_picture, left_pixel) = (
+        or_known(lefts.picture, comptime![known.map(|n| n[0])]),
+        or_known(lefts.pixel, comptime![known.map(|n| n[1])]),
+    );
+    let (right_picture, right_pixel) = (
+        or_known(rights.picture, comptime![known.map(|n| n[2])]),
+        or_known(rights.pixel, comptime![known.map(|n| n[3])]),
+    );
+    let pixels = or_known(pixels, comptime![known.map(|n| n[4])]);
+    let left_width = or_known(left_width, comptime![known.map(|n| n[5])]);
+    let right_width = or_known(right_width, comptime![known.map(|n| n[6])]);
     let i = ABSOLUTE_POS;
-    if i >= count {
+    if i >= or_known(count, comptime![known.map(|n| n[7])]) {
         terminate!();
     }
     let channel = i % (left_width + right_width);
     let pixel = i / (left_width + right_width) % pixels;
     let picture = i / (left_width + right_width) / pixels;
     if channel < left_width {
-        y[i] = left[picture * lefts.picture + pixel * lefts.pixel + channel];
+        y[i] = left[picture * left_picture + pixel * left_pixel + channel];
     } else {
-        y[i] = right[picture * rights.picture + pixel * rights.pixel + channel - left_width];
+        y[i] = right[picture * right_picture + pixel * right_pixel + channel - left_width];
     }
 }
 

@@ -3,6 +3,7 @@
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise};
 
+use super::known::{is_known, or_known};
 use super::view::View;
 
 /// The most units that work on one group, or on one chunk of a large one.
@@ -38,6 +39,45 @@ pub struct Strides {
     pub outer: usize,
     /// Along the inner axis.
     pub inner: usize,
+}
+
+/// Extents and two tensors' strides in the order of their fields, known when a kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// Of the walk.
+    pub extents: [usize; 5],
+    /// Of the input.
+    pub from: [usize; 4],
+    /// Of the output.
+    pub to: [usize; 4],
+}
+
+#[cube]
+impl Extents {
+    /// These, or those that are known when the kernel is compiled.
+    pub fn or_known(&self, #[comptime] known: Option<Known>) -> Extents {
+        let n = comptime![known.map(|known| known.extents)];
+        Extents {
+            groups: or_known(self.groups, comptime![n.map(|n| n[0])]),
+            all: or_known(self.all, comptime![n.map(|n| n[1])]),
+            width: or_known(self.width, comptime![n.map(|n| n[2])]),
+            outer: or_known(self.outer, comptime![n.map(|n| n[3])]),
+            inner: or_known(self.inner, comptime![n.map(|n| n[4])]),
+        }
+    }
+}
+
+#[cube]
+impl Strides {
+    /// These, or those that are known when the kernel is compiled.
+    pub fn or_known(&self, #[comptime] n: Option<[usize; 4]>) -> Strides {
+        Strides {
+            batch: or_known(self.batch, comptime![n.map(|n| n[0])]),
+            group: or_known(self.group, comptime![n.map(|n| n[1])]),
+            outer: or_known(self.outer, comptime![n.map(|n| n[2])]),
+            inner: or_known(self.inner, comptime![n.map(|n| n[3])]),
+        }
+    }
 }
 
 /// Where a group starts.
@@ -169,20 +209,39 @@ impl Walk {
 
     /// As a kernel's argument.
     pub fn extents(&self) -> ExtentsLaunch {
-        let [outer, inner] = self.axes();
-        ExtentsLaunch::new(self.groups, self.all(), self.width, outer, inner)
+        let [groups, all, width, outer, inner] = self.all_extents();
+        ExtentsLaunch::new(groups, all, width, outer, inner)
     }
 
     /// A view's strides as a kernel's argument.
     pub fn strides(&self, view: &View) -> StridesLaunch {
+        let [batch, group, outer, inner] = self.all_strides(view);
+        StridesLaunch::new(batch, group, outer, inner)
+    }
+
+    /// What a kernel may know of input and output.
+    pub fn known(&self, from: &View, to: &View) -> Option<Known> {
+        is_known(&from.tensor.client).then(|| Known {
+            extents: self.all_extents(),
+            from: self.all_strides(from),
+            to: self.all_strides(to),
+        })
+    }
+
+    fn all_extents(&self) -> [usize; 5] {
+        let [outer, inner] = self.axes();
+        [self.groups, self.all(), self.width, outer, inner]
+    }
+
+    fn all_strides(&self, view: &View) -> [usize; 4] {
         let [batch, channel, element] = view.strides;
         let n = self.vector;
         let group = self.width * channel / n;
         // A vector is of neighbours: the inner stride is 1 wherever there is more than one of them.
         if self.channels_last {
-            StridesLaunch::new(batch / n, group, element / n, channel)
+            [batch / n, group, element / n, channel]
         } else {
-            StridesLaunch::new(batch / n, group, channel / n, element)
+            [batch / n, group, channel / n, element]
         }
     }
 }

@@ -10,6 +10,7 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::known::{is_known, or_known};
 use super::super::walk::{TOGETHER, Units, cubes};
 use super::Added;
 use super::lines::widest;
@@ -68,6 +69,7 @@ pub fn combine(parts: Parts, [bias, shift, addend]: [CubeTensor; 3], added: Adde
             columns,
             picture,
             added,
+            is_known(&client).then_some([splits, count, columns, picture]),
             dtype_to_storage_type(y.dtype),
         );
     }
@@ -87,8 +89,13 @@ pub fn combine_kernel<E: Float, N: Size>(
     outputs: usize,
     picture: usize,
     #[comptime] added: Added,
+    #[comptime] known: Option<[usize; 4]>,
     #[define(E)] _dtype: ElemType,
 ) {
+    let splits = or_known(splits, comptime![known.map(|n| n[0])]);
+    let count = or_known(count, comptime![known.map(|n| n[1])]);
+    let outputs = or_known(outputs, comptime![known.map(|n| n[2])]);
+    let picture = or_known(picture, comptime![known.map(|n| n[3])]);
     let i = ABSOLUTE_POS;
     if i >= count {
         terminate!();

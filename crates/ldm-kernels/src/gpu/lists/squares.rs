@@ -121,5 +121,6 @@ fn of_all_units(value: f32, #[comptime] units: usize) -> f32 {
             shared[unit] = shared[unit] + shared[unit + width];
         }
     }
-    shared[0]
+    // The others' own: the first one's they would have to wait for.
+    shared[unit]
 }

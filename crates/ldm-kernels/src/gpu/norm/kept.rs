@@ -9,7 +9,7 @@ use burn_cubecl::cubecl::prelude::*;
 use super::super::kept::{Kept, across, counts, member};
 use super::super::silu::{Silu, activate};
 use super::super::statistics::lanes;
-use super::super::walk::{Extents, Strides, at, channel, cubes, start};
+use super::super::walk::{Extents, Known, Strides, at, channel, cubes, start};
 use super::Job;
 
 /// Output and statistics of all groups.
@@ -37,6 +37,7 @@ pub fn launch(job: &Job, kept: Kept) {
             kept,
             walk.channels_last,
             *silu,
+            walk.known(x, y),
             x.elements(),
         );
     }
@@ -100,8 +101,13 @@ fn kept_kernel<F: Float, N: Size, W: Size>(
     #[comptime] kept: Kept,
     #[comptime] channels_last: bool,
     #[comptime] silu: Silu,
+    #[comptime] known: Option<Known>,
     #[define(F)] _dtype: ElemType,
 ) {
+    let extents = extents.or_known(known);
+    let from = from.or_known(comptime![known.map(|known| known.from)]);
+    let to = to.or_known(comptime![known.map(|known| known.to)]);
+    let (extents, from, to) = (&extents, &from, &to);
     let units = comptime![kept.units()];
     let member = member(extents, kept);
     let group = member.group;

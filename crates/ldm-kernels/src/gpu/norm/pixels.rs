@@ -12,11 +12,12 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
 use super::super::chunks::Chunks;
+use super::super::known::or_known;
 use super::super::processors::processors;
 use super::super::silu::{Silu, activate};
 use super::super::statistics::merge;
 use super::super::view::View;
-use super::super::walk::{Extents, Strides, TOGETHER, Units, Walk, cubes, groups_of, together};
+use super::super::walk::{Extents, Known, Strides, TOGETHER, Units, Walk, cubes, groups_of, together};
 use super::{Job, WHOLE};
 
 /// Groups of fewer elements are a kernel's each, however few they are.
@@ -69,6 +70,16 @@ impl Pixels {
     }
 }
 
+/// What kernels may know when they are compiled: the walk through whole pictures, and what else divides them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Divided {
+    walk: Known,
+    /// Groups of a picture.
+    groups: usize,
+    chunks: usize,
+    length: usize,
+}
+
 /// Output and statistics of all groups.
 pub fn launch(job: &Job, pixels: Pixels) {
     let Job { x, weight, bias, y, statistics, walk, eps, silu } = job;
@@ -79,6 +90,8 @@ pub fn launch(job: &Job, pixels: Pixels) {
     let count = cubes(&client, whole.all() * chunks.count);
     let shape = Shape::from([whole.all(), chunks.count, walk.groups, 3]);
     let parts = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
+    let (groups, length) = (walk.groups, chunks.length);
+    let known = whole.known(x, y).map(|walk| Divided { walk, groups, chunks: chunks.count, length });
     // SAFETY: every index is in the tensors' views; cubes beyond the last picture read and write nothing.
     unsafe {
         moments_kernel::launch_unchecked(
@@ -95,6 +108,7 @@ pub fn launch(job: &Job, pixels: Pixels) {
             chunks.length,
             units,
             rows,
+            known,
             x.elements(),
         );
     }
@@ -112,6 +126,7 @@ pub fn launch(job: &Job, pixels: Pixels) {
             *eps,
             chunks.count,
             whole_cube.across,
+            known,
         );
     }
     // SAFETY: as above.
@@ -136,6 +151,7 @@ pub fn launch(job: &Job, pixels: Pixels) {
             chunks.length,
             rows,
             *silu,
+            known,
             x.elements(),
         );
     }
@@ -182,8 +198,15 @@ fn moments_kernel<F: Float, N: Size>(
     length: usize,
     #[comptime] units: usize,
     #[comptime] rows: usize,
+    #[comptime] known: Option<Divided>,
     #[define(F)] _dtype: ElemType,
 ) {
+    let extents = extents.or_known(comptime![known.map(|known| known.walk)]);
+    let from = from.or_known(comptime![known.map(|known| known.walk.from)]);
+    let (extents, from) = (&extents, &from);
+    let groups = or_known(groups, comptime![known.map(|known| known.groups)]);
+    let chunks = or_known(chunks, comptime![known.map(|known| known.chunks)]);
+    let length = or_known(length, comptime![known.map(|known| known.length)]);
     let unit = UNIT_POS_X as usize;
     let place = place(extents, chunks, length);
     let row = place.row;
@@ -279,7 +302,11 @@ fn together_kernel(
     eps: f32,
     chunks: usize,
     #[comptime] units: usize,
+    #[comptime] known: Option<Divided>,
 ) {
+    let all = or_known(all, comptime![known.map(|known| known.groups * known.walk.extents[1])]);
+    let groups = or_known(groups, comptime![known.map(|known| known.groups)]);
+    let chunks = or_known(chunks, comptime![known.map(|known| known.chunks)]);
     let unit = UNIT_POS_X as usize;
     let there = CUBE_POS < all;
     let first = CUBE_POS / groups * chunks;
@@ -326,8 +353,16 @@ fn output_kernel<F: Float, N: Size, P: Size>(
     length: usize,
     #[comptime] rows: usize,
     #[comptime] silu: Silu,
+    #[comptime] known: Option<Divided>,
     #[define(F)] _dtype: ElemType,
 ) {
+    let extents = extents.or_known(comptime![known.map(|known| known.walk)]);
+    let from = from.or_known(comptime![known.map(|known| known.walk.from)]);
+    let to = to.or_known(comptime![known.map(|known| known.walk.to)]);
+    let (extents, from, to) = (&extents, &from, &to);
+    let groups = or_known(groups, comptime![known.map(|known| known.groups)]);
+    let chunks = or_known(chunks, comptime![known.map(|known| known.chunks)]);
+    let length = or_known(length, comptime![known.map(|known| known.length)]);
     let place = place(extents, chunks, length);
     let column = place.column;
     let picture = place.picture;

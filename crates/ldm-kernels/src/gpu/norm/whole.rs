@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::silu::Silu;
 use super::super::statistics::{merge, moments};
-use super::super::walk::{Extents, Strides, Units, cubes, start};
+use super::super::walk::{Extents, Known, Strides, Units, cubes, start};
 use super::{Job, apply};
 
 /// Output and statistics of all groups.
@@ -36,6 +36,7 @@ pub fn launch(job: &Job) {
             units.rows,
             walk.channels_last,
             *silu,
+            walk.known(x, y),
             x.elements(),
         );
     }
@@ -57,8 +58,13 @@ fn whole_kernel<F: Float, N: Size>(
     #[comptime] rows: usize,
     #[comptime] channels_last: bool,
     #[comptime] silu: Silu,
+    #[comptime] known: Option<Known>,
     #[define(F)] _dtype: ElemType,
 ) {
+    let extents = extents.or_known(known);
+    let from = from.or_known(comptime![known.map(|known| known.from)]);
+    let to = to.or_known(comptime![known.map(|known| known.to)]);
+    let (extents, from, to) = (&extents, &from, &to);
     let unit = UNIT_POS_X as usize;
     let row = UNIT_POS_Y as usize;
     let size = comptime![units * rows];
