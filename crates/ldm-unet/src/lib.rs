@@ -28,7 +28,7 @@ pub use error::{ConfigError, UNetError};
 pub use label::LabelEmbedding;
 pub use ldm_nn::{Conditioning, ConditioningMismatch};
 pub use lora::LORA_TARGETS;
-pub use prepared::{Context, Prepared, PreparedContext, Timesteps, write_in_place};
+pub use prepared::{Context, Prepared, PreparedContext, PreparedTimesteps, write_in_place};
 pub use timestep::{TimestepEmbedding, sinusoidal_embedding};
 pub use transformer::{
     BasicTransformerBlock, CrossAttention, FeedForward, SpatialTransformer, SpatialTransformerConfig,

@@ -49,13 +49,13 @@ pub struct Prepared {
 
 /// The timesteps of a run, embedded all at once for one U-Net and the conditions of one [`Prepared`].
 #[derive(Debug, Clone)]
-pub struct Timesteps {
+pub struct PreparedTimesteps {
     values: Vec<f32>,
     /// As the blocks read it, `[n, b, width]`.
     embedded: Tensor<3>,
 }
 
-impl Timesteps {
+impl PreparedTimesteps {
     /// What the blocks read at this timestep, `[b, width]`; `None` where it or that number of items isn't among what was embedded.
     pub fn at(&self, timestep: f32, b: usize) -> Option<Tensor<2>> {
         let place = self.values.iter().position(|value| *value == timestep)?;
@@ -200,7 +200,7 @@ impl UNet {
         Ok(Entry { x, time: silu(time), context: None })
     }
 
-    /// The same at a timestep that was embedded before: `time` `[b, width]` is what [`Timesteps::at`] gives.
+    /// The same at a timestep that was embedded before: `time` `[b, width]` is what [`PreparedTimesteps::at`] gives.
     ///
     /// # Errors
     ///
@@ -226,8 +226,10 @@ impl UNet {
         timesteps: &[f32],
         b: usize,
         prepared: &Prepared,
-    ) -> Result<Timesteps, UNetError> {
+    ) -> Result<PreparedTimesteps, UNetError> {
         self.check_conditions(b, &prepared.conditioning)?;
+        // The first convolution's weight comes before these, as in `enter`: lazy weights are drawn at their first use.
+        let _ = self.dtype();
         // Samplers of second order come to a timestep twice.
         let mut values = timesteps.to_vec();
         values.dedup();
@@ -242,7 +244,7 @@ impl UNet {
         let parts = prepared.embeddings.iter().map(|part| part.clone().repeat_dim(0, n));
         let time = silu(parts.fold(time, |time, part| time + part));
         let width = time.dims()[1];
-        Ok(Timesteps { values, embedded: time.reshape([n, b, width]) })
+        Ok(PreparedTimesteps { values, embedded: time.reshape([n, b, width]) })
     }
 
     /// All blocks, on the latent and the time of [`enter_prepared`](Self::enter_prepared): `[b, out_channels, h, w]` in

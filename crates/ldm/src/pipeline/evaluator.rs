@@ -1,7 +1,7 @@
 //! The evaluations of one run: launched, or recorded once and replayed.
 
 use burn::tensor::{DType, Tensor};
-use ldm_unet::{Entry, Prepared, Timesteps, UNet};
+use ldm_unet::{Entry, Prepared, PreparedTimesteps, UNet};
 
 use super::recorder::Passes;
 use super::replay::is_supported;
@@ -15,7 +15,7 @@ pub(crate) struct Evaluator<'a> {
     unet: &'a UNet,
     prepared: &'a Prepared,
     /// Those of the run.
-    timesteps: Option<Timesteps>,
+    timesteps: Option<PreparedTimesteps>,
     /// Where a pass is or will be recorded, with the run's number there.
     recorder: Option<(&'a dyn Passes, u64)>,
     /// Whether a pass has been launched, which compiles and tunes the kernels.

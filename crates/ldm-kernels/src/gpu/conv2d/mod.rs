@@ -236,7 +236,9 @@ pub fn forward(
         missing: missing(&from, cube, w_dims, rows, options, spread),
         flat: cube.deep.is_some() && pointwise(w_dims, options, spread) && from.flat(y_dims),
         known: cube.deep.map(|_| (known, [plan.splits, plan.length])),
-        inside: rows.is_multiple_of(cube.rows()) && outputs.is_multiple_of(cube.columns()),
+        inside: cube.deep.is_some()
+            && rows.is_multiple_of(cube.rows())
+            && outputs.is_multiple_of(cube.columns()),
         way_out: WayOut::Stage,
         packed: [1; 2],
     };
