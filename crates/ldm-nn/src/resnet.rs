@@ -112,10 +112,14 @@ impl ResnetBlock {
 
     /// What each of these blocks makes of one time embedding `[b, width]`, for [`forward_projected`](Self::forward_projected):
     /// their layers of it are taken together.
-    pub fn project_time(blocks: &[Self], time: &Tensor<2>) -> Vec<Option<Tensor<2>>> {
-        let layers = blocks.iter().filter_map(|block| block.time_emb_proj.as_ref());
-        let mut projected = Linear::forward_each(layers, time.clone()).into_iter();
-        blocks.iter().map(|block| block.time_emb_proj.as_ref().and_then(|_| projected.next())).collect()
+    pub fn project_time<'a>(
+        blocks: impl IntoIterator<Item = &'a Self>,
+        time: &Tensor<2>,
+    ) -> Vec<Option<Tensor<2>>> {
+        let layers: Vec<_> = blocks.into_iter().map(|block| block.time_emb_proj.as_ref()).collect();
+        let there = layers.iter().filter_map(|layer| *layer);
+        let mut projected = Linear::forward_each(there, time.clone()).into_iter();
+        layers.iter().map(|layer| layer.and_then(|_| projected.next())).collect()
     }
 
     /// As [`forward`](Self::forward), of what [`project_time`](Self::project_time) has made of the time embedding.

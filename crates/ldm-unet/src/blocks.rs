@@ -222,12 +222,23 @@ impl DownBlock {
     /// intermediate result is also pushed onto `skips`, for the way up.
     pub fn forward(
         &self,
-        mut x: Tensor<4>,
+        x: Tensor<4>,
         time: &Tensor<2>,
         context: Option<Context<'_>>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
-        let times = ResnetBlock::project_time(&self.resnets, time);
+        self.forward_projected(x, time, ResnetBlock::project_time(&self.resnets, time), context, skips)
+    }
+
+    /// The same, with what each of the residual blocks makes of the time.
+    pub(crate) fn forward_projected(
+        &self,
+        mut x: Tensor<4>,
+        time: &Tensor<2>,
+        times: impl IntoIterator<Item = Option<Tensor<2>>>,
+        context: Option<Context<'_>>,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Tensor<4> {
         for (i, (resnet, projected)) in self.resnets.iter().zip(times).enumerate() {
             x = resnet.forward_projected(x, projected);
             if let Some(attention) = self.attentions.get(i) {
@@ -245,8 +256,17 @@ impl DownBlock {
 
 impl MidBlock {
     /// `[b, c, h, w] -> [b, c, h, w]`.
-    pub fn forward(&self, mut x: Tensor<4>, time: &Tensor<2>, context: Option<Context<'_>>) -> Tensor<4> {
-        let times = ResnetBlock::project_time(&self.resnets, time);
+    pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, context: Option<Context<'_>>) -> Tensor<4> {
+        self.forward_projected(x, ResnetBlock::project_time(&self.resnets, time), context)
+    }
+
+    /// The same, with what each of the residual blocks makes of the time.
+    pub(crate) fn forward_projected(
+        &self,
+        mut x: Tensor<4>,
+        times: impl IntoIterator<Item = Option<Tensor<2>>>,
+        context: Option<Context<'_>>,
+    ) -> Tensor<4> {
         for (i, (resnet, projected)) in self.resnets.iter().zip(times).enumerate() {
             x = resnet.forward_projected(x, projected);
             if let (0, Some(attention)) = (i, &self.attention) {
@@ -261,12 +281,23 @@ impl UpBlock {
     /// `[b, c_in, h, w] -> [b, c, h', w']`, taking one tensor from `skips` for each residual block.
     pub fn forward(
         &self,
-        mut x: Tensor<4>,
+        x: Tensor<4>,
         time: &Tensor<2>,
         context: Option<Context<'_>>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
-        let times = ResnetBlock::project_time(&self.resnets, time);
+        self.forward_projected(x, time, ResnetBlock::project_time(&self.resnets, time), context, skips)
+    }
+
+    /// The same, with what each of the residual blocks makes of the time.
+    pub(crate) fn forward_projected(
+        &self,
+        mut x: Tensor<4>,
+        time: &Tensor<2>,
+        times: impl IntoIterator<Item = Option<Tensor<2>>>,
+        context: Option<Context<'_>>,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Tensor<4> {
         for (i, (resnet, projected)) in self.resnets.iter().zip(times).enumerate() {
             x = match skips.pop() {
                 Some(skip) => join_channels(x, skip),

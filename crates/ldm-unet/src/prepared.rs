@@ -250,7 +250,7 @@ impl UNet {
     /// All blocks, on the latent and the time of [`enter_prepared`](Self::enter_prepared): `[b, out_channels, h, w]` in
     /// the weights' type. It reads nothing from the host, so that its launches can be recorded.
     pub fn run_blocks(&self, x: Tensor<4>, time: &Tensor<2>, prepared: &Prepared) -> Tensor<4> {
-        self.all_blocks(x, time, prepared.context.as_ref().map(Context::Prepared))
+        self.all_blocks_of_projected(x, time, prepared.context.as_ref().map(Context::Prepared))
     }
 
     fn project(&self, tokens: Tensor<3>) -> PreparedContext {

@@ -3,7 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ldm_nn::{
-    Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig, silu,
+    Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig,
+    ResnetBlock, silu,
 };
 
 use crate::blocks::Builder;
@@ -189,7 +190,8 @@ impl UNet {
     ///
     /// Where there is no such block.
     pub fn block(&self, block: usize, flow: Flow, time: &Tensor<2>, context: Option<&Tensor<3>>) -> Flow {
-        self.one_block(block, flow, time, context.map(Context::Tokens))
+        let times = ResnetBlock::project_time(self.resnets(block), time);
+        self.one_block(block, flow, time, times, context.map(Context::Tokens))
     }
 
     /// All blocks in order: `x` and `time` are the entry's.
@@ -200,10 +202,49 @@ impl UNet {
         context: Option<Context<'_>>,
     ) -> Tensor<4> {
         let start = Flow { x, skips: Vec::new() };
-        (0..self.blocks()).fold(start, |flow, block| self.one_block(block, flow, time, context)).x
+        let run = |flow, block| {
+            let times = ResnetBlock::project_time(self.resnets(block), time);
+            self.one_block(block, flow, time, times, context)
+        };
+        (0..self.blocks()).fold(start, run).x
     }
 
-    fn one_block(&self, block: usize, flow: Flow, time: &Tensor<2>, context: Option<Context<'_>>) -> Flow {
+    /// The same, but what all residual blocks make of the time is computed together, before the first: their lazy weights are drawn then.
+    pub(crate) fn all_blocks_of_projected(
+        &self,
+        x: Tensor<4>,
+        time: &Tensor<2>,
+        context: Option<Context<'_>>,
+    ) -> Tensor<4> {
+        let start = Flow { x, skips: Vec::new() };
+        let resnets = (0..self.blocks()).flat_map(|block| self.resnets(block));
+        let mut times = ResnetBlock::project_time(resnets, time).into_iter();
+        let run = |flow, block| {
+            let times = times.by_ref().take(self.resnets(block).len());
+            self.one_block(block, flow, time, times, context)
+        };
+        (0..self.blocks()).fold(start, run).x
+    }
+
+    /// The residual blocks of a block, but for those that resample.
+    fn resnets(&self, block: usize) -> &[ResnetBlock] {
+        let (down, middle) = (self.down_blocks.len(), usize::from(self.mid_block.is_some()));
+        match (block, &self.mid_block) {
+            (0, _) => &[],
+            (i, _) if i <= down => &self.down_blocks[i - 1].resnets,
+            (i, Some(mid)) if i == down + 1 => &mid.resnets,
+            (i, _) => self.up_blocks.get(i - 1 - down - middle).map_or(&[], |up| &up.resnets),
+        }
+    }
+
+    fn one_block(
+        &self,
+        block: usize,
+        flow: Flow,
+        time: &Tensor<2>,
+        times: impl IntoIterator<Item = Option<Tensor<2>>>,
+        context: Option<Context<'_>>,
+    ) -> Flow {
         let Flow { x, mut skips } = flow;
         let (down, middle) = (self.down_blocks.len(), usize::from(self.mid_block.is_some()));
         let x = match (block, &self.mid_block) {
@@ -212,10 +253,13 @@ impl UNet {
                 skips.push(x.clone());
                 x
             }
-            (i, _) if i <= down => self.down_blocks[i - 1].forward(x, time, context, &mut skips),
-            (i, Some(mid)) if i == down + 1 => mid.forward(x, time, context),
+            (i, _) if i <= down => {
+                self.down_blocks[i - 1].forward_projected(x, time, times, context, &mut skips)
+            }
+            (i, Some(mid)) if i == down + 1 => mid.forward_projected(x, times, context),
             (i, _) if i <= down + middle + self.up_blocks.len() => {
-                self.up_blocks[i - 1 - down - middle].forward(x, time, context, &mut skips)
+                let up = &self.up_blocks[i - 1 - down - middle];
+                up.forward_projected(x, time, times, context, &mut skips)
             }
             (i, _) => {
                 assert_eq!(i + 1, self.blocks(), "no such block");
