@@ -3,12 +3,14 @@
 //! A row or a small group is one kernel's, which keeps it in registers ([`kept`]); a larger one its units read for mean
 //! and variance, and again, from the cache, to write the output ([`whole`]). A large one would leave most of a device
 //! idle that way, so its moments come in chunks from one kernel, and the next puts them together and writes a chunk of
-//! the output ([`parts`]). Of a channels-last picture cubes read whole pixels then ([`pixels`]).
+//! the output ([`parts`]). Of a channels-last picture cubes read whole pixels then ([`pixels`]), and where launches are dear a small one
+//! does with two kernels ([`merged`]).
 
 // A kernel's arguments are its bindings.
 #![allow(clippy::too_many_arguments)]
 
 mod kept;
+mod merged;
 mod parts;
 pub mod pixels;
 mod whole;
@@ -21,6 +23,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::kept::Kept;
+use super::known::is_known;
 use super::silu::{Silu, activate};
 use super::view::View;
 use super::walk::{Extents, Strides, TOGETHER, Walk, at, channel, parameter, start, together};
@@ -36,17 +39,19 @@ pub struct Norm {
     pub groups: usize,
     /// Whether `x * sigmoid(x)` follows.
     pub silu: bool,
+    /// Whether moments of small pictures are put together by the kernel that writes; `None` for what suits the device.
+    pub merged: Option<bool>,
 }
 
 impl Norm {
     /// Group norm.
     pub fn of_groups(options: GroupNormOptions) -> Self {
-        Self { groups: options.groups, silu: options.silu }
+        Self { groups: options.groups, silu: options.silu, merged: None }
     }
 
     /// Layer norm: a row is a group.
     pub fn of_rows() -> Self {
-        Self { groups: 1, silu: false }
+        Self { groups: 1, silu: false, merged: None }
     }
 }
 
@@ -77,8 +82,12 @@ pub fn forward(
     let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
     let silu = Silu::new(&x.tensor.client, norm.silu);
     let job = Job { x, weight, bias, y, statistics, walk, eps: eps as f32, silu };
-    match (Kept::new(&job.x.tensor.client, &job.walk), pixels::Pixels::new(&job)) {
+    let client = &job.x.tensor.client;
+    // By Vulkan a launch takes 3 us and more.
+    let merged = norm.merged.unwrap_or_else(|| is_known(client));
+    match (Kept::new(client, &job.walk), pixels::Pixels::new(&job)) {
         (Some(kept), _) => kept::launch(&job, kept),
+        (None, Some(pixels)) if merged && merged::takes(&job, &pixels) => merged::launch(&job, pixels),
         (None, Some(pixels)) => pixels::launch(&job, pixels),
         (None, None) if walk.group() <= WHOLE => whole::launch(&job),
         (None, None) => parts::launch(&job),

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
 
 use super::super::chunks::Chunks;
 use super::super::known::or_known;
@@ -72,32 +73,41 @@ impl Pixels {
 
 /// What kernels may know when they are compiled: the walk through whole pictures, and what else divides them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Divided {
-    walk: Known,
+pub struct Divided {
+    /// Over pictures.
+    pub walk: Known,
     /// Groups of a picture.
-    groups: usize,
-    chunks: usize,
-    length: usize,
+    pub groups: usize,
+    /// Chunks of a picture.
+    pub chunks: usize,
+    /// Pixels of each but the last.
+    pub length: usize,
 }
 
-/// Output and statistics of all groups.
-pub fn launch(job: &Job, pixels: Pixels) {
-    let Job { x, weight, bias, y, statistics, walk, eps, silu } = job;
-    let Pixels { walk: whole, rows, chunks } = pixels;
+impl Divided {
+    /// Of this norm.
+    pub fn new(job: &Job, pixels: &Pixels) -> Option<Self> {
+        let Pixels { walk, chunks, .. } = pixels;
+        let walk = walk.known(&job.x, &job.y)?;
+        Some(Self { walk, groups: job.walk.groups, chunks: chunks.count, length: chunks.length })
+    }
+}
+
+/// The moments of all groups over every chunk: how many elements, their mean, the sum of their squared distances from it, f32
+/// `[pictures, chunks, groups, 3]`.
+pub fn moments(job: &Job, pixels: &Pixels) -> CubeTensor {
+    let Job { x, walk, .. } = job;
+    let Pixels { walk: whole, rows, chunks } = *pixels;
     let (client, device) = (x.tensor.client.clone(), x.tensor.device.clone());
     let units = pixels.units();
-    let dim = CubeDim::new_1d(units as u32);
-    let count = cubes(&client, whole.all() * chunks.count);
     let shape = Shape::from([whole.all(), chunks.count, walk.groups, 3]);
     let parts = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
-    let (groups, length) = (walk.groups, chunks.length);
-    let known = whole.known(x, y).map(|walk| Divided { walk, groups, chunks: chunks.count, length });
-    // SAFETY: every index is in the tensors' views; cubes beyond the last picture read and write nothing.
+    // SAFETY: every index is in the tensor's view; cubes beyond the last picture read and write nothing.
     unsafe {
         moments_kernel::launch_unchecked(
             &client,
-            count.clone(),
-            dim,
+            cubes(&client, whole.all() * chunks.count),
+            CubeDim::new_1d(units as u32),
             whole.vector,
             x.buffer(),
             parts.clone().into_buffer_arg(),
@@ -108,12 +118,21 @@ pub fn launch(job: &Job, pixels: Pixels) {
             chunks.length,
             units,
             rows,
-            known,
+            Divided::new(job, pixels),
             x.elements(),
         );
     }
+    parts
+}
+
+/// Output and statistics of all groups.
+pub fn launch(job: &Job, pixels: Pixels) {
+    let Job { x, weight, bias, y, statistics, walk, eps, silu } = job;
+    let Pixels { walk: whole, rows, chunks } = pixels;
+    let client = x.tensor.client.clone();
+    let (parts, known) = (moments(job, &pixels), Divided::new(job, &pixels));
     let whole_cube = Units::together(&client);
-    // SAFETY: as above; cubes beyond the last group write nothing.
+    // SAFETY: every index is in the tensors; cubes beyond the last group write nothing.
     unsafe {
         together_kernel::launch_unchecked(
             &client,
@@ -129,12 +148,12 @@ pub fn launch(job: &Job, pixels: Pixels) {
             known,
         );
     }
-    // SAFETY: as above.
+    // SAFETY: as of the moments.
     unsafe {
         output_kernel::launch_unchecked(
             &client,
-            count,
-            dim,
+            cubes(&client, whole.all() * chunks.count),
+            CubeDim::new_1d(pixels.units() as u32),
             whole.vector,
             // Mean and 1 / deviation.
             2,
@@ -364,13 +383,8 @@ fn output_kernel<F: Float, N: Size, P: Size>(
     let chunks = or_known(chunks, comptime![known.map(|known| known.chunks)]);
     let length = or_known(length, comptime![known.map(|known| known.length)]);
     let place = place(extents, chunks, length);
-    let column = place.column;
-    let picture = place.picture;
-    let read = picture * from.batch + column * from.inner;
-    let write = picture * to.batch + column * to.inner;
-
-    let zeroth = select(place.there, picture, 0usize) * groups;
-    let of = groups_of::<N>(zeroth, column * N::value(), extents.width / groups);
+    let zeroth = select(place.there, place.picture, 0usize) * groups;
+    let of = groups_of::<N>(zeroth, place.column * N::value(), extents.width / groups);
     let mut mean = Vector::<f32, N>::new(0.0f32);
     let mut scale = Vector::<f32, N>::new(0.0f32);
     #[unroll]
@@ -379,6 +393,27 @@ fn output_kernel<F: Float, N: Size, P: Size>(
         mean.insert(k, both.extract(0usize));
         scale.insert(k, both.extract(1usize));
     }
+    write::<F, N>(x, weight, bias, y, from, to, &place, mean, scale, rows, silu);
+}
+
+/// The output of a unit's place, of its channels' means and 1 / deviations.
+#[cube]
+pub fn write<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    weight: &[Vector<F, N>],
+    bias: &[Vector<F, N>],
+    y: &mut [Vector<F, N>],
+    from: &Strides,
+    to: &Strides,
+    place: &Place,
+    mean: Vector<f32, N>,
+    scale: Vector<f32, N>,
+    #[comptime] rows: usize,
+    #[comptime] silu: Silu,
+) {
+    let column = place.column;
+    let read = place.picture * from.batch + column * from.inner;
+    let write = place.picture * to.batch + column * to.inner;
     let scale = scale * Vector::<f32, N>::cast_from(weight[column]);
     let bias = Vector::<f32, N>::cast_from(bias[column]);
     let mut i = place.first + place.row;

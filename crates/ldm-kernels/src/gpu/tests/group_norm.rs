@@ -88,6 +88,38 @@ fn group_norm_of_large_groups_equals_its_twin() {
     }
 }
 
+/// Moments of chunks that the kernel which writes puts together, and a kernel of its own: output and statistics, of groups and chunks that
+/// units don't divide too, and of one chunk.
+#[cfg(not(feature = "fusion"))]
+#[test]
+fn chunks_are_put_together_in_two_ways() {
+    use gpu::bridge::{primitive, tensor};
+    use gpu::norm::{Norm, forward};
+    use gpu::view::View;
+    let Some(device) = device() else { return };
+    // Not kept in registers: more than 16,384 elements.
+    for (shape, groups) in
+        [([2, 48, 64, 64], 6), ([1, 40, 65, 63], 5), ([3, 24, 70, 60], 3), ([1, 640, 6, 5], 1)]
+    {
+        for (dtype, tolerance) in types(&device) {
+            let options = GroupNormOptions { groups, eps: 1e-5, silu: true };
+            let x = picture(shape, dtype, Layout::ChannelsLast, &device);
+            let [w, b] = ["w", "b"].map(|name| seeded_input::<1>(name, [shape[1]], &device).cast(dtype));
+            let expected = crate::group_norm::plain(exact(&x), exact(&w), exact(&b), options);
+            let both = [true, false].map(|merged| {
+                let [w, b] = [&w, &b].map(|x| primitive(x).expect("on the device"));
+                let x = View::planes(primitive(&x).expect("on the device"));
+                let norm = Norm { groups, silu: true, merged: Some(merged) };
+                let (y, statistics) = forward(x, w, b, norm, 1e-5);
+                let y = tensor::<4>(y).expect("the device's tensor");
+                assert_close(&format!("{shape:?} {dtype:?}, merged: {merged}"), &y, &expected, tolerance);
+                tensor::<2>(statistics).expect("the device's tensor")
+            });
+            assert_close(&format!("{shape:?} {dtype:?}: statistics"), &both[0], &both[1], 1e-5);
+        }
+    }
+}
+
 #[test]
 fn group_norm_takes_any_rank() {
     let Some(device) = device() else { return };
