@@ -220,13 +220,17 @@ impl UNet {
     ///
     /// # Errors
     ///
-    /// [`UNetError::Shape`] where the conditions are those of another number of items.
+    /// [`UNetError::Shape`] where the conditions are those of another number of items; [`UNetError::EmptyBatch`] without items or
+    /// timesteps.
     pub fn prepare_timesteps(
         &self,
         timesteps: &[f32],
         b: usize,
         prepared: &Prepared,
     ) -> Result<PreparedTimesteps, UNetError> {
+        if b == 0 || timesteps.is_empty() {
+            return Err(UNetError::EmptyBatch);
+        }
         self.check_conditions(b, &prepared.conditioning)?;
         // The first convolution's weight comes before these, as in `enter`: lazy weights are drawn at their first use.
         let _ = self.dtype();

@@ -173,5 +173,11 @@ fn conditions_that_do_not_fit_are_named() {
     let x = Tensor::<4>::zeros([3, 4, 8, 8], &Device::default());
     let t = Tensor::<1>::zeros([1], &Device::default());
     let items = model.forward_prepared(x, t, &prepared).expect_err("an error");
-    assert_eq!(items, UNetError::Shape { input: "context", axis: "the batch", expected: 3, got: 2 });
+    let other = UNetError::Shape { input: "context", axis: "the batch", expected: 3, got: 2 };
+    assert_eq!(items, other);
+    assert_eq!(model.prepare_timesteps(&[1.0], 3, &prepared).expect_err("an error"), other);
+    for (timesteps, b) in [(&[] as &[f32], 2), (&[1.0], 0)] {
+        let empty = model.prepare_timesteps(timesteps, b, &prepared).expect_err("an error");
+        assert_eq!(empty, UNetError::EmptyBatch);
+    }
 }
