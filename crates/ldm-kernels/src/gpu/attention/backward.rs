@@ -16,11 +16,11 @@ use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::ALIGNMENT;
 use super::super::waiting::Waiting;
 use super::super::walk::cubes;
-use super::forward::{hide, row_of, scores_of, top, weights_of};
 use super::heads::{Heads, Place, start, vector};
 use super::memory::{fetch, load, put};
 use super::plan::{Plan, Products};
 use super::shares;
+use super::softmax::{hide, row_of, scores_of, top, weights_of};
 use super::sums::{Sums, scores, steps, wait};
 
 /// What the gradients follow from.

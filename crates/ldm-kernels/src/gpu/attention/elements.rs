@@ -10,8 +10,8 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four};
 use super::super::plane_tile::{PlaneTile, Rounded, SIDE};
-use super::forward::{LOWEST, row_of, scores_of, top, weights_of};
 use super::plan::Plan;
+use super::softmax::{LOWEST, row_of, scores_of, top, weights_of};
 use super::sums::{add_scores, steps, wait};
 
 /// A plane's rows: in the matrix units' registers, or where they are emulated in shared memory.

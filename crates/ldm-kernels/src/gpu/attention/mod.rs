@@ -43,6 +43,7 @@ mod memory;
 mod plan;
 #[cfg(feature = "autodiff")]
 mod shares;
+mod softmax;
 mod sums;
 
 use burn::backend::cubecl::dtype_to_storage_type;

@@ -14,11 +14,11 @@ use super::super::super::plane_tile::ALIGNMENT;
 use super::super::super::ptx::exp2;
 use super::super::super::waiting::Waiting;
 use super::super::super::walk::cubes;
-use super::super::forward::LOWEST;
 use super::super::heads::{Heads, Place, pair, start, vector};
 use super::super::memory::{fetch, load, put};
 use super::super::plan::Plan;
 use super::super::scale;
+use super::super::softmax::LOWEST;
 use super::rows::{
     Blocks, Part, add, column, exp2_pair, multiply, operand, operands, renew, row, top, write, zeros,
 };
