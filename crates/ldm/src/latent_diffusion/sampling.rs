@@ -256,7 +256,7 @@ impl<'a> Sampling<'a> {
         let items = if self.away_from().is_some() { 2 * x.dims()[0] } else { x.dims()[0] };
         let evaluator = |prepared| -> Result<Evaluator<'_>, Error> {
             let mut evaluator = Evaluator::new(&model.unet, prepared, recorder)?;
-            evaluator.expect(sampler.timesteps(), items)?;
+            evaluator.embed_ahead(sampler.timesteps(), items)?;
             Ok(evaluator)
         };
         let mut evaluators = prepared.iter().map(evaluator).collect::<Result<Vec<_>, _>>()?;

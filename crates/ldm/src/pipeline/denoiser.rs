@@ -141,7 +141,7 @@ impl<'a> Denoiser<'a> {
         let dtype = self.unet.dtype();
         let mut evaluator = Evaluator::new(self.unet, self.prepared()?, recorder)?;
         let halves = if self.guided { 2 } else { 1 };
-        evaluator.expect(sampler.timesteps(), halves * latents.dims()[0])?;
+        evaluator.embed_ahead(sampler.timesteps(), halves * latents.dims()[0])?;
         let predict = |x: Tensor<4>, t: f32| -> Result<Tensor<4>, Error> {
             Ok(self.guide(x, |x| evaluator.evaluate(x, t))?.cast(dtype))
         };

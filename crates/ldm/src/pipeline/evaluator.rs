@@ -43,7 +43,7 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// [`Error::UNet`] where the conditions are those of another number of items.
-    pub fn expect(&mut self, timesteps: &[f32], items: usize) -> Result<(), Error> {
+    pub fn embed_ahead(&mut self, timesteps: &[f32], items: usize) -> Result<(), Error> {
         if timesteps.len() * items <= MOST_ROWS {
             self.timesteps = Some(self.unet.prepare_timesteps(timesteps, items, self.prepared)?);
         }

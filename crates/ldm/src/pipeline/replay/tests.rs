@@ -91,7 +91,7 @@ fn evaluations_are_the_same_launched_or_replayed() {
         let recorder = if replay { Some(&recorder as &dyn Passes) } else { None };
         let mut evaluator = Evaluator::new(&unet, &prepared, recorder).unwrap();
         // The others are embedded when they come.
-        evaluator.expect(&[at(0), at(2), at(3)], 2).unwrap();
+        evaluator.embed_ahead(&[at(0), at(2), at(3)], 2).unwrap();
         let evaluate = |i| evaluator.evaluate(step(i, &device).0, at(i)).unwrap();
         let found: Vec<_> = (0..5).map(evaluate).collect();
         for (i, found) in found.iter().enumerate() {
