@@ -102,7 +102,7 @@ fn an_unknown_pipeline_is_named() {
 
 #[test]
 fn values_that_make_no_model_are_named() {
-    let unet = "unet/config.json";
+    let [unet, vae] = ["unet/config.json", "vae/config.json"];
     for (file, from, to, named) in [
         (unet, "\"CrossAttnDownBlock2D\"", "\"SquirrelBlock2D\"", "SquirrelBlock2D"),
         (unet, "\"norm_num_groups\": 32", "\"norm_num_groups\": 0", "norm_num_groups"),
@@ -120,7 +120,15 @@ fn values_that_make_no_model_are_named() {
             "\"num_hidden_layers\": 16777216",
             "num_hidden_layers",
         ),
-        ("vae/config.json", "\"norm_num_groups\": 32", "\"norm_num_groups\": 7", "norm_num_groups"),
+        (vae, "\"norm_num_groups\": 32", "\"norm_num_groups\": 7", "norm_num_groups"),
+        (vae, "\"layers_per_block\": 1", "\"layers_per_block\": [1]", "layers_per_block: invalid type"),
+        (
+            vae,
+            "\"sample_size\": 64",
+            "\"sample_size\": \"64\"",
+            "sample_size: expected a side or [height, width]",
+        ),
+        (vae, "    32,\n    32", "    32,\n    null", "block_out_channels[1]: invalid type"),
         (
             "text_encoder/config.json",
             "\"num_attention_heads\": 4",

@@ -275,6 +275,19 @@ fn classes_are_a_context_of_one_token() {
 }
 
 #[test]
+fn fields_of_a_vision_config_are_named() {
+    for (text, part) in [
+        (r#"{"image_size": "224"}"#, "image_size: invalid type"),
+        (r#"{"patch_size": 1.5}"#, "patch_size: invalid type"),
+        (r#"{"hidden_act": "relu"}"#, "hidden_act: unknown variant"),
+        ("[]", "no JSON object"),
+    ] {
+        let error = ClipVisionConfig::from_json(text).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
 fn clip_embeds_pictures() {
     let (fixture, device) = (Fixture::open("clip_vision"), Device::default());
     let image = seeded_input("clip_vision.image", [2, 3, 20, 37], &device) / 3f32.sqrt();

@@ -9,7 +9,7 @@ use crate::optim::Named;
 
 /// The devices of a run (`train.devices`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of devices, or a list of their names")]
 pub enum Devices {
     /// So many of the kind that the run is on: on a CPU as many threads with a replica each.
     Count(usize),

@@ -599,6 +599,21 @@ fn a_first_stage_starts_from_a_checkpoint() {
     assert!(error.contains("decoder.conv_out.bias"), "{error}");
 }
 
+#[test]
+fn the_place_of_a_value_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    for (place, value, part) in [
+        ("/model/params/ddconfig/ch_mult", json!([1, "2"]), "ddconfig.ch_mult[1]: invalid type"),
+        ("/model/params/lossconfig/params/kl_weight", json!("small"), "kl_weight: invalid type"),
+        ("/data/loader/batch_size", json!(-1), "loader.batch_size: invalid value"),
+        ("/train/devices", json!(1.5), "devices: expected a number of devices, or a list"),
+    ] {
+        let document = tiny::document(root.path(), "first_stage", &[(place, value)]);
+        let error = RunConfig::from_value(&document).unwrap_err();
+        assert!(error.contains(part), "{place}: {error}");
+    }
+}
+
 /// LPIPS from the two files that are published.
 #[test]
 fn lpips_is_read_from_the_files_that_the_config_names() {

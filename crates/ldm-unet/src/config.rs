@@ -3,12 +3,13 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use serde_path_to_error::Track;
 
 use crate::ConfigError;
 
 /// One value for all levels, or one for each, from the finest to the coarsest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected one value, or a list with one for each level")]
 pub enum PerLevel<T> {
     /// The same for all.
     All(T),
@@ -39,7 +40,7 @@ impl<T: Copy + PartialEq> PerLevel<T> {
 
 /// What a label embedding reads (`num_classes` of the YAML files, `class_embed_type` of diffusers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of classes or the name of an embedding")]
 pub enum NumClasses {
     /// A table of this many classes.
     Count(usize),
@@ -318,7 +319,10 @@ impl<'de> Deserialize<'de> for UNetConfig {
             }
         }
         map.retain(|key, value| only_value(key).is_none() && !value.is_null());
-        Self::deserialize(Value::Object(map)).map_err(D::Error::custom)
+        let mut track = Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(Value::Object(map), &mut track);
+        Self::deserialize(tracked)
+            .map_err(|e| D::Error::custom(serde_path_to_error::Error::new(track.path(), e)))
     }
 }
 

@@ -281,7 +281,12 @@ fn yaml_keys_that_are_absent_unknown_or_elsewhere_are_named() {
         (format!("{SD1}n_embed: 8192\n"), "`n_embed` = 8192"),
         (SD1.replace("num_heads: 8", "num_heads: -3"), "-3 heads"),
         (SD1.replace("context_dim: 768", "context_dim: [768, 1024]"), "`context_dim` = [768, 1024]"),
-        (SD1.replace("[ 1, 2, 4, 4 ]", "wide"), "expected a sequence"),
+        (
+            SD1.replace("[ 1, 2, 4, 4 ]", "wide"),
+            "channel_mult: invalid type: string \"wide\", expected a sequence",
+        ),
+        (SD1.replace("[ 1, 2, 4, 4 ]", "[ 1, 2, wide ]"), "channel_mult[2]: invalid type"),
+        (SD1.replace("num_heads: 8", "num_heads: many"), "num_heads: expected one value, or a list"),
     ] {
         let message = error(&text);
         assert!(message.contains(part), "{message:?} does not say {part:?}");

@@ -107,7 +107,7 @@ pub(crate) fn inexpressible(key: &'static str, value: impl std::fmt::Debug, clas
 /// A number, or `[h, w]`, of which diffusers takes the first.
 pub(crate) fn side<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected a side or [height, width]")]
     enum Side {
         One(usize),
         Two([usize; 2]),

@@ -83,7 +83,8 @@ impl BertEmbedderConfig {
     /// # Errors
     /// [`BertConfigError`] names the key.
     pub fn from_compvis(params: &Value) -> Result<Self, BertConfigError> {
-        let config = Self::deserialize(params).map_err(|e| BertConfigError::Malformed(e.to_string()))?;
+        let config: Self = serde_path_to_error::deserialize(params)
+            .map_err(|e| BertConfigError::Malformed(e.to_string()))?;
         config.validate()?;
         Ok(config)
     }

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use ldm_nn::Activation;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -41,7 +42,7 @@ pub struct ClipTextConfig {
     pub eos_token_id: u32,
 }
 
-/// Why a text encoder's config can't be used.
+/// Why the config of one of CLIP's encoders can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -54,10 +55,10 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text isn't a JSON object.
-    #[error("the text encoder's config is no JSON object: {0}")]
+    #[error("a CLIP encoder's config is no JSON object: {0}")]
     Json(#[source] serde_json::Error),
     /// A field holds what it can't hold.
-    #[error("the text encoder's config: {field}: {reason}")]
+    #[error("a CLIP encoder's config: {field}: {reason}")]
     Field {
         /// The field's name in config.json.
         field: String,
@@ -136,13 +137,7 @@ impl ClipTextConfig {
     /// # Errors
     /// The text is no JSON object, or [`validate`](Self::validate) finds a wrong field.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let fields: Map<String, Value> = serde_json::from_str(text).map_err(ConfigError::Json)?;
-        // One field at a time, so that an error names its field.
-        for (name, value) in &fields {
-            let one = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
-            serde_json::from_value::<Self>(one).map_err(|e| wrong(name, e.to_string()))?;
-        }
-        let config: Self = serde_json::from_value(Value::Object(fields)).map_err(ConfigError::Json)?;
+        let config: Self = read(text)?;
         config.validate()?;
         Ok(config)
     }
@@ -186,6 +181,13 @@ impl ClipTextConfig {
         }
         Ok(())
     }
+}
+
+/// A `config.json`; an error names its field.
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    let fields: Map<String, Value> = serde_json::from_str(text).map_err(ConfigError::Json)?;
+    serde_path_to_error::deserialize(Value::Object(fields))
+        .map_err(|e| wrong(&e.path().to_string(), e.inner().to_string()))
 }
 
 fn wrong(field: &str, reason: String) -> ConfigError {

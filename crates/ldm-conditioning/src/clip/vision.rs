@@ -8,7 +8,7 @@ use ldm_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::config::ConfigError;
+use super::config::{ConfigError, read};
 use super::encoder::ClipLayer;
 use crate::depth::MOST_LAYERS;
 
@@ -117,7 +117,7 @@ impl ClipVisionConfig {
     /// # Errors
     /// The text is no such JSON object, or [`validate`](Self::validate) finds a wrong field.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_json::from_str(text).map_err(ConfigError::Json)?;
+        let config: Self = read(text)?;
         config.validate()?;
         Ok(config)
     }

@@ -220,7 +220,8 @@ fn read<'de, T: Deserialize<'de>>(
     target: &'static str,
     params: &'de Value,
 ) -> Result<T, CondStageConfigError> {
-    T::deserialize(params).map_err(|e| CondStageConfigError::Params { target, reason: e.to_string() })
+    serde_path_to_error::deserialize(params)
+        .map_err(|e| CondStageConfigError::Params { target, reason: e.to_string() })
 }
 
 /// `TransformerEmbedder` has no tokenizer to switch off.

@@ -349,5 +349,5 @@ fn optional<T: DeserializeOwned>(params: &Map<String, Value>, key: &str) -> Resu
 }
 
 pub(super) fn parse<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T, String> {
-    <T as serde::Deserialize>::deserialize(value).map_err(|e| format!("`{place}`: {e}"))
+    serde_path_to_error::deserialize(value).map_err(|e| format!("`{place}`: {e}"))
 }

@@ -72,7 +72,7 @@ struct Object {
 }
 
 fn objects(key: &str, value: &Value) -> Result<Vec<LayoutObject>, String> {
-    let found = Vec::<Object>::deserialize(value).map_err(|e| format!("`{key}`: {e}"))?;
+    let found: Vec<Object> = serde_path_to_error::deserialize(value).map_err(|e| format!("`{key}`: {e}"))?;
     let object = |found: Object| {
         let Object { class, bbox: [x, y, width, height], is_group_of, is_occluded, is_depiction, is_inside } =
             found;

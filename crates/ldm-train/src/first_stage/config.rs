@@ -176,11 +176,14 @@ impl FirstStageLossConfig {
     /// # Errors
     /// Another class, an unknown key, a value of a wrong type; a value that can't be used.
     pub fn from_target(target: &str, params: &Value) -> Result<Self, FirstStageError> {
-        let read = |error: serde_json::Error| FirstStageError::Config { problem: error.to_string() };
+        let read =
+            |error: serde_path_to_error::Error<_>| FirstStageError::Config { problem: error.to_string() };
         let config = match target.rsplit('.').next() {
-            Some("LPIPSWithDiscriminator") => Self::Kl(serde_json::from_value(params.clone()).map_err(read)?),
+            Some("LPIPSWithDiscriminator") => {
+                Self::Kl(serde_path_to_error::deserialize(params).map_err(read)?)
+            }
             Some("VQLPIPSWithDiscriminator") => {
-                Self::Vq(serde_json::from_value(params.clone()).map_err(read)?)
+                Self::Vq(serde_path_to_error::deserialize(params).map_err(read)?)
             }
             _ => {
                 let problem = format!(

@@ -64,6 +64,11 @@ fn vq() -> Value {
 
 /// A run's config: `kind` is `first_stage` (KL), `vq` or `diffusion`.
 pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
+    RunConfig::from_value(&document(root, kind, change)).unwrap()
+}
+
+/// The same as its file has it.
+pub fn document(root: &Path, kind: &str, change: &[(&str, Value)]) -> Value {
     let model = match kind {
         "first_stage" => json!({
             "base_learning_rate": 2e-4, "target": "ldm.models.autoencoder.AutoencoderKL", "params": autoencoder(),
@@ -111,5 +116,5 @@ pub fn config(root: &Path, kind: &str, change: &[(&str, Value)]) -> RunConfig {
         let (section, key) = pointer.rsplit_once('/').unwrap();
         document.pointer_mut(section).unwrap()[key] = value.clone();
     }
-    RunConfig::from_value(&document).unwrap()
+    document
 }

@@ -48,7 +48,7 @@ pub struct VqModelConfig {
 
 /// The codes that a remapped model uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a list of indices or the name of a file")]
 pub enum UsedCodes {
     /// Their indices in the whole codebook.
     Indices(Vec<i64>),

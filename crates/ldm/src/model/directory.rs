@@ -18,6 +18,7 @@ use ldm_vae::{
     FirstStageConfig, Naming, VqModelConfig,
 };
 use serde_json::Value;
+use serde_path_to_error::deserialize;
 
 use super::files::{part_folder, part_json, part_weights};
 use super::index::{Family, ModelIndex};
@@ -86,11 +87,10 @@ fn load_stage(directory: &Path, part: &str, options: &LoadOptions) -> Result<Fir
         None => json.get("num_vq_embeddings").is_some(),
     };
     let config = if is_vq {
-        let theirs: DiffusersVqModel = serde_json::from_value(json).map_err(|e| Error::config(&path, e))?;
+        let theirs: DiffusersVqModel = deserialize(json).map_err(|e| Error::config(&path, e))?;
         FirstStageConfig::Vq(VqModelConfig::try_from(&theirs).map_err(named)?)
     } else {
-        let theirs: DiffusersAutoencoderKl =
-            serde_json::from_value(json).map_err(|e| Error::config(&path, e))?;
+        let theirs: DiffusersAutoencoderKl = deserialize(json).map_err(|e| Error::config(&path, e))?;
         FirstStageConfig::Kl(AutoencoderKlConfig::try_from(&theirs).map_err(named)?)
     };
     let stage = config.init(&options.device).map_err(named)?;

@@ -25,7 +25,7 @@ pub(crate) fn config(yaml: &Path, target: &Target, scale_factor: f64) -> Result<
 }
 
 fn params<T: DeserializeOwned>(yaml: &Path, target: &Target) -> Result<T, Error> {
-    serde_json::from_value(target.params.clone())
+    serde_path_to_error::deserialize(&target.params)
         .map_err(|e| Error::config(yaml, format!("{}: {e}", target.target)))
 }
 

@@ -111,7 +111,7 @@ pub(super) fn from_target(yaml: &Path, target: &Target) -> Result<Slot, Error> {
 /// The encoders that Stability's `conditioner_config` lists.
 pub(super) fn from_conditioner(yaml: &Path, target: &Target) -> Result<Vec<Slot>, Error> {
     let models = target.params.get("emb_models").cloned().unwrap_or_default();
-    let models: Vec<Target> = serde_json::from_value(models).map_err(|e| Error::config(yaml, e))?;
+    let models: Vec<Target> = serde_path_to_error::deserialize(models).map_err(|e| Error::config(yaml, e))?;
     let classes: Vec<_> = models.iter().map(Target::class).collect();
     match classes.as_slice() {
         ["FrozenCLIPEmbedder", "FrozenOpenCLIPEmbedder2", ..] => Ok(XL.to_vec()),

@@ -32,7 +32,7 @@ impl Target {
 
 /// `cond_stage_config`: an encoder, or a name that stands for something else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a class with its `target`, or a name")]
 pub enum CondStageTarget {
     /// tau_theta.
     Encoder(Target),
@@ -191,7 +191,7 @@ impl Described {
                 supported: [&DIFFUSION[..], &FIRST_STAGES[..]].concat().join(", "),
             });
         }
-        let config: LatentDiffusionConfig = serde_json::from_value(model.params)
+        let config: LatentDiffusionConfig = serde_path_to_error::deserialize(model.params)
             .map_err(|e| Error::config(path, format!("model.params of `{}`: {e}", model.target)))?;
         if !config.given_betas.is_null() {
             return Err(Error::config(path, "`given_betas` is not supported"));
