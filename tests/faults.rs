@@ -143,6 +143,16 @@ fn values_that_make_no_model_are_named() {
 }
 
 #[test]
+fn text_encoders_that_do_not_go_together_are_named() {
+    let folder = directory(&Fixture::open("pipeline_sdxl"));
+    let config = folder.path().join("tokenizer_2/tokenizer_config.json");
+    edit(&config, "\"model_max_length\": 77", "\"model_max_length\": 7");
+    let model = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
+    let error = model.text_to_image("a boat").steps(1).size(16, 16).run().unwrap_err();
+    assert_names(&error.to_string(), &["context", "[77, ", "[7, "]);
+}
+
+#[test]
 fn weights_that_do_not_fit_their_config_are_listed_with_both_shapes() {
     let error = load_error(|folder| {
         edit(&folder.join("unet/config.json"), "\"cross_attention_dim\": 32", "\"cross_attention_dim\": 48")

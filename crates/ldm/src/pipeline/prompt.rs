@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use ldm_conditioning::bert::BertEmbedder;
 use ldm_conditioning::clip::ClipText;
-use ldm_conditioning::{Conditioner, Conditioning, ConditioningError};
+use ldm_conditioning::{Conditioner, Conditioning, ConditioningError, ConditioningMismatch};
 
 use crate::Error;
 
@@ -63,7 +63,7 @@ impl TextStage {
     /// pooled vector.
     ///
     /// # Errors
-    /// [`Error::Conditioning`] where a tokenizer or encoder fails.
+    /// [`Error::Conditioning`] where a tokenizer or encoder fails, or the two give contexts of different lengths.
     pub fn encode(&self, prompts: &[String]) -> Result<Conditioning, Error> {
         let first = self.first.encode(prompts)?;
         let Some(second) = &self.second else {
@@ -71,7 +71,7 @@ impl TextStage {
         };
         let second = second.encode(prompts)?;
         let text_embeds = second.text_embeds.clone();
-        let context = Tensor::cat(vec![context(first)?, context(second)?], 2);
+        let context = side_by_side(context(first)?, context(second)?)?;
         Ok(Conditioning { text_embeds, ..Conditioning::context(context) })
     }
 
@@ -118,6 +118,17 @@ impl PromptConditioning {
         let Some(negative) = self.negative else { return Ok(self.positive) };
         Ok(Conditioning::cat(&[negative, self.positive]).map_err(ConditioningError::from)?)
     }
+}
+
+/// Two contexts of as many tokens (`model_max_length` of their tokenizers) as one.
+fn side_by_side(first: Tensor<3>, second: Tensor<3>) -> Result<Tensor<3>, Error> {
+    let ([_, m, _], [_, other, _]) = (first.dims(), second.dims());
+    if m != other {
+        let [expected, got] = [&first, &second].map(|context| context.dims()[1..].to_vec());
+        let mismatch = ConditioningMismatch::Shape { part: "context", expected, got };
+        return Err(ConditioningError::from(mismatch).into());
+    }
+    Ok(Tensor::cat(vec![first, second], 2))
 }
 
 fn context(conditioning: Conditioning) -> Result<Tensor<3>, Error> {
