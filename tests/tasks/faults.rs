@@ -78,10 +78,14 @@ fn arguments() {
     fails(run().start(zeros([1, 4, 8, 8])), &["start", "[1, 4, 8, 8]", "[1, 3, 8, 8]"]);
     fails(run().keep(zeros([1, 3, 8, 8]), zeros([1, 1, 4, 8])), &["mask", "[1, 1, 4, 8]"]);
     fails(run().latent_size(0, 8), &["latent_size"]);
+    for side in [4097, usize::MAX] {
+        fails(run().latent_size(8, side), &["latent_size", "longer than 4096"]);
+    }
     fails(run().temperature(-1.0), &["temperature"]);
     fails(run().noise_dropout(1.5), &["noise_dropout"]);
     fails(run().steps(300), &["timestep 1000"]);
     fails(faces.unconditional(0).unwrap(), &["batch"]);
+    fails(faces.unconditional(1025).unwrap(), &["batch", "1024"]);
     let upscale = model("bsr_sr");
     fails(upscale.upscale(zeros([1, 3, 8, 8])).unwrap().latent_size(8, 12), &["latent_size", "[8, 12]"]);
     // A KL first stage has no codebook to quantise by.

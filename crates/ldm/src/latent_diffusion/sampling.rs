@@ -13,7 +13,9 @@ use ldm_vae::VaeError;
 use super::{LatentDiffusion, Score, ScoreCorrector};
 use crate::Error;
 use crate::image::{from_tensor, from_tensor_truncated};
-use crate::pipeline::{Evaluator, Guidance, Observer, Passes, Progress, Recorder, Rng, Silent};
+use crate::pipeline::{
+    Evaluator, Guidance, LARGEST_BATCH, LARGEST_SIDE, Observer, Passes, Progress, Recorder, Rng, Silent,
+};
 
 /// The part of a picture that stays while the rest is drawn.
 #[derive(Debug, Clone)]
@@ -329,6 +331,9 @@ impl<'a> Sampling<'a> {
         if batch == 0 {
             return Err(Error::argument("batch", "there is nothing to draw"));
         }
+        if batch > LARGEST_BATCH {
+            return Err(Error::argument("batch", format!("{batch} pictures; 1 to {LARGEST_BATCH}")));
+        }
         if self.seeds.len() != 1 && self.seeds.len() != batch {
             let reason = format!("{} for {batch} pictures: give one, or one each", self.seeds.len());
             return Err(Error::argument("seeds", reason));
@@ -346,6 +351,11 @@ impl<'a> Sampling<'a> {
         let shape = [batch, channels, self.size[0], self.size[1]];
         if self.size.contains(&0) {
             return Err(Error::argument("latent_size", format!("{:?}: a side is zero", self.size)));
+        }
+        let largest = LARGEST_SIDE as usize / self.model.first_stage.factor();
+        if self.size.iter().any(|side| *side > largest) {
+            let reason = format!("{:?}: a side is longer than {largest}", self.size);
+            return Err(Error::argument("latent_size", reason));
         }
         if let Some((split, _)) = self.patch_conditions.as_ref().filter(|(split, _)| *split != self.size) {
             let reason = format!("{:?}, but the patches were told their places in {split:?}", self.size);

@@ -23,4 +23,5 @@ pub use observer::{Observer, Progress, Silent};
 pub use prompt::{PromptConditioning, TextEncoder, TextStage};
 pub(crate) use recorder::Passes;
 pub use recorder::Recorder;
+pub(crate) use request::{LARGEST_BATCH, LARGEST_SIDE};
 pub use request::{Output, Request, Rng};

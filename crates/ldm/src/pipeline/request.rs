@@ -8,9 +8,9 @@ use crate::image::{Mask, from_tensor, to_rgb8};
 use crate::{Error, Family, StableDiffusion};
 
 /// The largest side of a picture that can be asked for.
-const LARGEST_SIDE: u32 = 16_384;
+pub(crate) const LARGEST_SIDE: u32 = 16_384;
 /// The most pictures that can be asked for at once.
-const LARGEST_BATCH: usize = 1_024;
+pub(crate) const LARGEST_BATCH: usize = 1_024;
 
 /// Where noise comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
