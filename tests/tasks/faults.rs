@@ -143,6 +143,13 @@ fn mechanisms() {
     std::fs::write(&yaml, with("cin256", Concat).to_yaml().unwrap()).unwrap();
     let loaded = LatentDiffusion::load(&file, &LoadOptions::default().config(&yaml));
     named(loaded, &["config.yaml", "conditioning_key", "ClassEmbedder"]);
+
+    // A U-Net that can't be is a matter of the config, not of the weights.
+    let mut config = config("celebahq256");
+    config.unet_config.params["channel_mult"] = serde_json::json!([2, 4]);
+    std::fs::write(&yaml, config.to_yaml().unwrap()).unwrap();
+    let loaded = LatentDiffusion::load(&file, &LoadOptions::default().config(&yaml));
+    named(loaded, &["config.yaml: U-Net config: `channel_mult` = [2.0, 4.0]"]);
 }
 
 /// Patches that were meant for another first stage.

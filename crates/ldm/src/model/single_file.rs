@@ -256,8 +256,7 @@ pub fn load_first_stage_from_checkpoint(path: &Path, options: &LoadOptions) -> R
             }
         },
     };
-    let yaml = options.config.as_deref().unwrap_or(path);
-    first_stage::read(&file, yaml, config, ema, options)
+    first_stage::read(&file, described_by(&file, options), config, ema, options)
 }
 
 pub(crate) fn read_unet(
@@ -266,7 +265,7 @@ pub(crate) fn read_unet(
     use_ema: bool,
     options: &LoadOptions,
 ) -> Result<UNet, Error> {
-    let named = |e| Error::config(file.path(), e);
+    let named = |e| Error::config(described_by(file, options), e);
     let unet = config.init(&options.device).map_err(named)?;
     let keys = config.compvis_keys().map_err(named)?;
     if use_ema {
@@ -281,10 +280,16 @@ fn read_vae(
     config: AutoencoderKlConfig,
     options: &LoadOptions,
 ) -> Result<AutoencoderKl, Error> {
-    match first_stage::read(file, file.path(), FirstStageConfig::Kl(config), false, options)? {
+    match first_stage::read(file, described_by(file, options), FirstStageConfig::Kl(config), false, options)?
+    {
         FirstStage::Kl(vae) => Ok(vae),
         _ => Err(unsupported(file.path(), "a first stage that is no AutoencoderKL")),
     }
+}
+
+/// Where a config comes from: the YAML, or the file that was recognised by its keys.
+fn described_by<'a>(file: &'a WeightFile, options: &'a LoadOptions) -> &'a Path {
+    options.config.as_deref().unwrap_or(file.path())
 }
 
 /// The first prefix under which the file has `probe`; a file may hold one part alone.
