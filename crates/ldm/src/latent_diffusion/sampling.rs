@@ -171,6 +171,7 @@ impl<'a> Sampling<'a> {
 
     /// Height and width of the latent, where it is not the model's own: the U-Net is run convolutionally, or in
     /// patches where [`LatentDiffusion::patches`] says so. A condition that is joined to the latent fixes its size.
+    /// A picture has up to 16384 pixels a side.
     pub fn latent_size(mut self, height: usize, width: usize) -> Self {
         self.size = [height, width];
         self

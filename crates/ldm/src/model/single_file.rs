@@ -256,7 +256,7 @@ pub fn load_first_stage_from_checkpoint(path: &Path, options: &LoadOptions) -> R
             }
         },
     };
-    first_stage::read(&file, described_by(&file, options), config, ema, options)
+    first_stage::read(&file, described_by(path, options), config, ema, options)
 }
 
 pub(crate) fn read_unet(
@@ -265,7 +265,7 @@ pub(crate) fn read_unet(
     use_ema: bool,
     options: &LoadOptions,
 ) -> Result<UNet, Error> {
-    let named = |e| Error::config(described_by(file, options), e);
+    let named = |e| Error::config(described_by(file.path(), options), e);
     let unet = config.init(&options.device).map_err(named)?;
     let keys = config.compvis_keys().map_err(named)?;
     if use_ema {
@@ -280,16 +280,21 @@ fn read_vae(
     config: AutoencoderKlConfig,
     options: &LoadOptions,
 ) -> Result<AutoencoderKl, Error> {
-    match first_stage::read(file, described_by(file, options), FirstStageConfig::Kl(config), false, options)?
-    {
+    match first_stage::read(
+        file,
+        described_by(file.path(), options),
+        FirstStageConfig::Kl(config),
+        false,
+        options,
+    )? {
         FirstStage::Kl(vae) => Ok(vae),
         _ => Err(unsupported(file.path(), "a first stage that is no AutoencoderKL")),
     }
 }
 
 /// Where a config comes from: the YAML, or the file that was recognised by its keys.
-fn described_by<'a>(file: &'a WeightFile, options: &'a LoadOptions) -> &'a Path {
-    options.config.as_deref().unwrap_or(file.path())
+pub(super) fn described_by<'a>(file: &'a Path, options: &'a LoadOptions) -> &'a Path {
+    options.config.as_deref().unwrap_or(file)
 }
 
 /// The first prefix under which the file has `probe`; a file may hold one part alone.

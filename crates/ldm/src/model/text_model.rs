@@ -8,7 +8,7 @@ use ldm_conditioning::clip::ClipTextEncoder;
 use ldm_nn::weights::WeightFile;
 
 use super::LoadOptions;
-use super::single_file::{prefix, read, text_slots};
+use super::single_file::{described_by, prefix, read, text_slots};
 use super::text_tower::{self, Slot};
 use super::yaml::{CondStageTarget, Described};
 use crate::Error;
@@ -66,7 +66,7 @@ pub fn load_text_encoder_from_checkpoint(
         }
         Found::Bert(_) if second => Err(missing()),
         Found::Bert(config) => {
-            let named = options.config.as_deref().unwrap_or(path);
+            let named = described_by(path, options);
             let encoder = config.init(&options.device).map_err(|e| Error::config(named, e))?;
             let prefix = prefix(&file, &BERT, BERT_TOKENS);
             let bert = read(&file, prefix, encoder, &BertKeys::CompVis, options.dtype, &[])?;
