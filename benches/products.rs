@@ -10,8 +10,9 @@
 
 mod workloads;
 
+use burn::tensor::Tensor;
 use clap::Parser;
-use ldm::nn::gpu_kernels::ways;
+use ldm::nn::gpu_kernels::{Way, upsample_ways, ways};
 use ldm::nn::{Conv2dOptions, laid_out};
 use workloads::{Place, fastest, values};
 
@@ -66,6 +67,9 @@ const LAYERS: [(usize, usize, usize, usize); 24] = [
     (1, 1280, 1280, 8),
 ];
 
+/// Channels and side of the maps that are enlarged before a convolution, by the U-Net and then by the decoder.
+const ENLARGED: [(usize, usize); 6] = [(1280, 8), (1280, 16), (640, 32), (512, 64), (512, 128), (256, 256)];
+
 fn main() {
     let arguments = Arguments::parse();
     if arguments.command.as_deref() != Some("run") {
@@ -84,23 +88,31 @@ fn main() {
         let x = values([arguments.batch, side, side, inputs], 1.0, &place).permute([0, 3, 1, 2]);
         let weight = laid_out(values([outputs, inputs, kernel, kernel], 0.05, &place));
         let options = Conv2dOptions { stride: [1, 1], padding: [[kernel / 2; 2]; 2] };
-        let operations = 2.0 * (arguments.batch * side * side * outputs * inputs * kernel * kernel) as f64;
         let layer = format!("{kernel}x{kernel}, {inputs} to {outputs} at {side}x{side}");
-        let ways = ways(&x, &weight, options);
-        if ways.is_empty() {
-            eprintln!(
-                "{layer}: skipped, the kernel does not take it on {:?} in {:?}",
-                place.device, place.dtype
-            );
-        }
-        for way in ways {
-            let shown = (way.tile.clone(), way.splits, way.estimate, way.taken);
-            let (x, weight) = (x.clone(), weight.clone());
-            let run = move || way.run(&x, &weight);
-            let Some(seconds) = fastest(run, arguments.runs, &place) else { continue };
-            let (tile, splits, estimate, taken) = shown;
-            let rate = operations / seconds / 1e12;
-            println!("{layer}\t{tile}\t{splits}\t{:.2}\t{rate:.1}\t{estimate}\t{taken}", seconds * 1e6);
-        }
+        measure(&layer, [x.clone(), weight.clone()], ways(&x, &weight, options), &arguments, &place);
+    }
+    for (channels, side) in ENLARGED {
+        let x = values([arguments.batch, side, side, channels], 1.0, &place).permute([0, 3, 1, 2]);
+        let taps = laid_out(values([4 * channels, channels, 2, 2], 0.05, &place));
+        let layer = format!("3x3 of enlarged maps, {channels} to {channels} at {side}x{side}");
+        measure(&layer, [x.clone(), taps.clone()], upsample_ways(&x, &taps), &arguments, &place);
+    }
+}
+
+/// Prints what every way takes.
+fn measure(layer: &str, [x, weight]: [Tensor<4>; 2], ways: Vec<Way>, arguments: &Arguments, place: &Place) {
+    if ways.is_empty() {
+        eprintln!("{layer}: skipped, the kernel does not take it on {:?} in {:?}", place.device, place.dtype);
+    }
+    let [_, _, height, width] = x.dims();
+    let products = arguments.batch * height * width * weight.shape().num_elements();
+    for way in ways {
+        let shown = (way.tile.clone(), way.splits, way.estimate, way.taken);
+        let (x, weight) = (x.clone(), weight.clone());
+        let run = move || way.run(&x, &weight);
+        let Some(seconds) = fastest(run, arguments.runs, place) else { continue };
+        let (tile, splits, estimate, taken) = shown;
+        let rate = 2.0 * products as f64 / seconds / 1e12;
+        println!("{layer}\t{tile}\t{splits}\t{:.2}\t{rate:.1}\t{estimate}\t{taken}", seconds * 1e6);
     }
 }

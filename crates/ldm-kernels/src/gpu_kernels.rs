@@ -100,11 +100,23 @@ pub fn attention_ways(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>) -> Vec<Attent
     }
 }
 
+/// The ways of our kernel to make [`upsample_conv2d`](crate::upsample_conv2d) of `x` `[b, c_in, h, w]` and merged taps
+/// `[4 c_out, c_in, 2, 2]`; none where it does not take them.
+pub fn upsample_ways(x: &Tensor<4>, taps: &Tensor<4>) -> Vec<Way> {
+    #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
+    return crate::gpu::ways(x, taps, crate::gpu::PIXELS, crate::gpu::Columns::Pixels).unwrap_or_default();
+    #[cfg(not(all(feature = "gpu-kernels", feature = "gpu")))]
+    {
+        let _ = (x, taps);
+        vec![]
+    }
+}
+
 /// The ways of our kernel to make a convolution, without bias, of `x` `[b, c_in, h, w]` and `weight` `[c_out, c_in, kh, kw]`;
 /// none where it does not take them.
 pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions) -> Vec<Way> {
     #[cfg(all(feature = "gpu-kernels", feature = "gpu"))]
-    return crate::gpu::ways(x, weight, options).unwrap_or_default();
+    return crate::gpu::ways(x, weight, options, crate::gpu::Columns::One).unwrap_or_default();
     #[cfg(not(all(feature = "gpu-kernels", feature = "gpu")))]
     {
         let _ = (x, weight, options);

@@ -33,4 +33,4 @@ pub use linear::{
     laid_together, linear, linear_add, linear_geglu, linear_layers, linear_to_map, linear_together,
 };
 pub use optimizer::{AdamWFactors, AdamWTensors, adamw, ema};
-pub use upsample::upsample_twice;
+pub use upsample::{MergedTaps, upsample_conv2d, upsample_twice};

@@ -2,7 +2,9 @@ use burn::module::{Module, Param};
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
-use ldm_kernels::{Conv2dOptions, conv2d, conv2d_add, conv2d_shift, upsample_twice};
+use ldm_kernels::{
+    Conv2dOptions, MergedTaps, conv2d, conv2d_add, conv2d_shift, upsample_conv2d, upsample_twice,
+};
 
 use crate::linear::initializer;
 
@@ -54,6 +56,9 @@ pub struct Conv2d {
     stride: usize,
     #[module(skip)]
     padding: Padding,
+    /// Where it convolves an enlarged map.
+    #[module(skip)]
+    merged: MergedTaps,
 }
 
 impl Conv2dConfig {
@@ -97,6 +102,7 @@ impl Conv2dConfig {
             bias: self.bias.then(|| init.init_with([c_out], fan_in, fan_out, device)),
             stride: self.stride,
             padding: self.padding,
+            merged: MergedTaps::default(),
         }
     }
 }
@@ -115,6 +121,17 @@ impl Conv2d {
     /// `forward(x)` plus one value a picture and channel, `shift` `[b, c_out]`: with the bias where there is a kernel for it.
     pub fn forward_shift(&self, x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
         conv2d_shift(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options(), shift)
+    }
+
+    /// [`forward`](Self::forward) of [`upsample_nearest`] to twice the size: `[b, c_in, h, w] -> [b, c_out, h', w']`. Where there is a
+    /// kernel for it, a 3x3 convolution that keeps the size reads the map as it is.
+    pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
+        let weight = self.weight.val();
+        let keeps = weight.dims()[2..] == [3, 3] && self.stride == 1 && self.padding == Padding::all(1);
+        if !keeps {
+            return self.forward(upsample_twice(x));
+        }
+        upsample_conv2d(x, weight, self.bias.as_ref().map(Param::val), &self.merged)
     }
 
     fn options(&self) -> Conv2dOptions {
@@ -138,4 +155,30 @@ pub fn upsample_nearest(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let options =
         InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size).with_align_corners(false);
     interpolate(x, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use ldm_test_support::{assert_close, seeded_input};
+
+    use super::*;
+
+    /// What the kernel would take, and other kernels, strides and padding.
+    #[test]
+    fn an_enlarged_map_is_convolved() {
+        let device = Device::default();
+        let x = seeded_input::<4>("x", [2, 3, 4, 5], &device);
+        let plain = Conv2dConfig::new([3, 4], 3);
+        for config in [
+            plain.clone(),
+            plain.clone().with_bias(false),
+            plain.clone().with_stride(2),
+            plain.with_padding(Padding::end(2)),
+            Conv2dConfig::new([3, 4], 1),
+        ] {
+            let conv = config.init(&device);
+            let expected = conv.forward(upsample_nearest(x.clone(), [8, 10]));
+            assert_close(&format!("{config:?}"), &conv.forward_upsampled(x.clone()), &expected, 1e-6);
+        }
+    }
 }

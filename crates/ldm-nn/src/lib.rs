@@ -25,7 +25,7 @@ pub use interpolate::{InterpolateMethod, Interpolation};
 pub use ldm_kernels::conv2d::laid_out;
 pub use ldm_kernels::{Conv2dOptions, conv2d, geglu};
 pub use ldm_kernels::{GpuKernels, gpu_kernels, optimizer, set_gpu_kernels};
-pub use ldm_kernels::{join_channels, to_map, to_tokens};
+pub use ldm_kernels::{join_channels, to_map, to_tokens, upsample_twice};
 pub use linear::{Linear, LinearConfig};
 pub use norm::{GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
 pub use resnet::{ResnetBlock, ResnetBlockConfig, TimeShift};

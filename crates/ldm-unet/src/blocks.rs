@@ -349,8 +349,10 @@ impl Downsample {
 impl Upsample {
     /// `[b, c, h, w] -> [b, c, size]`.
     pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, size: [usize; 2]) -> Tensor<4> {
+        let [_, _, h, w] = x.dims();
         let enlarge = |x| upsample_nearest(x, size);
         match (&self.conv, &self.resnet) {
+            (Some(conv), _) if size == [2 * h, 2 * w] => conv.forward_upsampled(x),
             (Some(conv), _) => conv.forward(enlarge(x)),
             (None, Some(resnet)) => resnet.forward_resampled(x, Some(time.clone()), enlarge),
             (None, None) => enlarge(x),

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use ldm_nn::{
-    Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, ResnetBlock, ResnetBlockConfig, upsample_nearest,
+    Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, ResnetBlock, ResnetBlockConfig, upsample_twice,
 };
 
 use crate::encoder::{EPS, through_blocks};
@@ -115,11 +115,9 @@ impl UpLevel {
 impl Upsample {
     /// `[b, c, h, w] -> [b, c, 2h, 2w]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, _, h, w] = x.dims();
-        let x = upsample_nearest(x, [2 * h, 2 * w]);
         match &self.conv {
-            Some(conv) => conv.forward(x),
-            None => x,
+            Some(conv) => conv.forward_upsampled(x),
+            None => upsample_twice(x),
         }
     }
 }

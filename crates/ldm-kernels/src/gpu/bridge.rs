@@ -39,6 +39,22 @@ pub fn tensor<const D: usize>(x: Primitive) -> Option<Tensor<D>> {
     Some(Tensor::from_primitive::<Cube>(same(x)?))
 }
 
+/// Whether two are the same elements of the same memory.
+#[cfg(feature = "fusion")]
+pub fn shares(a: &Primitive, b: &Primitive) -> bool {
+    a.id == b.id
+}
+
+/// Whether two are the same elements of the same memory.
+#[cfg(not(feature = "fusion"))]
+pub fn shares(a: &Primitive, b: &Primitive) -> bool {
+    std::ptr::eq(a.handle.memory.descriptor(), b.handle.memory.descriptor())
+        && a.handle.offset_start == b.handle.offset_start
+        && a.meta.shape() == b.meta.shape()
+        && a.meta.strides() == b.meta.strides()
+        && a.dtype == b.dtype
+}
+
 /// From a type to the same type under another name. [`Gpu`] is burn's `Cube`, except where another crate of the build
 /// switched burn's fusion on without this crate's feature: there no kernel takes a tensor.
 pub fn same<A: 'static, B: 'static>(a: A) -> Option<B> {

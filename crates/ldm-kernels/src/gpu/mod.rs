@@ -49,6 +49,7 @@ pub use lists::{
     takes_copies, takes_ema, takes_linear_layers,
 };
 use ops::Kernels;
+pub use plane_tile::Columns;
 pub use ways::{attention_ways, ways};
 
 /// See [`crate::group_norm`]; `None` where the kernel does not take the tensors.
@@ -96,6 +97,50 @@ pub fn conv2d(
     let input = primitive(x)?;
     let work = conv2d::work(&client(&input), x.dtype())?;
     convolve(input, primitive(weight)?, bias, options, shift, addend, work)
+}
+
+/// Of the first of an enlarged picture's pixels' taps; those of the others begin a pixel further.
+pub const PIXELS: Conv2dOptions = Conv2dOptions { stride: [1, 1], padding: [[1, 0]; 2] };
+
+/// Whether [`crate::upsample_conv2d`] of these is [`conv2d_pixels`].
+pub fn merges(x: &Tensor<4>, weight: &Tensor<4>) -> bool {
+    let ([_, channels, ..], [outputs, inputs, height, width]) = (x.dims(), weight.dims());
+    let work = || conv2d::work(&client(&primitive(x)?), x.dtype());
+    channels == inputs
+        && [height, width] == [3, 3]
+        && x.dtype() == weight.dtype()
+        && primitive(weight).is_some()
+        && work().is_some_and(|work| work.merges(outputs))
+}
+
+/// See [`crate::upsample_conv2d`], of whose taps `[4 c_out, c_in, 2, 2]` are the merged ones; `None` where the kernel does not take the
+/// tensors or has no tile whose columns divide the output's channels. By the device's `work` where there is none.
+pub fn conv2d_pixels(
+    x: &Tensor<4>,
+    taps: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    work: Option<Work>,
+) -> Option<Tensor<4>> {
+    let outputs = taps.dims()[0] / Columns::Pixels.count();
+    if !takes_conv2d(x, taps, None, PIXELS, None)
+        || !bias.is_none_or(|bias| bias.dims() == [outputs] && bias.dtype() == x.dtype())
+    {
+        return None;
+    }
+    let (input, taps) = (primitive(x)?, primitive(taps)?);
+    let work = work.or_else(|| conv2d::work(&client(&input), x.dtype()))?;
+    if !work.divides(outputs) {
+        return None;
+    }
+    let added = Added { bias: bias.is_some(), ..Added::default() };
+    let convolution = Convolution { added, columns: Columns::Pixels, ..Convolution::new(PIXELS, work) };
+    let bias = bias.map_or(Some(taps.clone()), primitive)?;
+    tensor(Gpu::conv2d(input, taps.clone(), bias, taps.clone(), taps, convolution))
+}
+
+/// Whether these are the same elements of the same memory on a device of the kernels'.
+pub fn same<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
+    matches!((primitive(a), primitive(b)), (Some(a), Some(b)) if bridge::shares(&a, &b))
 }
 
 /// Whether convolutions of such weights are the kernel's.

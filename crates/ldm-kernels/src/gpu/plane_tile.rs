@@ -19,6 +19,7 @@
 
 mod elements;
 mod memory;
+mod output;
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
@@ -29,6 +30,7 @@ use burn_cubecl::cubecl::prelude::*;
 use super::fours::{COUNT, Four};
 pub use elements::Rounded;
 pub use memory::{Place, whole};
+pub use output::{Columns, Output};
 
 /// Rows and columns of a block, and how deep one product is.
 pub const SIDE: usize = 16;

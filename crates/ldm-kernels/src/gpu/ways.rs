@@ -5,9 +5,10 @@ use burn_cubecl::cubecl::prelude::Client;
 
 use super::attention::{Plan, Products, Units, elements_of};
 use super::bridge::{Gpu, client, primitive, tensor};
-use super::conv2d::{Work, division, work};
+use super::conv2d::{Convolution, division, work};
 use super::ops::Kernels;
-use super::{attention_plans, convolve, takes_conv2d};
+use super::plane_tile::Columns;
+use super::{attention_plans, takes_conv2d};
 use crate::conv2d::Conv2dOptions;
 use crate::gpu_kernels::{AttentionWay, Way};
 
@@ -15,19 +16,22 @@ use crate::gpu_kernels::{AttentionWay, Way};
 const SPLITS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
 
 /// `None` where the kernel does not take the tensors.
-pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions) -> Option<Vec<Way>> {
+pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions, columns: Columns) -> Option<Vec<Way>> {
     if !takes_conv2d(x, weight, None, options, None) {
         return None;
     }
     let client = client(&primitive(x)?);
-    let work = work(&client, x.dtype())?;
+    let convolution = Convolution { columns, ..Convolution::new(options, work(&client, x.dtype())?) };
     let dims = [x.dims(), weight.dims()];
-    let (taken, _) = division(&client, dims[0], dims[1], options, work);
+    if columns == Columns::Pixels && !convolution.work.divides(dims[1][0] / columns.count()) {
+        return None;
+    }
+    let (taken, _) = division(&client, dims[0], dims[1], &convolution);
     let mut ways = Vec::new();
-    for form in 0..work.forms.len() {
+    for form in 0..convolution.work.forms.len() {
         let taken = Some(taken.splits).filter(|splits| !SPLITS.contains(splits));
         for splits in SPLITS.into_iter().chain(taken) {
-            ways.extend(way(&client, work, form, splits, dims, options));
+            ways.extend(way(&client, convolution, form, splits, dims));
         }
     }
     Some(ways)
@@ -36,15 +40,15 @@ pub fn ways(x: &Tensor<4>, weight: &Tensor<4>, options: Conv2dOptions) -> Option
 /// One of them, if it can be done.
 fn way(
     client: &Client,
-    work: Work,
+    convolution: Convolution,
     form: usize,
     splits: usize,
     [x, weight]: [[usize; 4]; 2],
-    options: Conv2dOptions,
 ) -> Option<Way> {
-    let told = Work { form: Some(form), splits: Some(splits), ..work };
-    let (plan, estimate) = division(client, x, weight, options, told);
-    let cube = work.forms[form]?;
+    let mut told = convolution;
+    (told.work.form, told.work.splits) = (Some(form), Some(splits));
+    let (plan, estimate) = division(client, x, weight, &told);
+    let cube = convolution.work.forms[form]?;
     // Told what can't be, it does something else.
     (plan.splits == splits && plan.cube == cube).then(|| {
         let by = if cube.group { "groups".into() } else { format!("{} planes", cube.planes()) };
@@ -53,9 +57,12 @@ fn way(
             tile: format!("{rows}x{columns} by {by}, {buffers} buffers"),
             splits,
             estimate,
-            taken: division(client, x, weight, options, work).0 == plan,
+            taken: division(client, x, weight, &convolution).0 == plan,
             run: Box::new(move |x, weight| {
-                convolve(primitive(x)?, primitive(weight)?, None, options, None, None, told)
+                let (x, weight) = (primitive(x)?, primitive(weight)?);
+                // The weights stand in for what isn't added.
+                let none = || weight.clone();
+                tensor(Gpu::conv2d(x, weight.clone(), none(), none(), none(), told))
             }),
         }
     })

@@ -12,6 +12,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::super::plane_tile::Columns;
 use super::super::walk::{Units, cubes};
 use super::combine::Parts;
 use super::geometry::{Sizes, SizesLaunch, Strides, StridesLaunch};
@@ -43,8 +44,8 @@ pub struct Few {
 
 /// Whether the kernel takes a convolution with such weights `[c_out, c_in, kh, kw]`.
 pub fn takes([_, channels, height, width]: [usize; 4], convolution: &Convolution) -> bool {
-    let Convolution { spread, mirrored, exact, matrices, gated, work, .. } = *convolution;
-    let plain = spread == [1, 1] && !mirrored && !exact && matrices == 1 && !gated;
+    let Convolution { spread, mirrored, exact, columns, gated, work, .. } = *convolution;
+    let plain = spread == [1, 1] && !mirrored && !exact && columns == Columns::One && !gated;
     // Who is told what a product is divided into wants to see that.
     plain && !work.is_told() && channels <= CHANNELS && channels * height * width <= DEEPEST
 }

@@ -6,6 +6,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::plane_tile::{Columns, Output};
 use super::super::waiting::{Missing, Waiting};
 use super::fetch::{Fetch, Seat, bring, put, seat};
 use super::geometry::{Sizes, Strides, advance, corner, count, input, output};
@@ -29,6 +30,18 @@ pub fn gradient_part(sizes: &Sizes, length: usize, #[comptime] cube: CubeForm) -
     let columns = sizes.kernel_height * sizes.kernel_width * sizes.channels;
     let steps = (sizes.batch * sizes.height * sizes.width).div_ceil(comptime![cube.depth]);
     Part::new(sizes.outputs, columns, steps, length, cube)
+}
+
+/// What they make, which nothing is added to.
+#[cube]
+pub fn gradient_output(sizes: &Sizes) -> Output {
+    Output {
+        rows: sizes.outputs,
+        columns: sizes.kernel_height * sizes.kernel_width * sizes.channels,
+        picture: 1usize,
+        width: 1usize,
+        are: comptime![Columns::One],
+    }
 }
 
 /// One unit's share of it.

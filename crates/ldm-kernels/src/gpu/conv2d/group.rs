@@ -12,14 +12,14 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four};
 use super::super::fragments::Pair;
-use super::super::plane_tile::SIDE;
+use super::super::plane_tile::{Output, SIDE};
 use super::super::ptx::{BLOCK, commit, group_pass, group_product, group_wait, show, wait};
 use super::Added;
 use super::geometry::{Sizes, Strides};
 #[cfg(feature = "autodiff")]
-use super::gradient_supply::{GradientForm, GradientSupply, gradient_part};
+use super::gradient_supply::{GradientForm, GradientSupply, gradient_output, gradient_part};
 use super::plan::{CubeForm, OUT};
-use super::product::Form;
+use super::product::{Form, output};
 use super::supply::{Part, Supply, part};
 use super::tile::out;
 
@@ -82,7 +82,7 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
         step += 1usize;
     }
     let sums = group_wait(sums);
-    let (pixels, picture) = (sizes.batch * sizes.height * sizes.width, sizes.height * sizes.width);
+    let output = output(sizes, comptime![form.columns]);
     write::<E, O, Y, S>(
         sums,
         y,
@@ -90,12 +90,9 @@ pub fn group_kernel<E: Float, O: Float, X: Size, W: Size, Y: Size, S: Size>(
         shift,
         addend,
         &part,
-        pixels,
-        sizes.outputs,
-        picture,
+        &output,
         cube,
         comptime![form.added],
-        comptime![form.matrices],
         comptime![form.gated],
     );
 }
@@ -153,23 +150,9 @@ pub fn group_gradient_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size, S: S
         step += 1usize;
     }
     let sums = group_wait(sums);
-    let columns = sizes.kernel_height * sizes.kernel_width * sizes.channels;
+    let output = gradient_output(sizes);
     let nothing = comptime![Added::default()];
-    write::<E, O, Y, S>(
-        sums,
-        y,
-        unused,
-        unused,
-        unused,
-        &part,
-        sizes.outputs,
-        columns,
-        1usize,
-        cube,
-        nothing,
-        1usize,
-        false,
-    );
+    write::<E, O, Y, S>(sums, y, unused, unused, unused, &part, &output, cube, nothing, false);
 }
 
 /// Waits until all have the step that was asked for first, and none reads the one two before it any more, whose buffer is
@@ -191,12 +174,9 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
     shift: &[Vector<E, Y>],
     addend: &[Vector<E, Y>],
     part: &Part,
-    rows: usize,
-    columns: usize,
-    picture: usize,
+    output: &Output,
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
-    #[comptime] matrices: usize,
     #[comptime] gated: bool,
 ) {
     let size = comptime![cube.planes() * cube.stage() / COUNT];
@@ -233,13 +213,10 @@ fn write<E: Float, O: Float, Y: Size, S: Size>(
             part.split,
             part.row + plane * SIDE,
             part.column + comptime![turn * cube.stage_columns()],
-            rows,
-            columns,
-            picture,
+            output,
             cube,
             comptime![cube.stage_columns()],
             added,
-            matrices,
             gated,
         );
     }

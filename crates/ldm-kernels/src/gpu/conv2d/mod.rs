@@ -55,7 +55,7 @@ use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::geglu;
-use super::plane_tile::{sums_of, whole};
+use super::plane_tile::{Columns, SIDE, sums_of, whole};
 use super::processors::processors;
 use super::waiting::Missing;
 use super::walk::cubes;
@@ -81,9 +81,8 @@ pub struct Convolution {
     pub added: Added,
     /// Whether the output is in f32, whatever the input's type.
     pub exact: bool,
-    /// How many matrices, one after the other in memory, the output's channels are shared out among. Several are not split,
-    /// and nothing is added to them.
-    pub matrices: usize,
+    /// What the output's channels are. Several matrices are not split, and nothing is added to them; to pixels a bias alone.
+    pub columns: Columns,
     /// Whether the output is GEGLU of the product: `a * gelu(b)` of its channels' halves, which a tile has side by side.
     pub gated: bool,
     /// Who does what.
@@ -99,7 +98,7 @@ impl Convolution {
             mirrored: false,
             added: Added::default(),
             exact: false,
-            matrices: 1,
+            columns: Columns::One,
             gated: false,
             work,
         }
@@ -176,8 +175,12 @@ pub fn input_padding(
 /// [`output`] of shapes, as fusion asks for it.
 #[cfg(feature = "fusion")]
 pub fn shape(x: &Shape, weight: &Shape, convolution: &Convolution) -> Shape {
-    let Convolution { options, spread, .. } = *convolution;
-    Shape::from(spread_output(x.dims(), weight.dims(), options, spread))
+    let Convolution { options, spread, columns, .. } = *convolution;
+    let [b, outputs, height, width] = spread_output(x.dims(), weight.dims(), options, spread);
+    Shape::from(match columns {
+        Columns::Pixels => [b, outputs / columns.count(), 2 * height, 2 * width],
+        Columns::One | Columns::Several(_) => [b, outputs, height, width],
+    })
 }
 
 /// `x` `[b, c_in, h, w]`, `weight` `[c_out, c_in, kh, kw]`, `bias` `[c_out]`, `shift` `[b, c_out]`, `addend` and
@@ -190,12 +193,15 @@ pub fn forward(
     addend: CubeTensor,
     convolution: Convolution,
 ) -> CubeTensor {
-    let Convolution { options, spread, mirrored, added, exact, matrices, gated, work } = convolution;
+    let Convolution { options, spread, mirrored, added, exact, columns, gated, work } = convolution;
     let (x, weight) = (strided(x), strided(weight));
     let (x_dims, w_dims) = (dims(&x), dims(&weight));
     let y_dims = spread_output(x_dims, w_dims, options, spread);
     let [b, outputs, height, width] = y_dims;
-    let written = if gated { outputs / 2 } else { outputs };
+    let shape = match columns {
+        Columns::Pixels => [b, 2 * height, 2 * width, outputs / columns.count()],
+        Columns::One | Columns::Several(_) => [b, height, width, if gated { outputs / 2 } else { outputs }],
+    };
     let bias = if added.bias { into_contiguous(bias) } else { bias };
     let shift = if added.shift { into_contiguous(shift) } else { shift };
     let addend = if added.addend { into_contiguous(permute(addend, &[0, 2, 3, 1])) } else { addend };
@@ -213,11 +219,12 @@ pub fn forward(
     let (from, taps) = (Lines::pixels(&x), Lines::weights(&weight));
     let [from, taps] = if work.packs { Lines::packed([from, taps]) } else { [from, taps] };
     let plan = work.plan(&client, [rows, outputs], depth, |form| {
-        from.suits(form, from.left(form)) && taps.suits(form, taps.right(form))
+        let reads = from.suits(form, from.left(form)) && taps.suits(form, taps.right(form));
+        reads && divides(form, columns, outputs)
     });
     let cube = plan.cube;
     let dtype = if exact { DType::F32 } else { x.dtype };
-    let parts = Parts::new(&x, [b, height, width, written], dtype, plan.splits);
+    let parts = Parts::new(&x, shape, dtype, plan.splits);
     let split = plan.splits > 1;
     let known = Known {
         sizes: sizes(x_dims, w_dims, y_dims, options, spread),
@@ -231,7 +238,7 @@ pub fn forward(
         mirrored,
         spread: spread != [1, 1],
         added: if split { Added::default() } else { added },
-        matrices,
+        columns,
         gated,
         missing: missing(&from, cube, w_dims, rows, options, spread),
         flat: cube.deep.is_some() && pointwise(w_dims, options, spread) && from.flat(y_dims),
@@ -274,11 +281,17 @@ fn way_out(
     let types = results == DType::F32 || (operands == results && sums);
     let read = !form.added.addend || sums;
     let pictures = !form.added.shift || whole(height * width, outputs);
-    let blocks = whole(b * height * width, outputs / form.matrices);
+    let lines = form.columns != Columns::Pixels || width.is_multiple_of(SIDE);
+    let blocks = lines && whole(b * height * width, outputs / form.columns.count());
     if !(types && read && pictures && blocks) || form.gated {
         return (WayOut::Operands, [1; 2]);
     }
     (WayOut::Matrices, [if results == DType::F32 { 1 } else { 2 }, 2])
+}
+
+/// Whether tiles of this form are each of one of the pixels that the columns are of.
+fn divides(form: CubeForm, columns: Columns, outputs: usize) -> bool {
+    columns != Columns::Pixels || (outputs / columns.count()).is_multiple_of(form.columns())
 }
 
 /// Whether each pixel is its own tap.
@@ -315,14 +328,13 @@ pub fn division(
     client: &Client,
     x: [usize; 4],
     weight: [usize; 4],
-    options: Conv2dOptions,
-    work: Work,
+    &Convolution { options, columns, work, .. }: &Convolution,
 ) -> (Plan, usize) {
     let [b, outputs, height, width] = output(x, weight, options);
     let depth = Depth { taps: weight[2] * weight[3], channels: weight[1] };
     let vectors = x[1].is_multiple_of(Fetch::WIDEST);
     let plan = work.plan(client, [b * height * width, outputs], depth, |form| {
-        vectors || !(form.group || form.deep.is_some())
+        (vectors || !(form.group || form.deep.is_some())) && divides(form, columns, outputs)
     });
     (plan, plan.time(processors(&client.properties().hardware), b * height * width * outputs))
 }

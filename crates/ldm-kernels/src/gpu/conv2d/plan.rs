@@ -270,6 +270,19 @@ impl Work {
         forms.iter().any(Option::is_some).then_some(Self { forms, form: None, splits: None, packs })
     }
 
+    /// Whether convolutions of enlarged pictures to so many channels are convolutions of the pictures: by deep steps alone so far, as
+    /// what others take for it nobody has measured.
+    pub fn merges(&self, outputs: usize) -> bool {
+        let mut deep = self.forms.iter().flatten().filter(|form| form.deep.is_some());
+        self.divides(outputs) && deep.any(|form| outputs.is_multiple_of(form.columns()))
+    }
+
+    /// Whether a tile that reads whatever there is divides so many columns.
+    pub fn divides(&self, columns: usize) -> bool {
+        let mut all = self.forms.iter().flatten().filter(|form| !form.group && form.deep.is_none());
+        all.any(|form| columns.is_multiple_of(form.columns()))
+    }
+
     /// Whether tile or splits are told.
     pub fn is_told(&self) -> bool {
         self.form.is_some() || self.splits.is_some()

@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::Four;
 use super::super::known::or_known;
-use super::super::plane_tile::{ALIGNMENT, Place, PlaneTile, SIDE};
+use super::super::plane_tile::{ALIGNMENT, Columns, Output, Place, PlaneTile, SIDE};
 use super::super::ptx::commit;
 use super::super::spirv::keep_loops;
 use super::super::waiting::Missing;
@@ -34,8 +34,8 @@ pub struct Form {
     pub spread: bool,
     /// What is added.
     pub added: Added,
-    /// How many matrices the output's columns are shared out among, one after the other in memory.
-    pub matrices: usize,
+    /// What the output's columns are.
+    pub columns: Columns,
     /// Whether the output is GEGLU of the product.
     pub gated: bool,
     /// What becomes of vectors of the input, and of the weights, that aren't there.
@@ -173,7 +173,7 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             keep_loops();
         }
     }
-    let rows = sizes.batch * sizes.height * sizes.width;
+    let output = output(sizes, comptime![form.columns]);
     match comptime![form.way_out] {
         WayOut::Stage => write::<E, A, M, Y, f32, Four>(
             &tile,
@@ -185,12 +185,9 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
             part.split,
             part.row,
             part.column,
-            rows,
-            sizes.outputs,
-            sizes.height * sizes.width,
+            &output,
             cube,
             comptime![form.added],
-            comptime![form.matrices],
             comptime![form.gated],
             OUT,
         ),
@@ -207,22 +204,26 @@ pub fn product_kernel<E: Float, P: Numeric, O: Float, M: Numeric, A: Numeric, X:
                 part.split,
                 part.row,
                 part.column,
-                rows,
-                sizes.outputs,
-                sizes.height * sizes.width,
+                &output,
                 cube,
                 comptime![form.added],
-                comptime![form.matrices],
                 comptime![form.gated],
                 comptime![cube.blocks_out(w_fetch.size() * w_fetch.vector)],
             );
         }
         WayOut::Matrices => {
             let at = place(&part, sizes, form);
-            let begin = part.split * rows * sizes.outputs;
-            tile.write::<O, M, Y>(y, &at, begin, comptime![form.matrices], comptime![form.packed[0]]);
+            let begin = part.split * output.rows * output.columns;
+            tile.write::<O, M, Y>(y, &at, begin, comptime![form.packed[0]]);
         }
     }
+}
+
+/// What the product makes.
+#[cube]
+pub fn output(sizes: &Sizes, #[comptime] columns: Columns) -> Output {
+    let picture = sizes.height * sizes.width;
+    Output { rows: sizes.batch * picture, columns: sizes.outputs, picture, width: sizes.width, are: columns }
 }
 
 /// Where a plane's part of the tile is in the output.
@@ -233,8 +234,7 @@ fn place(part: &Part, sizes: &Sizes, #[comptime] form: Form) -> Place {
     Place {
         row: part.row + part_row(plane, cube),
         column: part.column + part_column(plane, cube),
-        rows: sizes.batch * sizes.height * sizes.width,
-        columns: sizes.outputs,
+        of: output(sizes, comptime![form.columns]),
         inside: comptime![form.inside],
     }
 }

@@ -9,6 +9,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use super::super::plane_tile::Columns;
 use super::super::waiting::{Missing, Waiting};
 use super::fetch::{Seat, bring, bring_rows, put, seat};
 use super::geometry::{Sizes, Spot, Strides, corner, count, input, next_tap, weight};
@@ -121,6 +122,12 @@ impl<P: Numeric, X: Size, W: Size> Supply<P, X, W> {
             } else {
                 let mut pixel = Array::<usize>::new(3usize);
                 count(&mut pixel, 0usize, row, sizes.width, sizes.height);
+                if comptime![form.columns == Columns::Pixels] {
+                    // What those below and to the right are made of begins one further.
+                    let which = part.column / (sizes.outputs / comptime![form.columns.count()]);
+                    pixel[0] += which % 2;
+                    pixel[1] += which / 2;
+                }
                 corner(&mut corners, comptime![3 * i], &pixel, sizes, from, comptime![form.spread]);
             }
         }

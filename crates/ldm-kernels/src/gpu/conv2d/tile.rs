@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::prelude::*;
 
 use super::super::fours::{COUNT, Four, neighbours};
 use super::super::geglu::gelu;
-use super::super::plane_tile::{ALIGNMENT, PlaneTile, SIDE, meet};
+use super::super::plane_tile::{ALIGNMENT, Output, PlaneTile, SIDE, meet};
 use super::Added;
 use super::fetch::Fetch;
 use super::plan::{CubeForm, HALF};
@@ -60,8 +60,8 @@ pub fn multiply<E: Float, P: Numeric, A: Size, B: Size>(
     }
 }
 
-/// Writes a plane's part of the tile at `first` row and column of split `split` of `[splits, rows, columns]`, with
-/// a column's bias, that of a column and `picture` rows, and an element's addend. It goes by way of a stage, so many blocks of a row at
+/// Writes a plane's part of the tile at `first` row and column of split `split` of an output, with a column's bias, that of a column
+/// and picture, and an element's addend. It goes by way of a stage, so many blocks of a row at
 /// a time.
 #[cube]
 pub fn write<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
@@ -74,12 +74,9 @@ pub fn write<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
     split: usize,
     first_row: usize,
     first_column: usize,
-    rows: usize,
-    columns: usize,
-    picture: usize,
+    output: &Output,
     #[comptime] cube: CubeForm,
     #[comptime] added: Added,
-    #[comptime] matrices: usize,
     #[comptime] gated: bool,
     #[comptime] across: usize,
 ) {
@@ -112,13 +109,10 @@ pub fn write<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
                 split,
                 row,
                 column,
-                rows,
-                columns,
-                picture,
+                output,
                 cube,
                 comptime![there * SIDE],
                 added,
-                matrices,
                 gated,
             );
         }
@@ -145,16 +139,14 @@ pub fn out<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
     split: usize,
     first_row: usize,
     first_column: usize,
-    rows: usize,
-    columns: usize,
-    picture: usize,
+    output: &Output,
     #[comptime] cube: CubeForm,
     #[comptime] staged_columns: usize,
     #[comptime] added: Added,
-    #[comptime] matrices: usize,
     #[comptime] gated: bool,
 ) {
     let n = Y::value();
+    let (rows, columns) = (output.rows, output.columns);
     // Columns that are written of those on the stage.
     let written = comptime![if gated { staged_columns / 2 } else { staged_columns }];
     let across = comptime![written / n];
@@ -179,17 +171,13 @@ pub fn out<E: Float, A: Numeric, O: Numeric, Y: Size, S: Numeric, N: Size>(
         } else {
             let column = first_column + beside;
             if row < rows && column < columns {
-                // Several matrices are not split: one takes the place of a split's part.
-                let width = columns / matrices;
-                let (part, place) =
-                    if comptime![matrices > 1] { (column / width, column % width) } else { (split, column) };
-                let at = ((part * rows + row) * width + place) / n;
+                let at = (split * rows * columns + output.at(row, column)) / n;
                 let mut v = neighbours::<S, N, Y>(&stage[0usize..stage.len()], line + beside);
                 if comptime![added.bias] {
-                    v += Vector::<f32, Y>::cast_from(bias[column / n]);
+                    v += Vector::<f32, Y>::cast_from(bias[output.channel(column) / n]);
                 }
                 if comptime![added.shift] {
-                    v += Vector::<f32, Y>::cast_from(shift[(row / picture * columns + column) / n]);
+                    v += Vector::<f32, Y>::cast_from(shift[(row / output.picture * columns + column) / n]);
                 }
                 if comptime![added.addend] {
                     v += Vector::<f32, Y>::cast_from(addend[at]);

@@ -17,7 +17,7 @@ use super::super::walk::cubes;
 use super::combine::{Parts, combine};
 use super::fetch::arrive;
 use super::geometry::{Sizes, SizesLaunch, Strides, StridesLaunch};
-use super::gradient_supply::{GradientForm, GradientSupply, gradient_part};
+use super::gradient_supply::{GradientForm, GradientSupply, gradient_output, gradient_part};
 use super::group::group_gradient_kernel;
 use super::lines::{Lines, dims, strided};
 use super::plan::{Depth, OUT};
@@ -183,12 +183,9 @@ pub fn weight_kernel<E: Float, O: Float, G: Size, X: Size, Y: Size>(
         part.split,
         part.row,
         part.column,
-        sizes.outputs,
-        sizes.kernel_height * sizes.kernel_width * sizes.channels,
-        1usize,
+        &gradient_output(sizes),
         cube,
         comptime![Added::default()],
-        1usize,
         false,
         OUT,
     );

@@ -6,6 +6,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::conv2d::{self, Convolution, Work};
+use super::super::plane_tile::Columns;
 use super::copies::copy;
 use super::launch::dense;
 use crate::conv2d::Conv2dOptions;
@@ -52,7 +53,7 @@ fn joined(x: &CubeTensor, weights: &[CubeTensor], work: Work) -> Option<Vec<Cube
     let client = &x.client;
     let time = |outputs: usize, work: Work| {
         let (x, weight) = ([1, inputs, 1, rows], [outputs, inputs, 1, 1]);
-        conv2d::division(client, x, weight, convolution(work).options, work).1
+        conv2d::division(client, x, weight, &convolution(work)).1
     };
     if !binds(x, rows * outputs) {
         return None;
@@ -62,7 +63,7 @@ fn joined(x: &CubeTensor, weights: &[CubeTensor], work: Work) -> Option<Vec<Cube
     if work.splits.is_none() && time(count * outputs, unsplit) > count * time(outputs, work) {
         return None;
     }
-    let convolution = Convolution { matrices: count, ..convolution(unsplit) };
+    let convolution = Convolution { columns: Columns::Several(count), ..convolution(unsplit) };
     let y = conv2d::linear(x.clone(), whole.clone(), whole.clone(), whole, convolution);
     let last = shape.num_dims() - 1;
     shape[last] = outputs;

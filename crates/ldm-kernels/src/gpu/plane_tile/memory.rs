@@ -7,19 +7,18 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout, Plane};
 use burn_cubecl::cubecl::prelude::*;
 
+use super::output::Output;
 use super::{PlaneTile, PlaneTileExpand, SIDE, Sums, SumsExpand, TileForm, operand};
 
-/// A tile's place in a matrix in memory.
+/// A tile's place in an output.
 #[derive(CubeType, Clone, Copy)]
 pub struct Place {
     /// The tile's first row.
     pub row: usize,
     /// Its first column.
     pub column: usize,
-    /// Rows of the matrix.
-    pub rows: usize,
-    /// Columns of the matrix.
-    pub columns: usize,
+    /// What it is a tile of.
+    pub of: Output,
     /// Whether the tile is known not to reach beyond it.
     #[cube(comptime)]
     pub inside: bool,
@@ -27,24 +26,24 @@ pub struct Place {
 
 #[cube]
 impl Place {
-    /// The first row of the tile's block that many rows further down; of those beyond the matrix, its last block's.
+    /// The first row of the tile's block that many rows further down; of those beyond the output, its last block's.
     pub fn begin_row(&self, #[comptime] further: usize, #[comptime] side: usize) -> usize {
         let row = self.row + further;
-        if comptime![self.inside] { row } else { min(row, self.rows - side) }
+        if comptime![self.inside] { row } else { min(row, self.of.rows - side) }
     }
 
     /// Likewise, across.
     pub fn begin_column(&self, #[comptime] further: usize, #[comptime] side: usize) -> usize {
         let column = self.column + further;
-        if comptime![self.inside] { column } else { min(column, self.columns - side) }
+        if comptime![self.inside] { column } else { min(column, self.of.columns - side) }
     }
 
-    /// Whether that block is in the matrix.
+    /// Whether that block is in the output.
     fn has(&self, #[comptime] down: usize, #[comptime] across: usize) -> bool {
         if comptime![self.inside] {
             true.runtime()
         } else {
-            self.row + down < self.rows && self.column + across < self.columns
+            self.row + down < self.of.rows && self.column + across < self.of.columns
         }
     }
 }
@@ -68,9 +67,9 @@ impl PlaneTile {
             for j in 0..across {
                 let row = at.begin_row(comptime![i * side], side);
                 let column = at.begin_column(comptime![j * side], side);
-                let start = (row * at.columns + column) / comptime![numbers * packed];
+                let start = (row * at.of.columns + column) / comptime![numbers * packed];
                 let mut found = operand::<E>(MatrixIdent::Accumulator, side, MatrixLayout::Undefined);
-                let stride = (at.columns / packed) as u32;
+                let stride = (at.of.columns / packed) as u32;
                 cmma::load_with_layout(&mut found, &from[start..from.len()], stride, MatrixLayout::RowMajor);
                 fragments.push(cmma::cast::<E, f32, Plane>(&found));
             }
@@ -78,7 +77,7 @@ impl PlaneTile {
         PlaneTile { sums: Sums::new_Fragments(fragments), form }
     }
 
-    /// Adds the vector that begins there, of a matrix' columns, to the rows of one row of blocks.
+    /// Adds the vector that begins there, of an output's channels, to the rows of one row of blocks.
     pub fn add_vector<E: Float, N: Size>(
         &mut self,
         from: &[Vector<E, N>],
@@ -97,8 +96,8 @@ impl PlaneTile {
                     Matrix::<E>::from_value(MatrixIdent::A, side, side, side, MatrixLayout::RowMajor, share);
                 #[unroll]
                 for j in 0..across {
-                    let column = at.begin_column(comptime![j * side], side);
-                    let start = (begin + column) / N::value();
+                    let channel = at.of.channel(at.begin_column(comptime![j * side], side));
+                    let start = (begin + channel) / N::value();
                     let mut right = operand::<E>(MatrixIdent::B, side, MatrixLayout::RowMajor);
                     cmma::load(&mut right, &from[start..from.len()], 0u32);
                     #[unroll]
@@ -112,18 +111,16 @@ impl PlaneTile {
         }
     }
 
-    /// Writes the tile to its place, which is shared out among so many matrices, one after the other in memory.
+    /// Writes the tile to its place in what begins there. A block's rows are of one row of a picture where its columns are of pixels.
     pub fn write<O: Float, M: Numeric, N: Size>(
         &self,
         to: &mut [Vector<M, N>],
         at: &Place,
         begin: usize,
-        #[comptime] matrices: usize,
         #[comptime] packed: usize,
     ) {
         let form = comptime![self.form];
         let numbers = N::value();
-        let width = at.columns / matrices;
         match &self.sums {
             Sums::Fragments(fragments) => {
                 let side = comptime![form.side()];
@@ -135,12 +132,8 @@ impl PlaneTile {
                         let row = at.row + comptime![i * side];
                         let column = at.column + comptime![j * side];
                         if at.has(comptime![i * side], comptime![j * side]) {
-                            let mut start = begin + row * width + column;
-                            if comptime![matrices > 1] {
-                                start += column / width * (at.rows - 1usize) * width;
-                            }
-                            let start = start / comptime![numbers * packed];
-                            let stride = (width / packed) as u32;
+                            let start = (begin + at.of.at(row, column)) / comptime![numbers * packed];
+                            let stride = (at.of.stride() / packed) as u32;
                             let sums =
                                 cmma::cast::<f32, O, Plane>(fragments.index(comptime![i * across + j]));
                             let end = to.len();

@@ -12,6 +12,7 @@ mod layout;
 mod linear;
 mod lists;
 mod plane_tile;
+mod upsample;
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Device, Tensor};
