@@ -155,9 +155,23 @@ fn pixels(arguments: &Arguments, device: &Device, table: &mut Table) -> Result<(
     for (i, (a, b)) in pairs.iter().enumerate() {
         bar.set_message(format!("comparing pictures: {} of {}", i + 1, pairs.len()));
         let (x, y) = (read_picture(a, device)?, read_picture(b, device)?);
-        let named = |e| format!("{} and {}: {e}", a.display(), b.display());
-        values[0].extend(psnr(x.clone(), y.clone()).map_err(named)?);
-        values[1].extend(ssim(x.clone(), y.clone()).map_err(named)?);
+        let both = psnr(x.clone(), y.clone()).and_then(|found| Ok((found, ssim(x.clone(), y.clone())?)));
+        match both {
+            Ok((of_noise, of_structure)) => {
+                values[0].extend(of_noise);
+                values[1].extend(of_structure);
+            }
+            Err(e) => {
+                let why = format!("{} and {}: {e}", a.display(), b.display());
+                if arguments.lpips.is_some() {
+                    return Err(why.into());
+                }
+                // Names that happen to be alike, as 00000.png is, make no pairs.
+                bar.finish_and_clear();
+                FIGURES.iter().for_each(|figure| table.missing(figure, &format!("needs pairs: {why}")));
+                return Ok(());
+            }
+        }
         if let Some(lpips) = &lpips {
             values[2].push(lpips.forward(x, y).into_scalar::<f32>().into());
         }
@@ -212,7 +226,8 @@ fn features(arguments: &Arguments, weights: &Path, device: &Device, table: &mut 
             Err(e) => return Err(e.into()),
         }
     }
-    match inception_score(&drawn.logits, Splits::Count(arguments.splits)) {
+    // Parts of all classes, as torch-fidelity takes them, and not of the files' order.
+    match inception_score(&drawn.logits.shuffled(0), Splits::Count(arguments.splits)) {
         Ok(score) => {
             table.value("Inception Score", score.mean, &format!("{n} pictures, deviation {:.4}", score.std))
         }

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release --example train_diffusion                         # the emoji and their first stage in assets/
-//! cargo run --release --example train_diffusion -- --steps 100          # two minutes: see the loss fall
+//! cargo run --release --example train_diffusion -- --steps 100          # a minute: see the loss fall
 //! cargo run --release --example train_diffusion -- --config my.yaml --data pictures/ --out runs/mine
 //! # Super-resolution: small pictures are worn as the config says (bsr_sr's YAML does), or as this does.
 //! cargo run --release --example train_diffusion -- --config bsr_sr.yaml --data pictures/ --first-stage vq-f4.ckpt \

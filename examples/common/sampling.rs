@@ -25,7 +25,7 @@ pub enum RngName {
 /// How to draw.
 #[derive(Args, Debug)]
 pub struct SamplingArgs {
-    /// What the picture should show [default, without --model: red heart]
+    /// What the picture should show [default, without --model: man astronaut, dark skin tone]
     #[arg(long)]
     pub prompt: Option<String>,
     /// What it should not show
@@ -55,10 +55,10 @@ pub struct SamplingArgs {
     /// Pictures to draw at once
     #[arg(long, default_value_t = 1)]
     pub count: usize,
-    /// Width in pixels [default: the model's, or the given picture's]
+    /// Width in pixels [default: the model's; of image to image the given picture's]
     #[arg(long)]
     pub width: Option<u32>,
-    /// Height in pixels [default: the model's, or the given picture's]
+    /// Height in pixels [default: the model's; of image to image the given picture's]
     #[arg(long)]
     pub height: Option<u32>,
     /// PNG to write; with --count, numbered

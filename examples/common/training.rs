@@ -53,10 +53,16 @@ impl TrainingArgs {
             }
             Some(Devices::Count(count)) => match self.device.as_deref() {
                 // GPUs are numbered; a CPU is one device, of which each thread takes a part.
-                Some(kind) if !["flex", "ndarray"].contains(&kind) => (0..*count)
+                Some(kind) if !["flex", "ndarray"].contains(&kind) && !kind.contains(':') => (0..*count)
                     .map(|i| ldm::device(&format!("{kind}:{i}")))
                     .collect::<std::result::Result<_, _>>()?,
-                _ => vec![self.device()?; *count],
+                _ => {
+                    let device = self.device()?;
+                    if *count > 1 && device.memory_pool_usage().is_some() {
+                        eprintln!("{count} replicas on one GPU: --device KIND gives each a GPU of its own");
+                    }
+                    vec![device; *count]
+                }
             },
         };
         Ok(devices)

@@ -102,6 +102,22 @@ fn statistics_may_come_in_batches_and_lie_in_files() {
     assert!(error.contains("statistics.npz") && error.contains("no .npz"), "{error}");
 }
 
+/// All rows once, in another order, the same for one seed.
+#[test]
+fn rows_are_shuffled() {
+    let rows = features("rows", [20, 3], 1.0, 0.0);
+    let shuffled = rows.shuffled(0);
+    assert_ne!(shuffled, rows);
+    assert_eq!(shuffled, rows.shuffled(0));
+    assert_ne!(shuffled, rows.shuffled(1));
+    let sorted = |features: &Features| {
+        let mut rows: Vec<Vec<f32>> = features.values().chunks(3).map(<[f32]>::to_vec).collect();
+        rows.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        rows
+    };
+    assert_eq!(sorted(&shuffled), sorted(&rows));
+}
+
 #[test]
 fn inception_score_precision_recall_and_clip_score() {
     let fixture = Fixture::open("metrics");

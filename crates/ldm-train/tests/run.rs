@@ -15,11 +15,14 @@ use image::{ImageFormat, Rgb, RgbImage};
 use ldm_nn::weights::WeightFile;
 use ldm_scheduler::NativeRng;
 use ldm_train::RunError;
-use ldm_train::checkpoint::Checkpoints;
+use ldm_train::checkpoint::{Checkpoint, CheckpointWriter, Checkpoints};
 use ldm_train::config::{ModelConfig, RunConfig};
 use ldm_train::data::Batch;
 use ldm_train::export::load_first_stage;
-use ldm_train::run::{AutoencoderTraining, Batches, LoadedBatches, Outcome, Progress, Stop};
+use ldm_train::log::Metrics;
+use ldm_train::run::{
+    At, AutoencoderTraining, Batches, LoadedBatches, Outcome, Progress, Sheet, Stage, Stop, run,
+};
 use serde_json::{Value, json};
 use train::train;
 
@@ -444,4 +447,102 @@ fn what_a_run_leaves_is_there() {
         };
         assert_eq!(weights(&read), weights(stage.model()));
     }
+}
+
+#[test]
+fn one_process_trains_in_a_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path(), "first_stage", &[("/train/max_steps", json!(1))]);
+    let train = |observer: &mut dyn FnMut(&Progress<'_>)| {
+        train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), observer)
+    };
+    let mut beside = None;
+    train(&mut |_| beside = Some(train(&mut |_| ()))).unwrap();
+    let error = beside.unwrap().unwrap_err();
+    assert!(matches!(&error, RunError::Busy { folder } if folder.ends_with("first_stage")), "{error}");
+    // Once the first has ended the folder is free.
+    assert_eq!(train(&mut |_| ()).unwrap(), Outcome::Finished);
+}
+
+/// Trains as the first stage does, but can show nothing.
+struct Shy(AutoencoderTraining);
+
+impl Stage for Shy {
+    fn step(&mut self, at: &At, batches: &[Batch]) -> Result<Metrics, RunError> {
+        self.0.step(at, batches)
+    }
+
+    fn sheets(&self, _: &At, _: &Batch) -> Result<Vec<Sheet>, RunError> {
+        Err(RunError::NotTrainable { what: "no sheet" })
+    }
+
+    fn save(&self, writer: &mut CheckpointWriter) -> Result<(), RunError> {
+        self.0.save(writer)
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), RunError> {
+        self.0.restore(checkpoint)
+    }
+}
+
+#[test]
+fn a_sheet_that_can_not_be_drawn_ends_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let often = [("/train/max_steps", json!(4)), ("/train/images_every", json!(1))];
+    let config = config(root.path(), "first_stage", &often);
+    let ModelConfig::FirstStage(model) = &config.model else { panic!() };
+    let mut stage = Shy(AutoencoderTraining::new(model, &config, None, &Device::default()).unwrap());
+    let mut batches = LoadedBatches::new(config.data.open().unwrap(), None);
+    let folder = root.path().join("shy");
+    let outcome = run(&mut stage, &mut batches, &config, &folder, &Stop::new(), &mut |_| ());
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert_eq!(Checkpoints::open(folder.join("checkpoints"), 2).unwrap().list().unwrap().len(), 2);
+    assert_eq!(std::fs::read_dir(folder.join("images")).unwrap().count(), 0);
+}
+
+/// More steps than the schedule has are noticed before the first.
+#[test]
+fn samples_that_can_not_be_drawn_are_refused_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let train = |change: &[(&str, Value)]| {
+        let config = config(root.path(), "diffusion", change);
+        train(root.path(), "diffusion", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
+    };
+    let many = ("/train/sample_steps", json!(300));
+    let error = train(std::slice::from_ref(&many)).unwrap_err();
+    assert!(matches!(error, RunError::Schedule(_)), "{error:?}");
+    assert!(!root.path().join("diffusion/checkpoints").exists());
+    // Who asks for no pictures asks for no steps.
+    let none = [many, ("/train/images_every", json!(0)), ("/train/max_steps", json!(1))];
+    assert_eq!(train(&none).unwrap(), Outcome::Finished);
+}
+
+/// All digits of a number come back from a checkpoint: these betas have up to 17.
+#[test]
+fn a_config_with_long_numbers_is_the_same_when_it_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let between = |i: u32| 0.00085f64.sqrt() + f64::from(i) * (0.012f64.sqrt() - 0.00085f64.sqrt()) / 49.0;
+    let betas: Vec<f64> = (0..50).map(|i| between(i).powi(2)).collect();
+    let train = |steps: u64| {
+        let change = [("/model/params/given_betas", json!(betas)), ("/train/max_steps", json!(steps))];
+        let config = config(root.path(), "diffusion", &change);
+        train(root.path(), "diffusion", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
+    };
+    for steps in [1, 2] {
+        assert_eq!(train(steps).unwrap(), Outcome::Finished);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_no_text_is_an_error() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let root = tempfile::tempdir().unwrap();
+    let mut config = config(root.path(), "first_stage", &[]);
+    let path = root.path().join(std::ffi::OsStr::from_bytes(b"bad_\xff"));
+    std::fs::rename(&config.data.source.path, &path).unwrap();
+    config.data.source.path = path;
+    let error = train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ());
+    assert!(matches!(error, Err(RunError::Config { .. })), "{error:?}");
 }

@@ -278,6 +278,13 @@ fn what_several_devices_can_not_do_is_said() {
     let error = shown("diffusion", &[two.clone(), ("/model/params/unet_config/params/dropout", json!(0.1))]);
     assert!(matches!(error, Err(RunError::NotTrainable { .. })));
 
+    let tau = "/model/params/cond_stage_config/params/embedding_dropout";
+    assert!(matches!(
+        shown("diffusion", &[two.clone(), (tau, json!(0.1))]),
+        Err(RunError::NotTrainable { .. })
+    ));
+    assert!(shown("diffusion", std::slice::from_ref(&two)).is_ok());
+
     let run = || Run::new(root.path(), "first_stage", std::slice::from_ref(&two)).unwrap();
     let three = run().training.with_devices(vec![device.clone(); 3]).unwrap_err();
     assert!(matches!(three, RunError::Devices { given: 3, expected: 2 }), "{three}");

@@ -220,7 +220,8 @@ pub struct UNetConfig {
 }
 
 impl UNetConfig {
-    /// Everything that has a default has it: no attention on the levels, one head.
+    /// Everything that has a default has it: no attention on the levels. The middle has some, so one of `num_heads` and
+    /// `num_head_channels` is still to be set.
     pub fn new(in_channels: usize, model_channels: usize, out_channels: usize) -> Self {
         Self {
             sample_size: None,

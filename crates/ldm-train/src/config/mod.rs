@@ -85,8 +85,15 @@ impl RunConfig {
     }
 
     /// The config as it is kept in a checkpoint, to be compared when the run goes on.
-    pub(crate) fn fingerprint(&self) -> Value {
+    ///
+    /// # Errors
+    ///
+    /// A path that is no text.
+    pub(crate) fn fingerprint(&self) -> Result<Value, RunError> {
         let Self { data, train, document, .. } = self;
+        let text =
+            |value: serde_json::Result<Value>| value.map_err(|e| RunError::config(&data.source.path, e));
+        let (data, train) = (text(serde_json::to_value(data))?, text(serde_json::to_value(train))?);
         let mut value = json!({ "model": document, "data": data, "train": train });
         if let Some(loader) = value.pointer_mut("/data/loader").and_then(Value::as_object_mut) {
             // How far ahead and by how many threads pictures are decoded changes nothing; the seed is the run's.
@@ -96,8 +103,8 @@ impl RunConfig {
             train.retain(|key, _| !TrainConfig::FREE.contains(&key.as_str()));
         }
         // A decay that ends with the run would change its course with `max_steps`.
-        value[RESOLVED] = json!({ "decay_until": self.rate().end(train.max_steps) });
-        value
+        value[RESOLVED] = json!({ "decay_until": self.rate().end(self.train.max_steps) });
+        Ok(value)
     }
 }
 

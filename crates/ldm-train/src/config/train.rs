@@ -47,7 +47,7 @@ pub struct TrainConfig {
     pub prompts: Vec<String>,
     /// Steps of DDIM for the grid of samples.
     pub sample_steps: usize,
-    /// Guidance scale of the grid of samples.
+    /// Guidance scale of the grid of samples, where `conditioning_dropout_prob` is above 0.
     pub sample_scale: f64,
 }
 
@@ -84,6 +84,9 @@ impl TrainConfig {
         }
         if !(0.0..=1.0).contains(&self.ema_decay) {
             return Err(format!("`train.ema_decay` is {}, expected a number from 0 to 1", self.ema_decay));
+        }
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.validate().map_err(|what| format!("`train.scheduler`: {what}"))?;
         }
         let numbers = self.optimizer.unwrap_or_default();
         if !numbers.betas.iter().all(|b| (0.0..1.0).contains(b)) || numbers.eps <= 0.0 {

@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use ldm_conditioning::BoundingBox;
 
+use super::jpeg::is_whole;
 use super::{Item, Location, MapConfig, Transform, View};
 
 /// What reading one picture may take: sides, memory, file.
@@ -91,6 +92,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     if reader.format().is_none() {
         return Err("neither PNG, JPEG, WebP nor BMP".into());
+    }
+    if reader.format() == Some(ImageFormat::Jpeg) && !is_whole(bytes) {
+        return Err("the JPEG is cut off".into());
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(LARGEST_SIDE);

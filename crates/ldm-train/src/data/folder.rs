@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 
 use super::fields::{ClassNames, Fields, Label};
 use super::random::{Purpose, rng, shuffle};
@@ -83,16 +83,17 @@ impl Source for Folder {
     }
 }
 
-/// Every file below a folder, in the order of their names.
+/// Every file below a folder, in the order of their names; without those that are hidden or in hidden folders.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
-    for entry in WalkDir::new(dir).follow_links(true).sort_by_file_name() {
+    let shown =
+        |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
+    for entry in WalkDir::new(dir).follow_links(true).sort_by_file_name().into_iter().filter_entry(shown) {
         let entry = entry.map_err(|e| {
             let path = e.path().unwrap_or(dir).to_path_buf();
             DataError::Io { path, source: e.into() }
         })?;
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if entry.file_type().is_file() && !hidden {
+        if entry.file_type().is_file() {
             files.push(entry.into_path());
         }
     }

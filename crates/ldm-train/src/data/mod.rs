@@ -11,6 +11,7 @@ mod decode;
 mod error;
 mod fields;
 mod folder;
+mod jpeg;
 mod latent_file;
 mod latents;
 mod loader;

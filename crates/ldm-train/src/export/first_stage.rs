@@ -35,6 +35,17 @@ pub fn load_first_stage(
     Ok(model)
 }
 
+/// Whether [`save_first_stage`] can write all of it: to be asked before days of training.
+///
+/// # Errors
+///
+/// What CompVis' YAML or diffusers' config can't express.
+pub fn check_first_stage(model: &FirstStage) -> Result<(), RunError> {
+    compvis(&model.config())?;
+    vae_config(&model.config())?;
+    Ok(())
+}
+
 /// Writes a first stage as `folder/model.safetensors` and `folder/model.yaml`, CompVis' names and config, and as
 /// `folder/vae/`, diffusers' folder.
 ///

@@ -4,7 +4,7 @@ mod compvis;
 mod diffusers;
 mod first_stage;
 
-pub use first_stage::{load_first_stage, save_first_stage};
+pub use first_stage::{check_first_stage, load_first_stage, save_first_stage};
 
 use std::fs;
 use std::path::Path;

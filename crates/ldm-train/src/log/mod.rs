@@ -40,7 +40,8 @@ impl Log {
         let seconds = now() as u64;
         let events = folder.join(format!("events.out.tfevents.{seconds:010}.ldm.{}", std::process::id()));
         let mut writer = EventWriter::create(&events, now())?;
-        writer.session_start(now(), step)?;
+        // TensorBoard drops what it has of that step and later ones.
+        writer.session_start(now(), step + 1)?;
         Ok(Self {
             csv: Csv::open(folder.join("metrics.csv"), step)?,
             lines: JsonLines::open(folder.join("metrics.jsonl"), step)?,

@@ -1,6 +1,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::MetricError;
+use crate::data::random::{Purpose, rng, shuffle};
 
 /// Feature vectors of many pictures, one a row, in the CPU's memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,14 @@ impl Features {
     /// How many features each.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// The same rows in an order that follows from the seed: for figures over parts, where the pictures' own order is that of their
+    /// classes.
+    pub fn shuffled(&self, seed: u64) -> Self {
+        let mut rows: Vec<&[f32]> = self.values.chunks(self.width.max(1)).collect();
+        shuffle(&mut rng(seed, Purpose::Order, 0, 0), &mut rows);
+        Self { width: self.width, values: rows.concat() }
     }
 
     /// Row after row.

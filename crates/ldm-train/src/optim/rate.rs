@@ -71,6 +71,21 @@ fn is_one(x: &f64) -> bool {
 }
 
 impl RateConfig {
+    /// Says what is out of range.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let Self { warm_up_steps, f_start, f_max, f_min, decay_until, .. } = *self;
+        let of_cycles = self.cycles.iter().flat_map(|cycle| [cycle.f_start, cycle.f_max, cycle.f_min]);
+        if [f_start, f_max, f_min].into_iter().chain(of_cycles).any(|f| !(f.is_finite() && f >= 0.0)) {
+            return Err("factors must be numbers from 0 on".into());
+        }
+        match decay_until {
+            Some(until) if until <= warm_up_steps && self.decay != Decay::Constant => {
+                Err(format!("decay_until is {until}, expected more than the {warm_up_steps} warm_up_steps"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The factor at `step`, counted from 0, of a run of `max_steps`.
     ///
     /// Sources: `LambdaLinearScheduler`, `LambdaWarmUpCosineScheduler` and `LambdaWarmUpCosineScheduler2` in the
@@ -138,6 +153,19 @@ fn half_cosine(t: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn courses_without_sense_are_refused() {
+        let rate = RateConfig { warm_up_steps: 10, decay: Decay::Cosine, ..RateConfig::default() };
+        let until = |decay_until| RateConfig { decay_until: Some(decay_until), ..rate.clone() };
+        assert!(rate.validate().is_ok() && until(11).validate().is_ok());
+        assert!(until(10).validate().unwrap_err().contains("more than the 10"));
+        // Without a decay nothing ends.
+        assert!(RateConfig { decay: Decay::Constant, ..until(10) }.validate().is_ok());
+        for f_max in [f64::NAN, -1.0, f64::INFINITY] {
+            assert!(RateConfig { f_max, ..rate.clone() }.validate().is_err());
+        }
+    }
 
     #[test]
     fn rates_rise_and_fall_as_asked() {

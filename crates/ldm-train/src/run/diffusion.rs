@@ -112,6 +112,12 @@ impl DiffusionTraining {
             return Err(RunError::NotTrainable { what: "a U-Net with both `use_checkpoint` and `dropout`" });
         }
         let objective = Objective::from_config(&model.objective)?;
+        if config.train.images_every > 0 {
+            // Not after the first steps.
+            let schedule = objective.config().scheduler()?;
+            Scheduler::from_config(SamplerKind::Ddim, &schedule)?
+                .sampler::<4>(SamplerOptions::steps(config.train.sample_steps))?;
+        }
         device.seed(random.seed(0, Purpose::Weights));
         let denoiser = Denoiser {
             model: model.unet.init(device)?,
@@ -159,9 +165,13 @@ impl DiffusionTraining {
     ///
     /// # Errors
     ///
-    /// Another number of devices, one that lacks the float type, a U-Net with dropout.
+    /// Another number of devices, one that lacks the float type, a U-Net or an encoder with dropout.
     pub fn with_devices(mut self, devices: Vec<Device>) -> Result<Self, RunError> {
-        let dropout = self.denoiser.model.config().dropout;
+        let dropout = match &self.denoiser.cond_stage_model {
+            Some(CondStage::BertEmbedder(tau)) => tau.config().embedding_dropout,
+            _ => 0.0,
+        };
+        let dropout = dropout.max(self.denoiser.model.config().dropout);
         self.places = Places::several(devices, &self.config.train, dropout)?;
         let moved = |first_stage: &FirstStage, device: &Device| first_stage.clone().to_device(device);
         self.first_stages = self.places.replicas(&self.first_stages[0], moved);
@@ -351,10 +361,11 @@ impl DiffusionTraining {
         let shape = [n, unet.config().out_channels, h, w];
         let mut z = random.normal(0, Purpose::Samples, shape, &self.device)? * sampler.init_noise_sigma();
         let mut noise = random.at(1, Purpose::Samples);
-        // A model that never went without its condition can't be guided.
+        // A model that never goes without its condition can't be guided.
+        let guided = self.objective.config().conditioning_dropout_prob > 0.0 && train.sample_scale != 1.0;
         let null = match given {
             Condition::None => None,
-            _ if train.sample_scale == 1.0 => None,
+            _ if !guided => None,
             _ => self.conditions.null(given),
         };
         let without = null.map(|null| self.condition(&self.denoiser, &null)).transpose()?;

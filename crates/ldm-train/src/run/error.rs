@@ -61,6 +61,12 @@ pub enum RunError {
         /// Its value now.
         now: String,
     },
+    /// Another process trains in the run's folder.
+    #[error("{folder}: another process trains here; wait for it, or give the run another folder")]
+    Busy {
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// A loss or a gradient is NaN or infinite.
     #[error("step {step}: {what} is {value}; nothing of this step is kept, the last checkpoint is untouched")]
     NotFinite {

@@ -12,6 +12,7 @@ mod codebook;
 mod diffusion;
 mod error;
 mod latents;
+mod lock;
 mod places;
 mod random;
 mod recompute;
@@ -39,6 +40,7 @@ use crate::data::Batch;
 use crate::log::{Log, Metrics};
 use crate::optim::{Precision, RateConfig};
 use crate::parallel::Devices;
+use lock::Lock;
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy)]
@@ -136,8 +138,9 @@ pub fn run<S: Stage>(
     observer: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<Outcome, RunError> {
     let train = &config.train;
+    let _alone = Lock::take(folder)?;
     let checkpoints = Checkpoints::open(folder.join("checkpoints"), train.keep)?;
-    let (fingerprint, data) = (config.fingerprint(), batches.fingerprint()?);
+    let (fingerprint, data) = (config.fingerprint()?, batches.fingerprint()?);
     let mut step = 0;
     if let Some(checkpoint) = checkpoints.latest()? {
         if let Some((key, before, now)) = difference(&checkpoint.state("config")?, &fingerprint) {
@@ -191,15 +194,21 @@ pub fn run<S: Stage>(
             metrics.push(("seconds_for_data".into(), seconds[1]));
             log.metrics(step, &metrics)?;
         }
-        if train.images_every > 0 && (step % train.images_every == 0 || done) {
-            for sheet in stage.sheets(&At { step, ..at }, &micro_batches[0])? {
-                log.images(step, sheet.name, sheet.pictures, sheet.columns)?;
-            }
-        }
         let stopped = stop.is_asked();
         if step % train.save_every == 0 || done || stopped {
             save(step, stage, batches)?;
             saved = step;
+        }
+        // After the checkpoint, and no reason to end: a run that goes on would come to the same sheet again.
+        if train.images_every > 0 && (step % train.images_every == 0 || done) {
+            match stage.sheets(&At { step, ..at }, &micro_batches[0]) {
+                Ok(sheets) => {
+                    for sheet in sheets {
+                        log.images(step, sheet.name, sheet.pictures, sheet.columns)?;
+                    }
+                }
+                Err(error) => tracing::warn!("step {step}: no pictures: {error}"),
+            }
         }
         if stopped && !done {
             return Ok(Outcome::Stopped { step });

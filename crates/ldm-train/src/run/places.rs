@@ -95,14 +95,16 @@ impl Places {
         let found = on_devices(&self.devices, |number, device| {
             let place = Place { number, device };
             let working = working(&place);
-            let (mut sets, mut logs, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+            // Added up as they come: a set is as large as the model.
+            let (mut sum, mut logs, mut rest) = (Named::default(), Vec::new(), Vec::new());
             for (k, batch) in batches.iter().enumerate().skip(number).step_by(devices) {
                 let (gradients, numbers, more) = micro(&place, &working, at.micro + k as u64, batch)?;
-                sets.push(gradients);
+                sum.add(gradients);
                 logs.push(numbers);
                 rest.push(more);
             }
-            Ok::<_, RunError>((Named::mean(sets), read(at.step, &logs, only)?, rest))
+            sum.scale(1.0 / logs.len().max(1) as f64);
+            Ok::<_, RunError>((sum, read(at.step, &logs, only)?, rest))
         })?;
         let (mut sets, mut metrics, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for (gradients, numbers, more) in found {

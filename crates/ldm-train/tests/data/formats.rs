@@ -61,6 +61,9 @@ fn folders_as_classes() {
         let format = ImageFormat::from_path(name).unwrap();
         write(&dir.path().join(name), &encoded(&picture(n), format));
     }
+    for hidden in [".thumbnails/1.png", "dog/.cache/2.png", "dog/.3.png"] {
+        write(&dir.path().join(hidden), &encoded(&picture(9), ImageFormat::Png));
+    }
     assert_whole(
         dir.path(),
         &[

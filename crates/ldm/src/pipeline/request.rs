@@ -200,7 +200,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Width and height in pixels; by default the model's own, or the given picture's.
+    /// Width and height in pixels; by default the model's own; of image to image the given picture's.
     pub fn size(mut self, width: u32, height: u32) -> Self {
         self.size = Some([width, height]);
         self
