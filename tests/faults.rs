@@ -82,7 +82,11 @@ fn edit(path: &Path, from: &str, to: &str) {
 fn an_unknown_scheduler_is_named() {
     let folder = directory(&Fixture::open("pipeline_sd1"));
     let config = folder.path().join("scheduler/scheduler_config.json");
+    // The index says which class it is, whatever the scheduler's own file says.
     edit(&config, "PNDMScheduler", "SquirrelScheduler");
+    let model = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
+    assert_eq!(model.scheduler.kind().unwrap(), "pndm".parse().unwrap());
+    edit(&folder.path().join("model_index.json"), "PNDMScheduler", "SquirrelScheduler");
     // Loading warns: another sampler may be asked for.
     let (model, warned) =
         with_warnings(|| StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap());
@@ -90,6 +94,60 @@ fn an_unknown_scheduler_is_named() {
     let request = model.text_to_image("a boat").steps(1).size(16, 16);
     assert_names(&request.run().unwrap_err().to_string(), &["SquirrelScheduler", "ddim"]);
     request.sampler("ddim".parse().unwrap()).run().unwrap();
+}
+
+/// The same file with a key set.
+fn set(path: &Path, key: &str, value: serde_json::Value) {
+    let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    json[key] = value;
+    fs::write(path, json.to_string()).unwrap();
+}
+
+#[test]
+fn texts_whose_padding_is_hidden_are_refused() {
+    let error =
+        load_error(|folder| set(&folder.join("text_encoder/config.json"), "use_attention_mask", true.into()));
+    assert_names(&error, &["text_encoder/config.json", "use_attention_mask"]);
+}
+
+/// As diffusers' pipelines mend them: what old versions wrote for less than 64 is of 64.
+#[test]
+fn outdated_sizes_are_mended() {
+    let folder = directory(&Fixture::open("pipeline_sd1"));
+    let config = folder.path().join("unet/config.json");
+    let size = |version: &str, side: u32| {
+        set(&config, "_diffusers_version", version.into());
+        set(&config, "sample_size", side.into());
+        let model = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
+        model.default_size.map(|pixels| pixels / model.vae.factor() as u32)
+    };
+    assert_eq!(size("0.6.0", 32), [64; 2]);
+    assert_eq!(size("0.8.1.dev0", 63), [64; 2]);
+    assert_eq!(size("0.6.0", 96), [96; 2]);
+    assert_eq!(size("0.9.0", 32), [32; 2]);
+    assert_eq!(size("0.10.2", 32), [32; 2]);
+    // Latent consistency models have come since.
+    set(&folder.path().join("model_index.json"), "_class_name", "LatentConsistencyModelPipeline".into());
+    assert_eq!(size("0.6.0", 32), [32; 2]);
+}
+
+/// Stable Diffusion 1's and 2's pipelines heed the factor alone.
+#[test]
+fn statistics_of_channels_are_sdxls() {
+    let folder = directory(&Fixture::open("pipeline_sd1"));
+    let config = folder.path().join("vae/config.json");
+    let decoded = || {
+        let model = StableDiffusion::load(folder.path(), &LoadOptions::default()).unwrap();
+        let latents = Tensor::<4>::ones([1, 4, 2, 2], &Device::default());
+        model.decode(latents).unwrap().into_data()
+    };
+    let plain = decoded();
+    set(&config, "latents_mean", serde_json::json!([0.5, -0.5, 1.0, 0.0]));
+    set(&config, "latents_std", serde_json::json!([2.0, 1.0, 0.5, 3.0]));
+    set(&config, "shift_factor", 0.3.into());
+    assert_eq!(decoded(), plain);
+    set(&config, "scaling_factor", 0.5.into());
+    assert_ne!(decoded(), plain);
 }
 
 #[test]

@@ -74,8 +74,17 @@ impl SchedulerConfig {
     /// change the defaults of the model's own class, and a sampler chosen later keeps its own.
     /// (SDXL's pipelines don't.)
     pub fn for_stable_diffusion(self, sampler: SamplerKind) -> Self {
+        self.mended(sampler, [("steps_offset", json!(1)), ("clip_sample", json!(false))])
+    }
+
+    /// What their pipelines for inpainting make of them, in the same way: `steps_offset` 1 and `skip_prk_steps` true.
+    pub fn for_stable_diffusion_inpainting(self, sampler: SamplerKind) -> Self {
+        self.mended(sampler, [("steps_offset", json!(1)), ("skip_prk_steps", json!(true))])
+    }
+
+    fn mended(self, sampler: SamplerKind, values: [(&'static str, Value); 2]) -> Self {
         let own = self.kind().is_ok_and(|kind| kind.class_name() == sampler.class_name());
-        [("steps_offset", json!(1)), ("clip_sample", json!(false))]
+        values
             .into_iter()
             .filter(|(key, _)| own || self.chosen(key).is_some())
             .collect::<Vec<_>>()

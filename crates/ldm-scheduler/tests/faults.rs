@@ -180,4 +180,17 @@ fn stable_diffusion_mends_outdated_configs() {
     assert_eq!(read(&outdated.for_stable_diffusion(Euler)), (Some(1.into()), None));
     let silent = config(r#"{"_class_name": "DDIMScheduler"}"#);
     assert_eq!(read(&silent.for_stable_diffusion(Euler)), (None, None));
+
+    // Inpainting's pipeline leaves clipping alone, and mends what a config says or its own class has by default.
+    let clips = config(r#"{"_class_name": "DDIMScheduler", "clip_sample": true, "steps_offset": 0}"#);
+    assert_eq!(read(&clips.for_stable_diffusion_inpainting(Ddim)), (Some(1.into()), Some(true.into())));
+    let skips = |text: &str| {
+        config(text)
+            .for_stable_diffusion_inpainting(Pndm)
+            .get("skip_prk_steps")
+            .and_then(|skips| skips.as_bool())
+    };
+    assert_eq!(skips(r#"{"_class_name": "HeunDiscreteScheduler"}"#), None);
+    assert_eq!(skips(r#"{"_class_name": "HeunDiscreteScheduler", "skip_prk_steps": false}"#), Some(true));
+    assert_eq!(skips(r#"{"_class_name": "PNDMScheduler"}"#), Some(true));
 }

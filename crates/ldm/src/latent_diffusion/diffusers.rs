@@ -33,7 +33,7 @@ pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<LatentDiff
         let what = format!("the pipeline class `{}`", index.class_name);
         return Err(unsupported(&directory.join("model_index.json"), what));
     };
-    let scheduler: SchedulerConfig = load_scheduler(directory)?;
+    let scheduler: SchedulerConfig = load_scheduler(directory, &index)?;
     let cond_stage = match key {
         Some(ConditioningKey::CrossAttn) => Some(CondStage::BertEmbedder(load_bert(directory, options)?)),
         Some(_) => Some(CondStage::identity()),

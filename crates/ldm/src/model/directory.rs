@@ -30,13 +30,32 @@ use crate::pipeline::{TextEncoder, TextStage};
 pub(super) fn load(directory: &Path, options: &LoadOptions) -> Result<StableDiffusion, Error> {
     let index = ModelIndex::read(directory)?;
     let family = index.family(directory)?;
-    let scheduler = load_scheduler(directory)?;
+    let scheduler = load_scheduler(directory, &index)?;
     let text = load_text(directory, family, &index, options)?;
     let vae = load_vae(directory, options)?;
     let unet = load_unet(directory, options)?;
     let device = options.device.clone();
-    let default_size = default_size(&unet, &vae);
+    let default_size = default_size(latent_size(directory, &index, family, &unet)?, &vae);
     Ok(StableDiffusion { unet, vae, text, scheduler, family, default_size, device, dtype: options.dtype })
+}
+
+/// Rows and columns of the latents that the U-Net was trained for, where its config says so. diffusers' pipelines of Stable Diffusion 1
+/// and 2 take what was written before version 0.9.0 for models of 64 at least.
+fn latent_size(
+    directory: &Path,
+    index: &ModelIndex,
+    family: Family,
+    unet: &UNet,
+) -> Result<Option<[usize; 2]>, Error> {
+    let json: Value = part_json(directory, "unet", "config.json")?;
+    let version = json.get("_diffusers_version").and_then(Value::as_str).unwrap_or_default();
+    let outdated = version.strip_prefix("0.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    let side = json.get("sample_size").and_then(Value::as_u64);
+    let mended = family == Family::StableDiffusion && !index.class_name.starts_with("LatentConsistencyModel");
+    if mended && outdated.is_some_and(|minor| minor < 9) && side.is_some_and(|side| side < 64) {
+        return Ok(Some([64; 2]));
+    }
+    Ok(unet.config().sample_size)
 }
 
 /// Loads `directory/unet` alone.
@@ -163,6 +182,11 @@ fn load_text(
             second: None,
             zeros_for_no_negative: false,
         }),
+        Family::StableDiffusion if masks(directory)? => Err(Error::Unsupported {
+            path: directory.join("text_encoder/config.json"),
+            what: "`use_attention_mask`".into(),
+            supported: "texts whose padding is attended to, as all published models have them".into(),
+        }),
         Family::StableDiffusion => Ok(TextStage {
             first: TextEncoder::Clip(Box::new(part("text_encoder", "tokenizer", HiddenState::LAST)?)),
             second: None,
@@ -187,10 +211,21 @@ fn load_text(
     }
 }
 
-pub(crate) fn load_scheduler(directory: &Path) -> Result<SchedulerConfig, Error> {
+/// Whether diffusers' Stable Diffusion pipelines would hide the padding of texts.
+fn masks(directory: &Path) -> Result<bool, Error> {
+    let json: Value = part_json(directory, "text_encoder", "config.json")?;
+    Ok(json.get("use_attention_mask").and_then(Value::as_bool).unwrap_or(false))
+}
+
+/// The scheduler's config; its class is the one that the directory's index names, as in diffusers.
+pub(crate) fn load_scheduler(directory: &Path, index: &ModelIndex) -> Result<SchedulerConfig, Error> {
     let path = part_folder(directory, "scheduler")?.join("scheduler_config.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     let config = SchedulerConfig::from_json(&text).map_err(|e| Error::config(&path, e))?;
+    let config = match index.class("scheduler") {
+        Some(class) => config.with("_class_name", class),
+        None => config,
+    };
     if let Err(error) = config.kind() {
         // No error yet: a request may name another sampler.
         tracing::warn!("{}: {error}", path.display());

@@ -99,6 +99,11 @@ impl ModelIndex {
         class.is_some_and(|class| !class.is_null())
     }
 
+    /// The part's class, where the directory says so.
+    pub(crate) fn class(&self, part: &str) -> Option<&str> {
+        self.entries.get(part)?.get(1)?.as_str()
+    }
+
     /// A setting of the pipeline that is true or false; absent settings are `default`.
     pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
         self.entries.get(name).and_then(Value::as_bool).unwrap_or(default)

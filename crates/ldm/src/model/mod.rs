@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Tensor};
 use ldm_scheduler::SchedulerConfig;
 use ldm_unet::UNet;
-use ldm_vae::{AutoencoderKl, DiagonalGaussian};
+use ldm_vae::{AutoencoderKl, DiagonalGaussian, LatentScaling};
 
 use crate::Error;
 use crate::device::check_dtype;
@@ -132,10 +132,10 @@ impl LoadOptions {
     }
 }
 
-/// Width and height in pixels of the latent that the U-Net was trained for; as diffusers, 64 latent pixels where its
+/// Width and height in pixels of the latent `[h, w]` that a U-Net was trained for; as diffusers, 64 latent pixels where its
 /// config says nothing.
-fn default_size(unet: &UNet, vae: &AutoencoderKl) -> [u32; 2] {
-    let [height, width] = unet.config().sample_size.unwrap_or([64; 2]);
+fn default_size(latent: Option<[usize; 2]>, vae: &AutoencoderKl) -> [u32; 2] {
+    let [height, width] = latent.unwrap_or([64; 2]);
     [width, height].map(|side| u32::try_from(side.saturating_mul(vae.factor())).unwrap_or(u32::MAX))
 }
 
@@ -231,12 +231,22 @@ impl StableDiffusion {
         Ok(self.vae.encode(pictures.cast(self.vae.dtype()))?)
     }
 
+    /// What of the first stage's scaling diffusers' pipelines of the family heed: the factor, and where they do the channels'
+    /// statistics; never a shift.
+    pub(crate) fn scaling(&self, statistics: bool) -> LatentScaling {
+        let theirs = self.vae.scaling();
+        match statistics {
+            true => LatentScaling { shift_factor: None, ..theirs.clone() },
+            false => LatentScaling::factor(theirs.scaling_factor),
+        }
+    }
+
     /// Pictures `[b, 3, h, w]` in about [-1, 1] from the U-Net's latents `[b, z, h / f, w / f]`.
     ///
     /// # Errors
     /// [`Error::Vae`] where the channels don't fit.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Tensor<4>, Error> {
-        let z = self.vae.scaling().unscale(latents);
+        let z = self.scaling(self.family == Family::StableDiffusionXl).unscale(latents);
         Ok(self.vae.decode(z.cast(self.vae.dtype()))?.cast(DType::F32))
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
         second: texts.next(),
         zeros_for_no_negative: plan.family == Family::StableDiffusionXl,
     };
-    let default_size = default_size(&unet, &vae);
+    let default_size = default_size(unet.config().sample_size, &vae);
     Ok(StableDiffusion {
         unet,
         vae,
@@ -71,6 +71,14 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<StableDiffusion
 
 /// A published model, recognised.
 fn from_keys(file: &WeightFile, options: &LoadOptions) -> Result<Plan, Error> {
+    // Its other keys are SDXL's, but it predicts something else.
+    if file.contains("edm_mean") {
+        return Err(Error::Unsupported {
+            path: file.path().into(),
+            what: "a model in EDM's formulation (`edm_mean`, as Playground 2.5)".into(),
+            supported: "Stable Diffusion 1, 2 and XL are".into(),
+        });
+    }
     let known = Known::recognise(file).ok_or_else(|| Error::NotAModel {
         path: file.path().into(),
         reason: "its keys are those of no Stable Diffusion 1, 2 or XL; give its YAML config".into(),

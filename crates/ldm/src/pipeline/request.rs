@@ -262,7 +262,12 @@ impl<'a> Request<'a> {
         let size = self.checked_size()?;
         let batch = self.checked_batch()?;
         // A model distilled with guidance as an input takes one call at any scale.
-        let guided = self.guidance.is_active() && model.unet.config().time_cond_proj_dim.is_none();
+        let active = match model.family {
+            // `LDMTextToImagePipeline` guides at any other scale.
+            Family::LatentDiffusion => self.guidance.scale != 1.0,
+            Family::StableDiffusion | Family::StableDiffusionXl => self.guidance.is_active(),
+        };
+        let guided = active && model.unet.config().time_cond_proj_dim.is_none();
         let prompts = model.text.encode_guided(&self.prompts, self.negative.as_deref(), guided)?;
         let prompts = prompts.repeat(self.count)?;
 
@@ -298,11 +303,13 @@ impl<'a> Request<'a> {
             Some(kind) => kind,
             None => config.kind()?,
         };
-        if self.model.family == Family::StableDiffusion {
-            config = config.for_stable_diffusion(kind);
-            if matches!(self.task, Task::Inpaint(..)) {
-                config = config.with("skip_prk_steps", true);
-            }
+        // Pipelines of latent consistency models, which take their guidance as an embedding, mend nothing.
+        let mends = self.model.unet.config().time_cond_proj_dim.is_none();
+        if self.model.family == Family::StableDiffusion && mends {
+            config = match self.task {
+                Task::Inpaint(..) => config.for_stable_diffusion_inpainting(kind),
+                Task::Text | Task::Image(..) => config.for_stable_diffusion(kind),
+            };
         }
         Ok(Scheduler::from_config(kind, &config)?)
     }

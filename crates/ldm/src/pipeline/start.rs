@@ -7,7 +7,7 @@ use ldm_scheduler::{Noise, Sampler, randn};
 
 use super::Blend;
 use crate::image::{Mask, resize, resize_mask, to_tensor};
-use crate::{Error, StableDiffusion};
+use crate::{Error, Family, StableDiffusion};
 
 /// What a run is given beside its prompt.
 #[derive(Clone)]
@@ -56,7 +56,8 @@ impl Start<'_> {
                 let picture = to_tensor(&self.resized(picture)?, self.model.device());
                 // One generator draws one posterior for all items; a list of them draws one each.
                 let draws = if noise.len() > 1 { self.batch } else { 1 };
-                let z = self.encode(picture, draws, noise)?;
+                let statistics = self.model.family == Family::StableDiffusionXl;
+                let z = self.encode(picture, draws, statistics, noise)?;
                 let latents = sampler.add_noise(z, self.noise(noise)?)?;
                 Ok(Started { latents, concat: None, blend: None })
             }
@@ -85,7 +86,7 @@ impl Start<'_> {
         let from_noise = self.strength >= 1.0;
         let z = match sees_mask && from_noise {
             true => None,
-            false => Some(self.encode(picture.clone(), 1, &mut noise[0])?),
+            false => Some(self.encode(picture.clone(), 1, false, &mut noise[0])?),
         };
         let drawn = self.noise(noise)?;
         let latents = match &z {
@@ -96,7 +97,7 @@ impl Start<'_> {
         let small = upsample_nearest(mask.clone(), [h, w]).repeat_dim(0, self.batch);
         // diffusers encodes the masked picture for every model: a posterior drawn here moves the generator
         // also where only the samplers' own noise comes after it.
-        let masked = self.encode(picture * (mask * -1.0 + 1.0), 1, &mut noise[0])?;
+        let masked = self.encode(picture * (mask * -1.0 + 1.0), 1, false, &mut noise[0])?;
         if sees_mask {
             let concat = Tensor::cat(vec![small, masked], 1);
             return Ok(Started { latents, concat: Some(concat), blend: None });
@@ -125,14 +126,21 @@ impl Start<'_> {
 
     /// The picture's latent, scaled for the U-Net, once for each item of the batch.
     ///
-    /// `draws` posteriors are drawn from it: one that all items share, or one each.
-    fn encode(&self, picture: Tensor<4>, draws: usize, noise: &mut dyn Noise) -> Result<Tensor<4>, Error> {
+    /// `draws` posteriors are drawn from it: one that all items share, or one each. Inpainting scales without the channels' `statistics`,
+    /// as diffusers' pipelines do even where they decode with them.
+    fn encode(
+        &self,
+        picture: Tensor<4>,
+        draws: usize,
+        statistics: bool,
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor<4>, Error> {
         let posterior = self.model.encode(picture)?;
         let mean = posterior.mean();
         let [_, c, h, w] = mean.dims();
         let drawn = randn(noise, [draws, c, h, w], &mean.device(), self.model.dtype())?.cast(mean.dtype());
         let z = mean + posterior.std() * drawn;
-        let z = self.model.vae.scaling().scale(z.cast(DType::F32));
+        let z = self.model.scaling(statistics).scale(z.cast(DType::F32));
         Ok(if draws == 1 { z.repeat_dim(0, self.batch) } else { z })
     }
 
