@@ -503,30 +503,32 @@ fn a_sheet_that_can_not_be_drawn_ends_nothing() {
 /// More steps than the schedule has are noticed before the first.
 #[test]
 fn samples_that_can_not_be_drawn_are_refused_at_once() {
-    let root = tempfile::tempdir().unwrap();
-    let train = |change: &[(&str, Value)]| {
-        let config = config(root.path(), "diffusion", change);
-        train(root.path(), "diffusion", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
+    // A folder each, as fresh first stages differ.
+    let train = |root: &Path, change: &[(&str, Value)]| {
+        let config = config(root, "diffusion", change);
+        train(root, "diffusion", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
     };
+    let [root, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let many = ("/train/sample_steps", json!(300));
-    let error = train(std::slice::from_ref(&many)).unwrap_err();
+    let error = train(root.path(), std::slice::from_ref(&many)).unwrap_err();
     assert!(matches!(error, RunError::Schedule(_)), "{error:?}");
     assert!(!root.path().join("diffusion/checkpoints").exists());
     // Who asks for no pictures asks for no steps.
     let none = [many, ("/train/images_every", json!(0)), ("/train/max_steps", json!(1))];
-    assert_eq!(train(&none).unwrap(), Outcome::Finished);
+    assert_eq!(train(other.path(), &none).unwrap(), Outcome::Finished);
 }
 
-/// All digits of a number come back from a checkpoint: these betas have up to 17.
+/// All digits of a number come back from a checkpoint: these have up to 17.
 #[test]
 fn a_config_with_long_numbers_is_the_same_when_it_goes_on() {
     let root = tempfile::tempdir().unwrap();
-    let between = |i: u32| 0.00085f64.sqrt() + f64::from(i) * (0.012f64.sqrt() - 0.00085f64.sqrt()) / 49.0;
-    let betas: Vec<f64> = (0..50).map(|i| between(i).powi(2)).collect();
+    let between = |i: u32| 0.00085f64.sqrt() + f64::from(i) * (0.012f64.sqrt() - 0.00085f64.sqrt()) / 999.0;
+    let betas: Vec<f64> = (0..1000).map(|i| between(i).powi(2)).collect();
     let train = |steps: u64| {
-        let change = [("/model/params/given_betas", json!(betas)), ("/train/max_steps", json!(steps))];
-        let config = config(root.path(), "diffusion", &change);
-        train(root.path(), "diffusion", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
+        // What nothing reads is compared too.
+        let change = [("/model/params/betas", json!(betas)), ("/train/max_steps", json!(steps))];
+        let config = config(root.path(), "first_stage", &change);
+        train(root.path(), "first_stage", &config, &Stop::new(), |b| Box::new(b), &mut |_| ())
     };
     for steps in [1, 2] {
         assert_eq!(train(steps).unwrap(), Outcome::Finished);

@@ -304,8 +304,9 @@ impl<'a> Request<'a> {
             None => config.kind()?,
         };
         // Pipelines of latent consistency models, which take their guidance as an embedding, mend nothing.
-        let mends = self.model.unet.config().time_cond_proj_dim.is_none();
-        if self.model.family == Family::StableDiffusion && mends {
+        let consistent = self.model.unet.config().time_cond_proj_dim.is_some()
+            && self.model.scheduler.kind().is_ok_and(|kind| kind == SamplerKind::Lcm);
+        if self.model.family == Family::StableDiffusion && !consistent {
             config = match self.task {
                 Task::Inpaint(..) => config.for_stable_diffusion_inpainting(kind),
                 Task::Text | Task::Image(..) => config.for_stable_diffusion(kind),
